@@ -1,0 +1,42 @@
+# make demo: the whole road on this machine.   make test: every test.   make lint: format, style, types, imports.
+PYTHON ?= python3
+BIN    := .venv/bin
+
+.PHONY: demo test test-wheel lint format schema constraints broker clean
+
+demo: .venv/ready
+	$(BIN)/edgekit demo
+
+test: .venv/ready
+	$(BIN)/pytest
+
+# Builds both wheels and runs a bundle with the device's wheel alone in an empty environment.
+test-wheel: .venv/ready
+	$(BIN)/pytest -m wheel
+
+lint: .venv/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: .venv/ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Writes docs/formats/*.schema.json from the types in edgekit_contracts.
+schema: .venv/ready
+	$(BIN)/python -m edgekit_contracts.schema docs/formats
+
+# The broker that some tests start for themselves (Debian and Ubuntu). Without it those tests skip; in CI they fail.
+broker:
+	command -v mosquitto >/dev/null || test -x /usr/sbin/mosquitto || { apt-get update -qq && apt-get install -y -qq --no-install-recommends mosquitto; }
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv || { echo "make: 'python3 -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv dist

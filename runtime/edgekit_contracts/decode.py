@@ -1,0 +1,125 @@
+"""From bytes to a typed value, or an error that names the path to the fault.
+
+The rule for format numbers: a JSON or TOML document carries `format = "edgekit-NAME/MAJOR.MINOR"`. An unknown name or a
+newer major is refused; a newer minor is read, its unknown fields ignored in the value (and kept in the bytes, which no
+reader rewrites). Size and depth are limited before anything is parsed.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from itertools import accumulate
+from typing import Final, TypeVar
+
+import msgspec
+
+from edgekit_contracts.errors import FormatError, TooLarge, UnsupportedFormat
+from edgekit_contracts.limits import DOCUMENT_MAX_DEPTH
+
+T = TypeVar("T")
+
+_FORMAT: Final = re.compile(r"(?P<name>[a-z][a-z-]{0,62})/(?P<major>[0-9]{1,4})\.(?P<minor>[0-9]{1,4})")
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STEP: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+
+
+class _Header(msgspec.Struct):
+    format: str
+
+
+def json_depth(data: bytes) -> int:
+    """The deepest nesting of arrays and objects in a JSON text, without parsing it."""
+    return max(accumulate(_STEP.get(byte, 0) for byte in _STRING.sub(b"", data)), default=0)
+
+
+def decode_json(data: bytes, kind: type[T], *, what: str, limit: int, format: str | None = None) -> T:
+    """Reads a JSON document.
+
+    Args:
+        data: UTF-8 text.
+        kind: The type to make of it.
+        what: The document's name for errors, such as `"manifest"`.
+        limit: Bytes that are accepted.
+        format: `"edgekit-NAME/MAJOR.MINOR"` that this release writes; None where the document carries none.
+
+    Raises:
+        TooLarge: More bytes than `limit`.
+        UnsupportedFormat: A newer major format.
+        FormatError: Not JSON, nested too deeply, or a field is missing or wrong.
+    """
+    _check_size(data, what, limit)
+    if json_depth(data) > DOCUMENT_MAX_DEPTH:
+        raise FormatError(what, "$", f"nested deeper than {DOCUMENT_MAX_DEPTH} levels")
+    try:
+        if format is not None:
+            check_format(msgspec.json.decode(data, type=_Header).format, format, what=what)
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.MsgspecError as error:
+        raise _format_error(what, error) from error
+    except UnicodeDecodeError as error:
+        raise FormatError(what, "$", "not UTF-8") from error
+
+
+def decode_toml(data: bytes, kind: type[T], *, what: str, limit: int, format: str | None = None) -> T:
+    """Reads a TOML document; arguments and errors as `decode_json`."""
+    _check_size(data, what, limit)
+    try:
+        tree = tomllib.loads(data.decode("utf-8"))
+        if format is not None:
+            check_format(msgspec.convert(tree, _Header).format, format, what=what)
+        return msgspec.convert(tree, kind)
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise FormatError(what, "$", str(error)) from error
+    except RecursionError as error:
+        raise FormatError(what, "$", f"nested deeper than {DOCUMENT_MAX_DEPTH} levels") from error
+    except msgspec.MsgspecError as error:
+        raise _format_error(what, error) from error
+
+
+def decode_msgpack(data: bytes | msgspec.Raw, kind: type[T], *, what: str, limit: int) -> T:
+    """Reads a MessagePack value; the types bound its depth.
+
+    Raises:
+        TooLarge: More bytes than `limit`.
+        FormatError: Not MessagePack of that type.
+    """
+    _check_size(data, what, limit)
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except msgspec.MsgspecError as error:
+        raise _format_error(what, error) from error
+    except (RecursionError, UnicodeDecodeError) as error:
+        raise FormatError(what, "$", type(error).__name__) from error
+
+
+def check_format(found: str, supported: str, *, what: str) -> None:
+    """Applies the rule for format numbers.
+
+    Raises:
+        FormatError: `found` is no format of this name.
+        UnsupportedFormat: `found` is of another major.
+    """
+    ours, theirs = _FORMAT.fullmatch(supported), _FORMAT.fullmatch(found)
+    assert ours is not None
+    if theirs is None or theirs["name"] != ours["name"]:
+        raise FormatError(what, "$.format", f"expected '{ours['name']}/MAJOR.MINOR', found '{found[:80]}'")
+    if theirs["major"] != ours["major"]:
+        raise UnsupportedFormat(what, found, f"{ours['name']}/{ours['major']}.x")
+
+
+def encode_json(value: object) -> bytes:
+    """Writes the one canonical JSON text of a value: fields in declared order, two-space indent, final newline."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+
+
+def _check_size(data: bytes | msgspec.Raw, what: str, limit: int) -> None:
+    size = memoryview(data).nbytes
+    if size > limit:
+        raise TooLarge(what, size, limit)
+
+
+def _format_error(what: str, error: msgspec.MsgspecError) -> FormatError:
+    # msgspec ends its messages with " - at `$.path`".
+    fault, _, path = str(error).partition(" - at `")
+    return FormatError(what, path.rstrip("`") or "$", fault[0].lower() + fault[1:])

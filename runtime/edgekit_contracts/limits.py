@@ -1,0 +1,41 @@
+"""Every limit, as data. Checked before parsing; a larger need is a change of format, made with an ADR."""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+BUNDLE_MAX_BYTES: Final = 512 * MIB
+BUNDLE_MAX_ENTRIES: Final = 256
+MANIFEST_MAX_BYTES: Final = 4 * MIB
+SIGNATURE_MAX_BYTES: Final = 1 * MIB
+REFERENCE_MAX_BYTES: Final = 8 * MIB
+GOLDEN_MAX_BYTES: Final = 16 * MIB
+PROFILE_MAX_BYTES: Final = 64 * KIB
+CONFIG_MAX_BYTES: Final = 64 * KIB
+STATE_MAX_BYTES: Final = 16 * KIB
+
+DOCUMENT_MAX_DEPTH: Final = 32
+"""Nested arrays, objects and tables in any document."""
+
+MESSAGE_MAX_BYTES: Final = 64 * KIB
+"""An MQTT message that is larger is not decoded."""
+MESSAGE_TARGET_BYTES: Final = 32 * KIB
+"""A device stops adding records to a message here."""
+MESSAGE_MAX_RECORDS: Final = 8
+REFERENCE_PART_BYTES: Final = 24 * KIB
+REFERENCE_MAX_PARTS: Final = 512
+RECORD_MAX_ROWS: Final = 10_000_000
+"""Rows in one window."""
+CLOCK_MAX_FUTURE_MS: Final = 10 * 60 * 1000
+"""A record dated further ahead of the collector's clock is refused."""
+SEQUENCE_MAX_JUMP: Final = 10_000_000
+"""A sequence number further ahead of the last one stored is refused."""
+
+REQUEST_MAX_BYTES: Final = 4 * MIB
+REQUEST_MAX_ROWS: Final = 10_000
+TEXT_MAX_CHARS: Final = 4096
+"""One text value in a request."""
+FEATURES_MAX: Final = 4096

@@ -1,0 +1,225 @@
+"""What a bundle says of itself: `manifest.json`.
+
+Tensors and features: the ONNX graph takes at most one tensor of numbers and one of text, each `[rows, columns]`; every
+tensor names its columns, and each column is a feature. So plain onnxruntime runs the model with nothing of edgekit, and
+the device copies a row once. A missing number is NaN; a missing text is `missing_text`, since a text tensor cannot hold
+a null.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from edgekit_contracts import limits
+from edgekit_contracts.decode import decode_json
+from edgekit_contracts.errors import FormatError
+from edgekit_contracts.names import Count, ModelName, Sha256, Version
+
+FORMAT: Final = "edgekit-bundle/1.0"
+MISSING_TEXT: Final = "\u2400"
+"""SYMBOL FOR NULL: one printable character that stands for a missing text in a text tensor."""
+
+MANIFEST_PATH: Final = "manifest.json"
+MODEL_PATH: Final = "model.onnx"
+REFERENCE_PATH: Final = "reference.json"
+GOLDEN_PATH: Final = "golden.json"
+SIGNATURE_PATH: Final = "model.sig"
+
+ClassLabel = str | int | float | bool
+
+
+class Feature(msgspec.Struct, frozen=True, kw_only=True):
+    """One column that the model was trained on."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    dtype: Literal["float64", "float32", "int64", "bool", "text"]
+    """The type in the training data; numbers of all types travel in the tensor of numbers."""
+    nullable: bool
+    """Whether the model has an answer for a missing value."""
+    unit: str | None = None
+    minimum: float | None = None
+    """Smallest value in the reference data (numbers)."""
+    maximum: float | None = None
+    categories: tuple[str, ...] | None = None
+    """The values that the model knows (text)."""
+    closed: bool = False
+    """The model has no answer outside `categories`: the original raises, and so does the runtime."""
+
+
+class Tensor(msgspec.Struct, frozen=True, kw_only=True):
+    """One input of the ONNX graph, of shape [rows, len(features)]."""
+
+    name: str
+    dtype: Literal["float64", "float32", "text"]
+    features: tuple[str, ...]
+    """Names of its columns, in order."""
+
+
+class Output(msgspec.Struct, frozen=True, kw_only=True):
+    """One output of the ONNX graph."""
+
+    name: str
+    role: Literal["label", "probabilities", "value"]
+    """`label` [rows]; `probabilities` [rows, classes], in the order of `classes`; `value` [rows, targets]."""
+    dtype: Literal["float64", "float32", "int64", "bool", "text"]
+
+
+class Variant(msgspec.Struct, frozen=True, kw_only=True):
+    """One ONNX file that answers for the model."""
+
+    name: str
+    file: str
+    precision: Literal["float64", "float32", "mixed"]
+    """`mixed`: float64 up to the last step, float32 inside it."""
+    opset: int
+    ml_opset: int
+    ir: int
+    runtime: str
+    """Oldest onnxruntime that the file was made for."""
+    operators: tuple[str, ...]
+    """`domain:Operator`, sorted."""
+
+
+class Budget(msgspec.Struct, frozen=True, kw_only=True):
+    """What was predicted for a device profile, beside the profile's limits."""
+
+    profile: str
+    latency_ms: float
+    """Predicted, one row, at the profile's percentile."""
+    latency_ms_low: float
+    latency_ms_high: float
+    latency_limit_ms: float
+    memory_mb: float
+    """Predicted resident memory of the runtime with the model loaded."""
+    memory_limit_mb: float
+    bundle_mb: float
+    bundle_limit_mb: float
+    fits: bool
+    excess: tuple[str, ...] = ()
+
+
+class Parity(msgspec.Struct, frozen=True, kw_only=True):
+    """How the converted model was compared with the original."""
+
+    rows: int
+    label_mismatches: int
+    max_abs_difference: float
+    """Largest difference of a probability or a value."""
+    tolerance: float
+    method: str
+
+
+class Quality(msgspec.Struct, frozen=True, kw_only=True):
+    """A quality figure on labelled data, beside a simple rule's."""
+
+    metric: str
+    rows: int
+    model: float
+    baseline: float
+    baseline_rule: str
+    """What the baseline answers, such as `always the most frequent class`."""
+
+
+class Monitoring(msgspec.Struct, frozen=True, kw_only=True):
+    """What the device observes and the centre alerts on."""
+
+    window_s: Annotated[float, msgspec.Meta(gt=0)] = 60.0
+    drift_alpha: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.001
+    """Probability of a false alarm for one device and look, over all features together."""
+    abstain_below: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    """Confidence under which the answer is for a person; None: never."""
+
+
+class Privacy(msgspec.Struct, frozen=True, kw_only=True):
+    """What may leave the device beside counts."""
+
+    raw_fields: tuple[str, ...] = ()
+    """Features whose raw values the owner allows to be sent; none by default."""
+    moments: bool = True
+    """Whether mean, M2, minimum and maximum are sent beside the counts."""
+
+
+class Lineage(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the model comes from."""
+
+    model_sha256: Sha256 | None
+    """Of the file that was given; None where an object in memory was given."""
+    model_type: str
+    data_sha256: Sha256
+    """Of the data file's bytes, or of the data frame's canonical CSV."""
+    data_origin: str
+    data_rows: Count
+    code_revision: str | None
+    """Git commit of the directory where the bundle was built."""
+    libraries: dict[str, str]
+    """Library -> version."""
+    parents: tuple[Sha256, ...] = ()
+    """Bundles that this one descends from."""
+    created: str | None = None
+    """RFC 3339, from SOURCE_DATE_EPOCH; None otherwise, so that equal inputs give equal bytes."""
+
+
+class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One file of the bundle other than the manifest and the signature."""
+
+    path: str
+    size: Count
+    sha256: Sha256
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """The table of contents and the promise of a bundle."""
+
+    format: str = FORMAT
+    name: ModelName
+    version: Version
+    task: Literal["classification", "regression"]
+    classes: tuple[ClassLabel, ...] = ()
+    features: Annotated[tuple[Feature, ...], msgspec.Meta(min_length=1, max_length=limits.FEATURES_MAX)]
+    inputs: Annotated[tuple[Tensor, ...], msgspec.Meta(min_length=1, max_length=2)]
+    outputs: Annotated[tuple[Output, ...], msgspec.Meta(min_length=1)]
+    missing_text: str = MISSING_TEXT
+    variants: Annotated[tuple[Variant, ...], msgspec.Meta(min_length=1)]
+    budgets: tuple[Budget, ...]
+    parity: Parity
+    quality: tuple[Quality, ...] = ()
+    monitoring: Monitoring = Monitoring()
+    privacy: Privacy = Privacy()
+    automation: Literal["shadow", "advise", "confirm", "act"] = "act"
+    lineage: Lineage
+    bins_id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}$")]
+    files: tuple[FileEntry, ...]
+
+    @property
+    def title(self) -> str:
+        """`name version`, for people."""
+        return f"{self.name} {self.version}"
+
+    @property
+    def variant(self) -> Variant:
+        """The variant that the runtime loads: the first."""
+        return self.variants[0]
+
+
+def decode_manifest(data: bytes) -> Manifest:
+    """Reads `manifest.json`.
+
+    Raises:
+        TooLarge, UnsupportedFormat, FormatError: As `decode_json`; also where names in it do not agree.
+    """
+    manifest = decode_json(data, Manifest, what="manifest", limit=limits.MANIFEST_MAX_BYTES, format=FORMAT)
+    names = [feature.name for feature in manifest.features]
+    columns = [column for tensor in manifest.inputs for column in tensor.features]
+    if len(set(names)) != len(names):
+        raise FormatError("manifest", "$.features", "two features have the same name")
+    if sorted(columns) != sorted(names):
+        raise FormatError("manifest", "$.inputs", "the tensors' columns are not the features")
+    listed = {entry.path for entry in manifest.files}
+    for index, variant in enumerate(manifest.variants):
+        if variant.file not in listed:
+            raise FormatError("manifest", f"$.variants[{index}].file", f"'{variant.file}' is not among the files")
+    if (manifest.task == "classification") != bool(manifest.classes):
+        raise FormatError("manifest", "$.classes", f"a {manifest.task} has {len(manifest.classes)} classes")
+    return manifest

@@ -1,0 +1,85 @@
+"""What stands retained on the broker: a device's birth or last will, what it should run, and a collector's presence."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from edgekit_contracts import limits
+from edgekit_contracts.decode import decode_json
+from edgekit_contracts.names import Count, DeviceName, ModelName, Sha256, Version
+from edgekit_contracts.telemetry import U64
+
+STATUS_FORMAT: Final = "edgekit-status/1.0"
+WANT_FORMAT: Final = "edgekit-want/1.0"
+HOST_FORMAT: Final = "edgekit-host/1.0"
+
+
+class Running(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that a device serves."""
+
+    model: ModelName
+    version: Version
+    bundle_sha256: Sha256
+    bins_id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}$")]
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """Retained at `ek/1/st/DEVICE`: the birth, and, with `dead`, the last will.
+
+    A will of an older session than the last birth is ignored: it is the echo of a connection that was replaced.
+    """
+
+    format: str = STATUS_FORMAT
+    device: DeviceName
+    session: U64
+    """Grows by one at each start of the device's service."""
+    dead: bool = False
+    epoch: U64 | None = None
+    agent: str | None = None
+    """`edgekit-runtime VERSION`."""
+    onnxruntime: str | None = None
+    running: tuple[Running, ...] = ()
+    refused: str | None = None
+    """Why it runs nothing, or not what was wanted."""
+    outbox_records: Count = 0
+    started_ms: U64 = 0
+
+
+class Want(msgspec.Struct, frozen=True, kw_only=True):
+    """Retained at `ek/1/dn/DEVICE/want`: what the centre wants the device to run."""
+
+    format: str = WANT_FORMAT
+    revision: U64
+    """Only a higher one than the last replaces it."""
+    model: ModelName
+    version: Version
+    bundle_sha256: Sha256
+    mode: Literal["replace", "shadow", "canary"] = "replace"
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    """Retained at `ek/1/host/COLLECTOR`: devices hold their records while no collector is alive."""
+
+    format: str = HOST_FORMAT
+    collector: DeviceName
+    alive: bool
+
+
+def decode_status(data: bytes) -> Status:
+    """Reads a status.
+
+    Raises:
+        TooLarge, UnsupportedFormat, FormatError: As `decode_json`.
+    """
+    return decode_json(data, Status, what="device status", limit=limits.STATE_MAX_BYTES, format=STATUS_FORMAT)
+
+
+def decode_host(data: bytes) -> Host:
+    """Reads a collector's presence.
+
+    Raises:
+        TooLarge, UnsupportedFormat, FormatError: As `decode_json`.
+    """
+    return decode_json(data, Host, what="collector's presence", limit=limits.STATE_MAX_BYTES, format=HOST_FORMAT)

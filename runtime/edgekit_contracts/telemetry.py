@@ -1,0 +1,319 @@
+"""What travels from a device to the centre: MessagePack arrays, fixed order, versioned.
+
+A *record* is one envelope with a body. Its key is (device, epoch, sequence): storing it twice changes nothing. The
+*epoch* is a random number made together with the outbox file, so a lost file can never reuse a key. A *message* is an
+array of 1 to 8 records. Later releases append fields to the arrays; readers ignore what they do not know.
+
+All statistics are counts on the bins of the bundle's reference plus moments: merging is addition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from typing import Annotated, Final
+
+import msgspec
+
+from edgekit_contracts import limits
+from edgekit_contracts.decode import decode_msgpack
+from edgekit_contracts.errors import FormatError, UnsupportedFormat
+from edgekit_contracts.names import Count, DeviceName, ModelName, Version
+from edgekit_contracts.reference import LATENCY_BINS, Bins
+
+ENVELOPE_VERSION: Final = 1
+
+U64 = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""Unsigned, within what SQLite and MessagePack both hold as an integer."""
+
+
+class Kind(IntEnum):
+    """What a record's body is."""
+
+    WINDOW = 0
+    EVENT = 1
+    GAP = 2
+    LABELS = 3
+    REFERENCE = 4
+
+
+class Clock(IntEnum):
+    """How far a device's wall clock can be trusted."""
+
+    UNKNOWN = 0
+    UNSYNCED = 1
+    SYNCED = 2
+
+
+class Envelope(msgspec.Struct, frozen=True, array_like=True):
+    """`[1, device, epoch, sequence, kind, t0, dt, clock, bins_id, n, body]`."""
+
+    version: int
+    device: DeviceName
+    epoch: U64
+    sequence: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+    kind: Kind
+    t0_ms: U64
+    """Start, milliseconds since 1970 by the device's wall clock."""
+    dt_ms: U64
+    """Length by the device's monotonic clock."""
+    clock: Clock
+    bins_id: Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
+    n: Annotated[int, msgspec.Meta(ge=0, le=limits.RECORD_MAX_ROWS)]
+    """Rows that the record speaks of."""
+    body: msgspec.Raw
+
+
+class Software(msgspec.Struct, frozen=True, array_like=True):
+    """The process in this window."""
+
+    calls: Count
+    """Requests that were answered; latency is counted for each."""
+    rejected: Count
+    """Requests refused for what was in them."""
+    failed: Count
+    """Requests that failed in the runtime."""
+    rss_kb: Count
+    """Resident memory at the end."""
+    cpu_ms: Count
+    """Processor time used."""
+    uptime_s: Count
+    outbox_records: Count
+    """Records that were waiting at the end."""
+
+
+class Window(msgspec.Struct, frozen=True, array_like=True):
+    """The body of a WINDOW record.
+
+    `counts` is a run of LEB128 varints: for each feature its bins, then null, invalid (infinite) and out_of_range; then
+    the classes, the score bins, output nulls, abstained, re-sent requests, and the latency bins. Sums are checked:
+    bins + null + invalid = n for each feature; classes + output nulls = n; score bins + output nulls = n.
+    """
+
+    model: ModelName
+    model_version: Version
+    counts: bytes
+    moments: bytes
+    """Little-endian float32 quadruples (mean, M2, minimum, maximum), one for each numeric feature; empty if private."""
+    software: Software
+
+
+class FeatureWindow(msgspec.Struct, frozen=True, kw_only=True):
+    """One feature's counts in a window."""
+
+    bins: tuple[int, ...]
+    null: int
+    invalid: int
+    out_of_range: int
+
+
+class WindowCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """The counts of a window by name."""
+
+    features: tuple[FeatureWindow, ...]
+    classes: tuple[int, ...]
+    scores: tuple[int, ...]
+    output_nulls: int
+    abstained: int
+    resent: int
+    latency: tuple[int, ...]
+
+
+class Gap(msgspec.Struct, frozen=True, array_like=True):
+    """The body of a GAP record: what an overfull outbox gave up. It stands at sequence `last`."""
+
+    first: Annotated[int, msgspec.Meta(ge=1)]
+    last: Annotated[int, msgspec.Meta(ge=1)]
+    records: Count
+    """Windows and other records that were dropped; produced = stored + records over all gaps."""
+    rows: Count
+    bytes: Count
+    reason: Annotated[str, msgspec.Meta(max_length=64)]
+
+
+class ReferencePart(msgspec.Struct, frozen=True, array_like=True):
+    """The body of a REFERENCE record: one part of the bundle's reference.json, sent before the first window on its bins."""
+
+    model: ModelName
+    model_version: Version
+    part: Count
+    parts: Annotated[int, msgspec.Meta(ge=1, le=limits.REFERENCE_MAX_PARTS)]
+    data: Annotated[bytes, msgspec.Meta(max_length=limits.REFERENCE_PART_BYTES)]
+
+
+class Event(msgspec.Struct, frozen=True, array_like=True):
+    """The body of an EVENT record."""
+
+    name: Annotated[str, msgspec.Meta(max_length=64)]
+    detail: Annotated[str, msgspec.Meta(max_length=1024)]
+
+
+class Ack(msgspec.Struct, frozen=True, array_like=True):
+    """The collector's word, given after its commit: everything of `epoch` up to `high`, and the ranges, is stored."""
+
+    epoch: U64
+    high: U64
+    ranges: tuple[tuple[U64, U64], ...] = ()
+    """Stored beyond `high`, as inclusive (first, last)."""
+
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+
+
+def encode(value: msgspec.Struct) -> bytes:
+    """MessagePack of one value."""
+    return _ENCODER.encode(value)
+
+
+def encode_message(records: Iterable[bytes]) -> bytes:
+    """Joins encoded envelopes to one message.
+
+    Raises:
+        ValueError: No record, or more than a message holds.
+    """
+    return _ENCODER.encode([msgspec.Raw(record) for record in _bounded(list(records))])
+
+
+def decode_message(payload: bytes) -> list[Envelope]:
+    """Reads a message.
+
+    Raises:
+        TooLarge: The message is not decoded.
+        FormatError: Not a list of 1 to 8 envelopes.
+        UnsupportedFormat: An envelope of a newer version.
+    """
+    parts = decode_msgpack(
+        payload, list[msgspec.Raw], what="telemetry message", limit=limits.MESSAGE_MAX_BYTES
+    )
+    if not 1 <= len(parts) <= limits.MESSAGE_MAX_RECORDS:
+        raise FormatError("telemetry message", "$", f"{len(parts)} records; 1 to {limits.MESSAGE_MAX_RECORDS} allowed")
+    return [decode_envelope(part) for part in parts]
+
+
+def decode_envelope(data: bytes | msgspec.Raw) -> Envelope:
+    """Reads one envelope; its body stays encoded.
+
+    Raises:
+        FormatError, UnsupportedFormat, TooLarge: As `decode_message`.
+    """
+
+    class _Version(msgspec.Struct, array_like=True):
+        version: int
+
+    head = decode_msgpack(data, _Version, what="telemetry record", limit=limits.MESSAGE_MAX_BYTES)
+    if head.version != ENVELOPE_VERSION:
+        raise UnsupportedFormat("telemetry record", f"version {head.version}", f"version {ENVELOPE_VERSION}")
+    return decode_msgpack(data, Envelope, what="telemetry record", limit=limits.MESSAGE_MAX_BYTES)
+
+
+def decode_body(envelope: Envelope) -> Window | Event | Gap | ReferencePart:
+    """Reads the body that the envelope's kind announces.
+
+    Raises:
+        FormatError: The body is not of that kind, or its numbers contradict one another.
+    """
+    kinds: dict[Kind, type[Window] | type[Event] | type[Gap] | type[ReferencePart]] = {
+        Kind.WINDOW: Window,
+        Kind.EVENT: Event,
+        Kind.GAP: Gap,
+        Kind.REFERENCE: ReferencePart,
+    }
+    if envelope.kind not in kinds:
+        raise FormatError("telemetry record", "$[4]", f"kind {envelope.kind.name} is not read by this release")
+    body = decode_msgpack(
+        envelope.body, kinds[envelope.kind], what="telemetry body", limit=limits.MESSAGE_MAX_BYTES
+    )
+    if isinstance(body, Gap) and not (body.first <= body.last == envelope.sequence):
+        raise FormatError("telemetry body", "$[1]", "a gap stands at the last sequence it covers")
+    if isinstance(body, ReferencePart) and body.part >= body.parts:
+        raise FormatError("telemetry body", "$[2]", f"part {body.part} of {body.parts}")
+    return body
+
+
+def encode_counts(counts: WindowCounts) -> bytes:
+    """The run of varints that `Window` describes."""
+    flat: list[int] = []
+    for feature in counts.features:
+        flat += [*feature.bins, feature.null, feature.invalid, feature.out_of_range]
+    flat += [*counts.classes, *counts.scores, counts.output_nulls, counts.abstained, counts.resent, *counts.latency]
+    return encode_varints(flat)
+
+
+def decode_counts(data: bytes, bins: Bins, n: int) -> WindowCounts:
+    """Reads and checks the run of varints of a window with `n` rows.
+
+    Raises:
+        FormatError: Its length does not fit the bins, or a sum is not `n`.
+    """
+    sizes = [feature.size for feature in bins.features]
+    classes, scores = len(bins.classes), bins.score_size
+    flat = decode_varints(data, sum(sizes) + 3 * len(sizes) + classes + scores + 3 + LATENCY_BINS)
+    at = 0
+
+    def take(count: int) -> tuple[int, ...]:
+        nonlocal at
+        at += count
+        return tuple(flat[at - count : at])
+
+    features = []
+    for size in sizes:
+        values, (null, invalid, out_of_range) = take(size), take(3)
+        features.append(FeatureWindow(bins=values, null=null, invalid=invalid, out_of_range=out_of_range))
+    class_counts, score_counts, (nulls, abstained, resent) = take(classes), take(scores), take(3)
+    latency = take(LATENCY_BINS)
+
+    for index, feature in enumerate(features):
+        if sum(feature.bins) + feature.null + feature.invalid != n:
+            raise FormatError("window", f"$.counts.features[{index}]", f"counts do not add up to {n} rows")
+    if classes and sum(class_counts) + nulls != n:
+        raise FormatError("window", "$.counts.classes", f"counts do not add up to {n} rows")
+    if sum(score_counts) + nulls != n:
+        raise FormatError("window", "$.counts.scores", f"counts do not add up to {n} rows")
+    return WindowCounts(
+        features=tuple(features),
+        classes=class_counts,
+        scores=score_counts,
+        output_nulls=nulls,
+        abstained=abstained,
+        resent=resent,
+        latency=latency,
+    )
+
+
+def encode_varints(values: Iterable[int]) -> bytes:
+    """Unsigned LEB128. Source: DWARF 5, section 7.6."""
+    out = bytearray()
+    for value in values:
+        while value > 0x7F:
+            out.append(value & 0x7F | 0x80)
+            value >>= 7
+        out.append(value)
+    return bytes(out)
+
+
+def decode_varints(data: bytes, count: int) -> list[int]:
+    """Reads exactly `count` unsigned LEB128 numbers of at most 63 bits.
+
+    Raises:
+        FormatError: Cut short, too long, or a number too large.
+    """
+    values: list[int] = []
+    value = shift = 0
+    for byte in data:
+        if shift > 56:
+            raise FormatError("window", "$.counts", "a count of more than 63 bits")
+        value |= (byte & 0x7F) << shift
+        if byte & 0x80:
+            shift += 7
+        else:
+            values.append(value)
+            value = shift = 0
+    if shift or len(values) != count:
+        raise FormatError("window", "$.counts", f"{len(values)} whole counts where the bins ask for {count}")
+    return values
+
+
+def _bounded(records: Sequence[bytes]) -> Sequence[bytes]:
+    if not 1 <= len(records) <= limits.MESSAGE_MAX_RECORDS:
+        raise ValueError(f"{len(records)} records in a message; 1 to {limits.MESSAGE_MAX_RECORDS} allowed")
+    return records
