@@ -75,7 +75,9 @@ def unpack(data: bytes, *, bundle: str) -> dict[str, bytes]:
                 raise BundleDamaged(bundle, "its entries overlap")
             files = {entry.filename: archive.read(entry) for entry in entries}
     except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise BundleDamaged(bundle, f"it is not a whole archive ({str(error).rstrip('.') or type(error).__name__})") from error
+        raise BundleDamaged(
+            bundle, f"it is not a whole archive ({str(error).rstrip('.') or type(error).__name__})"
+        ) from error
     try:
         canonical = pack(files) == data
     except ValueError as error:

@@ -68,7 +68,9 @@ class BundleDamaged(Refused):
     """The bundle's bytes are not those that were written."""
 
     def __init__(self, bundle: str, fault: str) -> None:
-        super().__init__(f"{bundle} is damaged: {fault}", "copy the bundle again from where it was built, or rebuild it")
+        super().__init__(
+            f"{bundle} is damaged: {fault}", "copy the bundle again from where it was built, or rebuild it"
+        )
         self.fault = fault
 
 
@@ -174,7 +176,9 @@ class NotAModel(UsageError):
 class DataMismatch(UsageError):
     """The data lacks what the model was trained on."""
 
-    def __init__(self, fault: str, next_step: str = "give the data that the model was trained on, or more of its kind") -> None:
+    def __init__(
+        self, fault: str, next_step: str = "give the data that the model was trained on, or more of its kind"
+    ) -> None:
         super().__init__(f"the data does not fit the model: {fault}", next_step)
 
 
@@ -219,7 +223,8 @@ class BrokerUnreachable(EnvironmentFault):
 
     def __init__(self, broker: str, reason: str) -> None:
         super().__init__(
-            f"no MQTT broker answers at {broker}: {reason}", "start the broker, or correct the address and its TLS settings"
+            f"no MQTT broker answers at {broker}: {reason}",
+            "start the broker, or correct the address and its TLS settings",
         )
 
 

@@ -100,9 +100,7 @@ def decode_profile(data: bytes) -> DeviceProfile:
     Raises:
         TooLarge, UnsupportedFormat, FormatError: As `decode_toml`; also where it does not say why nothing can run.
     """
-    profile = decode_toml(
-        data, DeviceProfile, what="device profile", limit=limits.PROFILE_MAX_BYTES, format=FORMAT
-    )
+    profile = decode_toml(data, DeviceProfile, what="device profile", limit=limits.PROFILE_MAX_BYTES, format=FORMAT)
     if not profile.runtime.supported and not profile.runtime.why:
         raise FormatError("device profile", "$.runtime.why", "a board that cannot run must say why")
     return profile

@@ -182,9 +182,7 @@ def decode_message(payload: bytes) -> list[Envelope]:
         FormatError: Not a list of 1 to 8 envelopes.
         UnsupportedFormat: An envelope of a newer version.
     """
-    parts = decode_msgpack(
-        payload, list[msgspec.Raw], what="telemetry message", limit=limits.MESSAGE_MAX_BYTES
-    )
+    parts = decode_msgpack(payload, list[msgspec.Raw], what="telemetry message", limit=limits.MESSAGE_MAX_BYTES)
     if not 1 <= len(parts) <= limits.MESSAGE_MAX_RECORDS:
         raise FormatError("telemetry message", "$", f"{len(parts)} records; 1 to {limits.MESSAGE_MAX_RECORDS} allowed")
     return [decode_envelope(part) for part in parts]
@@ -220,9 +218,7 @@ def decode_body(envelope: Envelope) -> Window | Event | Gap | ReferencePart:
     }
     if envelope.kind not in kinds:
         raise FormatError("telemetry record", "$[4]", f"kind {envelope.kind.name} is not read by this release")
-    body = decode_msgpack(
-        envelope.body, kinds[envelope.kind], what="telemetry body", limit=limits.MESSAGE_MAX_BYTES
-    )
+    body = decode_msgpack(envelope.body, kinds[envelope.kind], what="telemetry body", limit=limits.MESSAGE_MAX_BYTES)
     if isinstance(body, Gap) and not (body.first <= body.last == envelope.sequence):
         raise FormatError("telemetry body", "$[1]", "a gap stands at the last sequence it covers")
     if isinstance(body, ReferencePart) and body.part >= body.parts:
