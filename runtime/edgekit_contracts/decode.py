@@ -108,9 +108,9 @@ def check_format(found: str, supported: str, *, what: str) -> None:
         raise UnsupportedFormat(what, found, f"{ours['name']}/{ours['major']}.x")
 
 
-def encode_json(value: object) -> bytes:
-    """Writes the one canonical JSON text of a value: fields in declared order, two-space indent, final newline."""
-    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+def encode_json(value: object, *, indent: int = 0) -> bytes:
+    """Writes the one canonical JSON text of a value: fields in declared order, a final newline."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=indent or -1) + b"\n"
 
 
 def _check_size(data: bytes | msgspec.Raw, what: str, limit: int) -> None:

@@ -90,7 +90,7 @@ class GoldenMismatch(Refused):
     def __init__(self, model: str, rows: int, wrong: int, detail: str) -> None:
         super().__init__(
             f"{model} fails its self-test here: {wrong} of {rows} golden rows differ ({detail})",
-            "compare the onnxruntime version with the manifest's, and run 'edgekit-runtime doctor'",
+            "compare the onnxruntime version with the manifest's, and try another version of it",
         )
 
 

@@ -103,10 +103,14 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
 class Parity(msgspec.Struct, frozen=True, kw_only=True):
     """How the converted model was compared with the original."""
 
-    rows: int
-    label_mismatches: int
-    max_abs_difference: float
-    """Largest difference of a probability or a value."""
+    rows: Count
+    """Rows that were compared: the data's, and copies with values missing or unknown."""
+    label_mismatches: Count
+    """Rows with another label, ties apart; a bundle with any is not written."""
+    ties: Count
+    """Rows whose label differs where the original itself is undecided: its two best classes are within `tolerance`."""
+    max_difference: float
+    """Largest absolute difference of a probability, or relative difference of a value."""
     tolerance: float
     method: str
 
@@ -123,13 +127,11 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Monitoring(msgspec.Struct, frozen=True, kw_only=True):
-    """What the device observes and the centre alerts on."""
+    """What the device observes."""
 
     window_s: Annotated[float, msgspec.Meta(gt=0)] = 60.0
-    drift_alpha: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.001
-    """Probability of a false alarm for one device and look, over all features together."""
     abstain_below: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
-    """Confidence under which the answer is for a person; None: never."""
+    """Confidence under which an answer is counted as one for a person; None: never."""
 
 
 class Privacy(msgspec.Struct, frozen=True, kw_only=True):

@@ -160,6 +160,12 @@ class Ack(msgspec.Struct, frozen=True, array_like=True):
 _ENCODER: Final = msgspec.msgpack.Encoder()
 
 
+class _Version(msgspec.Struct, array_like=True):
+    """The head that every version of the envelope begins with."""
+
+    version: int
+
+
 def encode(value: msgspec.Struct) -> bytes:
     """MessagePack of one value."""
     return _ENCODER.encode(value)
@@ -194,10 +200,6 @@ def decode_envelope(data: bytes | msgspec.Raw) -> Envelope:
     Raises:
         FormatError, UnsupportedFormat, TooLarge: As `decode_message`.
     """
-
-    class _Version(msgspec.Struct, array_like=True):
-        version: int
-
     head = decode_msgpack(data, _Version, what="telemetry record", limit=limits.MESSAGE_MAX_BYTES)
     if head.version != ENVELOPE_VERSION:
         raise UnsupportedFormat("telemetry record", f"version {head.version}", f"version {ENVELOPE_VERSION}")

@@ -1,0 +1,55 @@
+"""The device's side: verify, load, test itself, answer, observe, report.
+
+A request goes `serving.app` (HTTP) -> `serving.oip` (tensors) -> `engine` (rows -> ONNX Runtime -> answers) and back.
+On the way `observe` copies the rows into a block that is counted elsewhere. Nothing else runs on a request's time.
+
+| module | does |
+|---|---|
+| `signature`, `bundle` | check who signed the bundle and every byte of it, then read its manifest |
+| `engine` | rows in, answers out: the only place that calls ONNX Runtime |
+| `selftest` | the golden set, replayed on this machine |
+| `observe` | counts on the reference's bins, moments, latency; closes windows |
+| `outbox` | records on disk until the collector has said that it stored them |
+| `mqtt`, `uplink` | the way to the broker and back |
+| `reporter` | a window every so often: observe -> outbox -> uplink |
+| `serving` | Open Inference Protocol v2 over TCP and a Unix socket |
+| `batch` | CSV or Parquet through the model |
+| `config`, `service` | `device.toml`, and the process that puts all of it together |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from edgekit_runtime.engine import Engine
+
+__version__: Final = "0.1.0"
+
+
+def load(path: str | Path, *, keys: Sequence[str | Path], threads: int = 1) -> Engine:
+    """Opens a bundle, checks its signature and its golden set, and returns the engine that answers.
+
+    Args:
+        path: A `.edge` file.
+        keys: Public key files (PEM) that are trusted.
+        threads: Threads for one call of ONNX Runtime.
+
+    Raises:
+        EdgekitError: The bundle is missing, damaged, not signed by one of `keys`, or answers wrongly here.
+
+    Example:
+        >>> engine = edgekit_runtime.load("press-1.0.edge", keys=["release.pub.pem"])
+        >>> engine.predict({"temperature": [71.5], "material": ["steel"]}).labels
+    """
+    from edgekit_runtime.bundle import open_bundle
+    from edgekit_runtime.engine import Engine
+    from edgekit_runtime.selftest import check_golden
+    from edgekit_runtime.signature import load_public_keys
+
+    bundle = open_bundle(path, keys=load_public_keys(keys))
+    engine = Engine(bundle.model, bundle.manifest, threads=threads)
+    check_golden(engine, bundle.golden)
+    return engine

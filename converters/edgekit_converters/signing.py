@@ -1,0 +1,112 @@
+"""Keys and signatures: EC P-256, OpenSSF Model Signing v1.0 (see edgekit_runtime.signature, which checks them).
+
+Signatures are deterministic (RFC 6979), so that the same inputs and the same key give the same bundle.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from securesystemslib.dsse import Envelope
+from securesystemslib.signer import Signature, Signer
+
+from edgekit_contracts.errors import MissingFile, StorageFault, UsageError
+from edgekit_runtime.signature import BUNDLE_MEDIA_TYPE, PAYLOAD_TYPE, PublicKey, statement_for
+
+PRIVATE_NAME: Final = "edgekit.pem"
+PUBLIC_NAME: Final = "edgekit.pub.pem"
+
+
+class SigningKey:
+    """A private key that signs bundles."""
+
+    def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
+        self._key = key
+        self.public = PublicKey.from_crypto(key.public_key())
+
+    @classmethod
+    def create(cls, directory: Path) -> SigningKey:
+        """Makes a key pair in `directory`: edgekit.pem (readable by its owner only) and edgekit.pub.pem.
+
+        Raises:
+            UsageError: A key is there already.
+            StorageFault: The directory cannot be written.
+        """
+        key = cls(ec.generate_private_key(ec.SECP256R1()))
+        private, public = directory / PRIVATE_NAME, directory / PUBLIC_NAME
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            with open(os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(key._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+            public.write_bytes(key.public.pem)
+        except FileExistsError as error:
+            raise UsageError(f"there is a key at {private} already", "use it, or name another directory") from error
+        except OSError as error:
+            raise StorageFault(str(directory), error.strerror or str(error)) from error
+        return key
+
+    @classmethod
+    def load(cls, path: Path) -> SigningKey:
+        """Reads a private key in PEM.
+
+        Raises:
+            MissingFile: It cannot be read.
+            UsageError: It is no EC P-256 private key, or has a password.
+        """
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise MissingFile("signing key", str(path), error.strerror or str(error)) from error
+        try:
+            key = load_pem_private_key(data, password=None)
+        except (TypeError, ValueError, UnsupportedAlgorithm):
+            key = None
+        if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+            raise UsageError(
+                f"{path} holds no EC P-256 private key in PEM without password", "make one: edgekit keys create"
+            )
+        return cls(key)
+
+    def sign(self, files: Mapping[str, bytes], *, name: str) -> bytes:
+        """The content of `model.sig` for these files."""
+        envelope = Envelope(msgspec.json.encode(statement_for(files, name=name)), PAYLOAD_TYPE, {})
+        envelope.sign(_Deterministic(self._key))
+        return msgspec.json.encode(
+            {
+                "mediaType": BUNDLE_MEDIA_TYPE,
+                "verificationMaterial": {"publicKey": {"hint": self.public.hint}, "tlogEntries": []},
+                "dsseEnvelope": envelope.to_dict(),
+            }
+        )
+
+
+class _Deterministic(Signer):
+    """securesystemslib's signer with the nonce of RFC 6979; cryptography does the arithmetic."""
+
+    def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
+        self._key = key
+
+    @property
+    def public_key(self) -> Any:
+        raise NotImplementedError
+
+    @classmethod
+    def from_priv_key_uri(cls, *_: Any, **__: Any) -> Any:
+        raise NotImplementedError
+
+    def sign(self, payload: bytes) -> Signature:
+        signature = self._key.sign(payload, ec.ECDSA(SHA256(), deterministic_signing=True))
+        return Signature("", signature.hex())

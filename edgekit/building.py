@@ -1,0 +1,287 @@
+"""The desk's work: a trained model becomes a signed bundle, step by step; a step that refuses writes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from edgekit import keys, profiles
+from edgekit_contracts.errors import DoesNotFit
+from edgekit_contracts.manifest import MODEL_PATH, Budget, Lineage, Manifest, Parity, Variant
+from edgekit_contracts.names import check_model, check_version
+from edgekit_converters import data as tables
+from edgekit_converters.bundle import assemble, write
+from edgekit_converters.cost import cost
+from edgekit_converters.fit import predict
+from edgekit_converters.golden import golden
+from edgekit_converters.load import load_model
+from edgekit_converters.quality import quality
+from edgekit_converters.reference import reference
+from edgekit_converters.registry import Conversion, find
+from edgekit_converters.target import target_for
+from edgekit_converters.verify import columns_of, verify
+from edgekit_runtime.engine import Engine
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+LIBRARIES: Final = ("edgekit-toolkit", "scikit-learn", "skl2onnx", "onnx", "onnxruntime", "numpy", "pandas")
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of a build, done."""
+
+    name: str
+    result: str
+    seconds: float
+
+
+@dataclass
+class _Record:
+    """A step that runs: `say` sets its result."""
+
+    name: str
+    result: str = ""
+
+    def say(self, result: str) -> None:
+        self.result = result
+
+
+@dataclass(frozen=True)
+class Build:
+    """A bundle that was written, and how it came about."""
+
+    path: Path
+    sha256: str
+    size: int
+    manifest: Manifest
+    steps: tuple[Step, ...] = field(default=())
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the report's own summary."""
+        from edgekit.report.page import build_fragment
+
+        return build_fragment(self)
+
+
+def build(
+    model: Any,
+    data: str | Path | pd.DataFrame | np.ndarray[Any, Any],
+    *,
+    device: str | Sequence[str] = "this-machine",
+    out: str | Path | None = None,
+    name: str | None = None,
+    version: str | None = None,
+    target: str | None = None,
+    key: str | Path | None = None,
+    trust: bool = False,
+    allow_unfit: bool = False,
+    on_step: Callable[[Step], None] | None = None,
+) -> Build:
+    """Converts, verifies, predicts, describes, signs and writes.
+
+    Args:
+        model: A fitted estimator, or the path of a .skops file (or, with `trust`, of a pickle).
+        data: The reference data: a DataFrame, a matrix, or the path of a CSV or Parquet file.
+        device: One or several device profiles; the model is converted for the oldest of their runtimes.
+        out: The bundle to write; by default `NAME-VERSION.edge` here.
+        name: The model's name; by default from `out`, else from the model's file.
+        version: Its version; by default from `out`, else `1.0.0`.
+        target: The data's column that holds what is true: gives quality figures, and is no feature.
+        key: A private key file; by default the user's own, made when first needed.
+        trust: Load pickles, which run code.
+        allow_unfit: Write the bundle although it passes a limit of a profile.
+        on_step: Called after each step.
+
+    Returns:
+        The bundle's path, hash, manifest and steps.
+
+    Raises:
+        EdgekitError: A step refused, and nothing was written.
+    """
+    steps: list[Step] = []
+
+    @contextmanager
+    def step(title: str) -> Iterator[_Record]:
+        record, started = _Record(title), time.perf_counter()
+        yield record
+        steps.append(Step(name=title, result=record.result, seconds=round(time.perf_counter() - started, 3)))
+        if on_step is not None:
+            on_step(steps[-1])
+
+    boards = [profiles.load(one) for one in ([device] if isinstance(device, str) else device)]
+    aimed = min((board.runtime.onnxruntime for board in boards), key=lambda text: [int(n) for n in text.split(".")])
+    model_path = Path(model) if isinstance(model, str | Path) else None
+    name, version, out = _identity(name, version, out, model_path)
+
+    with step("load") as now:
+        estimator = load_model(model_path, trust=trust) if model_path is not None else model
+        converter = find(estimator)
+        now.say(f"{converter.describe(estimator)}")
+    with step("data") as now:
+        frame, truth, data_sha256, origin = _data(estimator, data, target)
+        now.say(f"{len(frame):,} rows, {frame.shape[1]} features" + (f", target '{target}'" if target else ""))
+    with step("convert") as now:
+        conversion = converter.convert(estimator, frame, target_for(aimed))
+        now.say(
+            f"ONNX opset {conversion.opset}, IR {conversion.ir}, {conversion.precision}, "
+            f"{len(conversion.onnx) / 1000:,.1f} kB, for onnxruntime {aimed} or newer"
+        )
+    draft = _draft(name, version, conversion, aimed, _lineage(estimator, model_path, data_sha256, origin, len(frame)))
+    with step("verify") as now:
+        engine = Engine(conversion.onnx, draft)
+        verified = verify(
+            engine, lambda rows: converter.answers(estimator, rows), frame, precision=conversion.precision
+        )
+        parity = verified.parity
+        now.say(
+            f"{parity.rows:,} rows answer like the original (largest difference {parity.max_difference:.2g}"
+            + (f", {parity.ties} ties)" if parity.ties else ")")
+        )
+    figures = ()
+    if truth is not None:
+        with step("quality") as now:
+            figures = quality(converter.answers(estimator, frame), truth)
+            now.say("; ".join(f"{one.metric} {one.model:.3f} (baseline {one.baseline:.3f})" for one in figures))
+    with step("reference") as now:
+        columns = columns_of(frame, draft.features)
+        description = reference(draft, columns, engine.predict(columns))
+        chosen = golden(draft, verified)
+        now.say(f"bins {description.bins_id.hex()}, {chosen.rows} golden rows")
+    with step("predict") as now:
+        weight = len(conversion.onnx) + len(msgspec.json.encode(description)) + len(msgspec.json.encode(chosen))
+        budgets = tuple(predict(cost(conversion.onnx), board, weight) for board in boards)
+        now.say("; ".join(map(describe_budget, budgets)))
+    refuse_unfit(() if allow_unfit else budgets)
+    manifest = msgspec.structs.replace(draft, parity=parity, quality=figures, budgets=budgets)
+    with step("sign") as now:
+        signer, made = keys.signing_key(Path(key) if key is not None else None)
+        packed = assemble(manifest, conversion.onnx, description, chosen, signer)
+        now.say(
+            f"key {signer.public.hint[:12]}"
+            + (f", made now in {keys.directory()}: give edgekit.pub.pem to devices" if made else "")
+        )
+    with step("write") as now:
+        write(out, packed)
+        now.say(f"{out} ({len(packed) / 1000:,.1f} kB)")
+
+    from edgekit_runtime.bundle import open_bundle
+
+    written = open_bundle(out, keys=[signer.public])
+    return Build(out, written.sha256, written.size, written.manifest, tuple(steps))
+
+
+def describe_budget(budget: Budget) -> str:
+    """One clause: what was predicted for a profile."""
+    verdict = "fits" if budget.fits else "does not fit"
+    return (
+        f"{verdict} {budget.profile}: {budget.latency_ms:.3g} ms ({budget.latency_ms_low:.2g} to "
+        f"{budget.latency_ms_high:.2g}) of {budget.latency_limit_ms:g}, {budget.memory_mb:.3g} of {budget.memory_limit_mb:g} MB"
+    )
+
+
+def refuse_unfit(budgets: Sequence[Budget]) -> None:
+    """Raises for the first profile that the model does not fit.
+
+    Raises:
+        DoesNotFit: With the limits that are passed.
+    """
+    for budget in budgets:
+        if not budget.fits:
+            raise DoesNotFit(budget.profile, budget.excess)
+
+
+def _identity(
+    name: str | None, version: str | None, out: str | Path | None, model: Path | None
+) -> tuple[str, str, Path]:
+    """Name, version and path; what is not given comes from `NAME-VERSION.edge`, or from the model's file."""
+    match = re.fullmatch(r"(?P<name>.+?)-(?P<version>[0-9][0-9A-Za-z.+]*)", Path(out).stem if out else "")
+    stem = match["name"] if match else Path(out).stem if out else model.stem if model else "model"
+    name = check_model(name if name is not None else re.sub(r"[^a-z0-9_-]", "-", stem.lower()).strip("-_") or "model")
+    version = check_version(version if version is not None else match["version"] if match else "1.0.0")
+    return name, version, Path(out) if out is not None else Path(f"{name}-{version}.edge")
+
+
+def _data(
+    estimator: Any, data: str | Path | pd.DataFrame | np.ndarray[Any, Any], target: str | None
+) -> tuple[pd.DataFrame, np.ndarray[Any, Any] | None, str, str]:
+    """The features' frame, the target's values, the data's SHA-256 and where it comes from."""
+    if isinstance(data, str | Path):
+        table, digest, origin = tables.read_table(Path(data)), tables.file_sha256(Path(data)), Path(data).name
+    else:
+        table = tables.as_frame(data)
+        digest, origin = tables.frame_sha256(table), "in memory"
+    table, truth = tables.split_target(table, target)
+    return tables.frame_for(estimator, table), truth, digest, origin
+
+
+def _draft(name: str, version: str, conversion: Conversion, aimed: str, lineage: Lineage) -> Manifest:
+    """The manifest as far as conversion knows it; parity, quality and budgets come later."""
+    variant = Variant(
+        name="reference",
+        file=MODEL_PATH,
+        precision=conversion.precision,
+        opset=conversion.opset,
+        ml_opset=conversion.ml_opset,
+        ir=conversion.ir,
+        runtime=aimed,
+        operators=conversion.operators,
+    )
+    return Manifest(
+        name=name,
+        version=version,
+        task=conversion.task,
+        classes=conversion.classes,
+        features=conversion.features,
+        inputs=conversion.inputs,
+        outputs=conversion.outputs,
+        variants=(variant,),
+        budgets=(),
+        parity=Parity(rows=0, label_mismatches=0, ties=0, max_difference=0.0, tolerance=0.0, method="none yet"),
+        lineage=lineage,
+        bins_id="0" * 16,
+        files=(),
+    )
+
+
+def _lineage(estimator: Any, model: Path | None, data_sha256: str, origin: str, rows: int) -> Lineage:
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    return Lineage(
+        model_sha256=hashlib.sha256(model.read_bytes()).hexdigest() if model is not None else None,
+        model_type=f"{type(estimator).__module__}.{type(estimator).__qualname__}",
+        data_sha256=data_sha256,
+        data_origin=origin,
+        data_rows=rows,
+        code_revision=_revision(),
+        libraries={library: found for library in LIBRARIES if (found := _version(library))},
+        created=datetime.fromtimestamp(int(epoch), UTC).isoformat() if epoch and epoch.isdigit() else None,
+    )
+
+
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
+
+
+def _revision() -> str | None:
+    """The Git commit of the working directory."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,63 @@
+"""`edgekit build`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgekit.cli.output import echo_json, echo_step
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Reference data: .csv or .parquet.")
+@click.option(
+    "--device", multiple=True, default=("this-machine",), show_default=True, help="Device profile (repeatable)."
+)
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="The bundle to write: NAME-VERSION.edge.")
+@click.option("--name", help="The model's name (default: from --out, else from MODEL).")
+@click.option("--version", help="The model's version (default: from --out, else 1.0.0).")
+@click.option("--target", help="The data's column that holds what is true; gives quality figures.")
+@click.option("--key", type=click.Path(path_type=Path), help="Private key to sign with (default: your own).")
+@click.option("--trust", is_flag=True, help="Load a pickle or joblib file, which runs the code in it.")
+@click.option("--allow-unfit", is_flag=True, help="Write the bundle although it does not fit the device.")
+@click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
+def build(
+    model: Path,
+    data: Path,
+    device: tuple[str, ...],
+    out: Path | None,
+    name: str | None,
+    version: str | None,
+    target: str | None,
+    key: Path | None,
+    trust: bool,
+    allow_unfit: bool,
+    as_json: bool,
+) -> None:
+    """Convert MODEL to ONNX, prove it, check it against a device, sign it, write the bundle.
+
+    MODEL is a fitted scikit-learn classifier or regressor, whole Pipelines included, saved with skops (or, with --trust,
+    with joblib or pickle).
+    """
+    from edgekit import building
+
+    built = building.build(
+        model,
+        data,
+        device=device,
+        out=out,
+        name=name,
+        version=version,
+        target=target,
+        key=key,
+        trust=trust,
+        allow_unfit=allow_unfit,
+        on_step=lambda step: echo_step(step.name, step.result, step.seconds),
+    )
+    if as_json:
+        facts = {"bundle": str(built.path), "sha256": built.sha256, "bytes": built.size}
+        echo_json({**facts, "steps": built.steps, "manifest": built.manifest})
+    else:
+        click.echo(built.path)

@@ -1,0 +1,166 @@
+"""`edgekit inspect`, `verify`, `check` and `report`: looking at a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgekit.cli.output import echo_facts, echo_json, echo_table
+
+_bundle = click.argument("bundle", type=click.Path(path_type=Path))
+_json = click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
+_keys = click.option(
+    "--key", "key_paths", multiple=True, type=click.Path(path_type=Path), help="Trusted public key (default: your own)."
+)
+
+
+@click.command()
+@_bundle
+@_json
+def inspect(bundle: Path, as_json: bool) -> None:
+    """Show what BUNDLE holds; its bytes are checked, its signature is not (see verify)."""
+    from edgekit_runtime.bundle import open_bundle
+
+    opened = open_bundle(bundle, keys=None)
+    manifest = opened.manifest
+    if as_json:
+        echo_json({"bundle": str(bundle), "sha256": opened.sha256, "bytes": opened.size, "manifest": manifest})
+        return
+    variant, parity, lineage = manifest.variant, manifest.parity, manifest.lineage
+    labels = ", ".join(map(str, manifest.classes[:8])) + (", ..." if len(manifest.classes) > 8 else "")
+    echo_facts(
+        [
+            ("bundle", f"{manifest.title} ({opened.size / 1000:,.1f} kB, SHA-256 {opened.sha256[:16]}...)"),
+            ("model", f"{lineage.model_type}, {manifest.task}" + (f": {labels}" if labels else "")),
+            (
+                "onnx",
+                f"opset {variant.opset}, IR {variant.ir}, {variant.precision}; onnxruntime {variant.runtime} or newer",
+            ),
+            (
+                "proof",
+                f"{parity.rows:,} rows like the original, largest difference {parity.max_difference:.2g}, {parity.ties} ties",
+            ),
+            *[
+                ("quality", f"{q.metric} {q.model:.4g}; {q.baseline_rule}: {q.baseline:.4g} ({q.rows:,} rows)")
+                for q in manifest.quality
+            ],
+            ("data", f"{lineage.data_origin}, {lineage.data_rows:,} rows, SHA-256 {lineage.data_sha256[:16]}..."),
+            ("code", lineage.code_revision or "not in a Git repository"),
+            ("made with", ", ".join(f"{library} {version}" for library, version in lineage.libraries.items())),
+        ]
+    )
+    click.echo()
+    echo_table(
+        ["feature", "type", "missing", "range or categories"],
+        [
+            [f.name, f.dtype, "allowed" if f.nullable else "refused", _domain(f.minimum, f.maximum, f.categories)]
+            for f in manifest.features
+        ],
+    )
+    if manifest.budgets:
+        click.echo()
+        _echo_budgets(manifest.budgets)
+
+
+@click.command()
+@_bundle
+@_keys
+@_json
+def verify(bundle: Path, key_paths: tuple[Path, ...], as_json: bool) -> None:
+    """Check BUNDLE's signature, every file, and its golden set on this machine."""
+    import onnxruntime
+
+    from edgekit.keys import trusted_keys
+    from edgekit_runtime.bundle import open_bundle
+    from edgekit_runtime.engine import Engine
+    from edgekit_runtime.selftest import check_golden
+
+    opened = open_bundle(bundle, keys=trusted_keys(key_paths))
+    assert opened.signer is not None
+    result = check_golden(Engine(opened.model, opened.manifest), opened.golden)
+    if as_json:
+        echo_json(
+            {
+                "bundle": str(bundle),
+                "sha256": opened.sha256,
+                "key": opened.signer.hint,
+                "onnxruntime": onnxruntime.__version__,
+                "golden_rows": result.rows,
+                "max_difference": result.max_difference,
+            }
+        )
+        return
+    echo_facts(
+        [
+            ("signature", f"by key {opened.signer.hint[:12]}, which is trusted here"),
+            ("files", f"{len(opened.files)}, each as it was signed"),
+            (
+                "golden set",
+                f"{result.rows} rows right on onnxruntime {onnxruntime.__version__} "
+                f"(largest difference {result.max_difference:.2g})",
+            ),
+        ]
+    )
+
+
+@click.command()
+@_bundle
+@click.option("--device", multiple=True, help="Device profile (repeatable; default: those of the build).")
+@_json
+def check(bundle: Path, device: tuple[str, ...], as_json: bool) -> None:
+    """Predict latency and memory of BUNDLE on devices; exit 1 where it does not fit."""
+    from edgekit import profiles
+    from edgekit.building import refuse_unfit
+    from edgekit_converters.cost import cost
+    from edgekit_converters.fit import predict
+    from edgekit_runtime.bundle import open_bundle
+
+    opened = open_bundle(bundle, keys=None)
+    names = device or tuple(budget.profile for budget in opened.manifest.budgets)
+    budgets = tuple(predict(cost(opened.model), profiles.load(name), opened.size) for name in names)
+    if as_json:
+        echo_json({"bundle": str(bundle), "budgets": budgets})
+    else:
+        _echo_budgets(budgets)
+    refuse_unfit(budgets)
+
+
+@click.command()
+@_bundle
+@click.option("--store", type=click.Path(path_type=Path), help="A collector's store: adds what the devices saw.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="The page to write (default: BUNDLE.html).")
+def report(bundle: Path, store: Path | None, out: Path | None) -> None:
+    """Write BUNDLE's page: proof, quality, budgets, features, and the fleet that runs it."""
+    from edgekit.report.page import write_report
+    from edgekit_runtime.bundle import open_bundle
+
+    click.echo(write_report(open_bundle(bundle, keys=None), out or bundle.with_suffix(".html"), store))
+
+
+def _domain(minimum: float | None, maximum: float | None, categories: tuple[str, ...] | None) -> str:
+    if categories is not None:
+        return ", ".join(categories[:6]) + (f" and {len(categories) - 6} more" if len(categories) > 6 else "")
+    return f"{minimum:g} to {maximum:g}" if minimum is not None and maximum is not None else ""
+
+
+def _echo_budgets(budgets: tuple[object, ...]) -> None:
+    from edgekit_contracts.manifest import Budget
+
+    echo_table(
+        ["device", "latency ms (range)", "limit", "memory MB", "limit", "bundle MB", "limit", "verdict"],
+        [
+            [
+                b.profile,
+                f"{b.latency_ms:.3g} ({b.latency_ms_low:.2g} to {b.latency_ms_high:.2g})",
+                f"{b.latency_limit_ms:g}",
+                f"{b.memory_mb:.3g}",
+                f"{b.memory_limit_mb:g}",
+                f"{b.bundle_mb:.2g}",
+                f"{b.bundle_limit_mb:g}",
+                "fits" if b.fits else "does not fit",
+            ]
+            for b in budgets
+            if isinstance(b, Budget)
+        ],
+    )

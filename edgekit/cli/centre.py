@@ -1,0 +1,124 @@
+"""`edgekit collect` and `edgekit fleet`: the centre."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgekit.cli.output import ago, echo_json, echo_table
+
+if TYPE_CHECKING:
+    from edgekit.fleet.status import DeviceStatus
+
+_store = click.option(
+    "--store",
+    type=click.Path(path_type=Path),
+    default=Path("fleet.db"),
+    show_default=True,
+    help="The collector's store.",
+)
+_json = click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
+
+
+@click.command()
+@click.option(
+    "--broker", default="mqtt://127.0.0.1:1883", show_default=True, help="mqtt://HOST:PORT or mqtts://HOST:PORT."
+)
+@_store
+@click.option(
+    "--name", default="collector", show_default=True, help="This collector's name; two of one broker need two."
+)
+@click.option("--username")
+@click.option("--password-file", type=click.Path(path_type=Path), help="A file that holds the password.")
+@click.option("--ca", type=click.Path(path_type=Path), help="PEM file of the broker's authority.")
+@click.option("--cert", type=click.Path(path_type=Path), help="PEM file of this collector's certificate.")
+@click.option("--key", type=click.Path(path_type=Path), help="PEM file of its key.")
+@click.option("--for", "seconds", type=float, help="Stop after so many seconds (default: at Ctrl-C).")
+@_json
+def collect(
+    broker: str,
+    store: Path,
+    name: str,
+    username: str | None,
+    password_file: Path | None,
+    ca: Path | None,
+    cert: Path | None,
+    key: Path | None,
+    seconds: float | None,
+    as_json: bool,
+) -> None:
+    """Store what devices send, and tell them so: a device keeps a record until this has committed it."""
+    from edgekit.collector.service import Collector
+    from edgekit_runtime.mqtt import Broker, read_password
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    password = read_password(password_file) if password_file is not None else None
+    address = Broker.parse(broker, username=username, password=password, ca=ca, cert=cert, key=key)
+    ended = threading.Event()
+    with Collector(address, store, name) as collector:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: ended.set())
+        click.echo(f"collecting from {address} into {store}; Ctrl-C ends", err=True)
+        ended.wait(seconds)
+    counts = collector.counts
+    if as_json:
+        echo_json({"counts": counts})
+        return
+    refused = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.refused.items())) or "none"
+    click.echo(
+        f"{counts.messages} messages, {counts.stored} records stored, {counts.duplicates} had come before; refused: {refused}",
+        err=True,
+    )
+
+
+@click.group()
+def fleet() -> None:
+    """What the devices run and how they fare."""
+
+
+@fleet.command()
+@_store
+@click.option("--hours", type=float, default=1.0, show_default=True, help="Windows of this past are merged.")
+@_json
+def status(store: Path, hours: float, as_json: bool) -> None:
+    """Show each device: what it runs, when it was last seen, requests, latency, alarms."""
+    from edgekit.collector.store import Store
+    from edgekit.fleet.status import fleet_status
+
+    now_ms = time.time_ns() // 1_000_000
+    with Store(store, create=False) as opened:
+        devices = fleet_status(opened, now_ms, look_back_ms=round(hours * 3_600_000))
+        refused = opened.refused()
+    if as_json:
+        echo_json({"devices": devices, "refused": refused})
+        return
+    echo_fleet(devices, now_ms)
+    if refused:
+        click.echo(f"\nrefused messages: {', '.join(f'{count} {reason}' for reason, count in refused.items())}")
+
+
+def echo_fleet(devices: list[DeviceStatus], now_ms: int) -> None:
+    """The fleet's table on standard output; a device with an alarm stands out."""
+
+    def line(one: DeviceStatus) -> list[str]:
+        alarms = "; ".join(one.alarms)
+        return [
+            click.style(one.device, fg="yellow", bold=True) if one.alarms else one.device,
+            f"{one.model} {one.version}" if one.model else "",
+            one.state,
+            f"{ago((now_ms - one.last_seen_ms) / 1000)} ago" if one.last_seen_ms is not None else "never",
+            f"{one.requests:,}",
+            f"{one.rejected + one.failed:,}",
+            "" if one.latency_p50_ms is None else f"{one.latency_p50_ms:.2g}",
+            "" if one.latency_p99_ms is None else f"{one.latency_p99_ms:.2g}",
+            click.style(alarms, fg="yellow", bold=True) if alarms else "none",
+        ]
+
+    header = ["device", "runs", "state", "seen", "requests", "refused", "p50 ms", "p99 ms", "alarms"]
+    echo_table(header, [line(one) for one in devices])

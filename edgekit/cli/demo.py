@@ -1,0 +1,38 @@
+"""`edgekit demo`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from edgekit.cli.centre import echo_fleet
+from edgekit.cli.output import echo_step
+
+
+@click.command()
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path),
+    default=Path("edgekit-demo"),
+    show_default=True,
+    help="Where bundle, store and report are left.",
+)
+def demo(directory: Path) -> None:
+    """Play the whole road here: train, prove, pack, run on three devices, catch a drift. Under a minute."""
+    from edgekit.demo import road
+
+    started = time.monotonic()
+
+    def say(line: str) -> None:
+        click.echo(f"{click.style(f'{time.monotonic() - started:5.1f} s', dim=True)}  {line}", err=True)
+
+    outcome = road.run(directory, say, lambda step: echo_step(step.name, step.result, step.seconds))
+    click.echo()
+    echo_fleet(outcome.fleet, time.time_ns() // 1_000_000)
+    click.echo(f"\nreport   {outcome.report}\nbundle   {outcome.built.path}\nstore    {outcome.store}")
+    click.echo(
+        f"\nnext     edgekit inspect {outcome.built.path}\n         edgekit fleet status --store {outcome.store}"
+    )

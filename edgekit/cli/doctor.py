@@ -1,0 +1,145 @@
+"""`edgekit doctor`: what is wrong with this machine or installation, by name."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal, NamedTuple
+
+import click
+
+from edgekit.cli.output import echo_json, echo_table
+from edgekit_contracts.errors import EdgekitError
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at."""
+
+    check: str
+    verdict: Literal["ok", "warning", "fault"]
+    detail: str
+    next_step: str = ""
+
+
+@click.command()
+@click.option("--broker", help="Also try this MQTT broker.")
+@click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
+def doctor(broker: str | None, as_json: bool) -> int:
+    """Look at Python, the libraries, the runtime, keys, disk (and a broker); exit 3 if something is broken."""
+    findings = [finding for look in _LOOKS for finding in look()]
+    if broker is not None:
+        findings.append(_broker(broker))
+    if as_json:
+        echo_json({"findings": [finding._asdict() for finding in findings]})
+    else:
+        colours = {"ok": "green", "warning": "yellow", "fault": "red"}
+        echo_table(
+            ["check", "verdict", "detail"],
+            [
+                [f.check, click.style(f.verdict, fg=colours[f.verdict]), "; ".join(filter(None, f[2:]))]
+                for f in findings
+            ],
+        )
+    return 3 if any(finding.verdict == "fault" for finding in findings) else 0
+
+
+def _python() -> Iterator[Finding]:
+    name, release = platform.libc_ver()
+    detail = f"Python {platform.python_version()} on {platform.machine()}, {name or 'unknown libc'} {release}"
+    fits = sys.platform == "linux" and name == "glibc" and platform.machine() in {"x86_64", "aarch64"}
+    yield (
+        Finding("platform", "ok", detail)
+        if fits
+        else Finding("platform", "warning", detail, "onnxruntime has wheels for Linux with glibc on x86-64 and aarch64")
+    )
+
+
+def _libraries() -> Iterator[Finding]:
+    extras = {
+        "build": ("onnx", "skl2onnx", "scikit-learn", "pandas", "protobuf", "skops"),
+        "runtime": ("onnxruntime", "numpy", "uvicorn", "cryptography", "securesystemslib"),
+        "collector": ("paho-mqtt", "scipy"),
+    }
+    for extra, names in extras.items():
+        found: dict[str, str] = {}
+        lacking = []
+        for name in names:
+            try:
+                found[name] = version(name)
+            except PackageNotFoundError:
+                lacking.append(name)
+        detail = ", ".join(f"{name} {release}" for name, release in found.items())
+        if lacking:
+            yield Finding(
+                extra, "warning", f"not installed: {', '.join(lacking)}", f"pip install 'edgekit-toolkit[{extra}]'"
+            )
+        elif found.get("protobuf", "6").partition(".")[0] not in {"4", "5", "6"}:
+            yield Finding(extra, "fault", detail, "pip install 'protobuf<7': skl2onnx fails with protobuf 7")
+        else:
+            yield Finding(extra, "ok", detail)
+
+
+def _runtime() -> Iterator[Finding]:
+    # In a process of its own: on some boards a wheel ends with an illegal instruction (microsoft/onnxruntime#23957).
+    done = subprocess.run(
+        [sys.executable, "-c", "import onnxruntime; print(onnxruntime.__version__)"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if done.returncode < 0:
+        yield Finding(
+            "onnxruntime", "fault", f"importing it ends with signal {-done.returncode}", "install another version"
+        )
+    elif done.returncode > 0:
+        yield Finding("onnxruntime", "warning", "cannot be imported", "pip install 'edgekit-toolkit[runtime]'")
+    elif (release := done.stdout.strip()) in {"1.26.0", "1.27.0"}:
+        yield Finding("onnxruntime", "fault", f"{release} answers wrongly for trees", "install another version")
+    else:
+        yield Finding("onnxruntime", "ok", release)
+
+
+def _keys() -> Iterator[Finding]:
+    from edgekit import keys
+
+    private = keys.directory() / "edgekit.pem"
+    if not private.exists():
+        yield Finding("signing key", "warning", "none yet", "'edgekit build' makes one, or 'edgekit keys create'")
+    elif private.stat().st_mode & 0o077:
+        yield Finding("signing key", "fault", f"others can read {private}", f"chmod 600 {private}")
+    else:
+        yield Finding("signing key", "ok", str(private))
+
+
+def _disk() -> Iterator[Finding]:
+    free_mb = shutil.disk_usage(os.getcwd()).free / 1e6
+    detail = f"{free_mb:,.0f} MB free here"
+    yield Finding("disk", "ok", detail) if free_mb > 200 else Finding("disk", "fault", detail, "free some space")
+
+
+def _mosquitto() -> Iterator[Finding]:
+    path = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    yield (
+        Finding("mosquitto", "ok", path)
+        if path
+        else Finding("mosquitto", "warning", "not installed; some tests skip", "apt install mosquitto")
+    )
+
+
+_LOOKS: tuple[Callable[[], Iterator[Finding]], ...] = (_python, _libraries, _runtime, _keys, _disk, _mosquitto)
+
+
+def _broker(url: str) -> Finding:
+    from edgekit_runtime.mqtt import Broker, probe
+
+    try:
+        probe(Broker.parse(url))
+    except EdgekitError as error:
+        return Finding("broker", "fault", error.sentence, error.next_step)
+    return Finding("broker", "ok", f"{url} answers")

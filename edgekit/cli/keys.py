@@ -1,0 +1,39 @@
+"""`edgekit keys`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgekit.cli.output import echo_facts, echo_json
+
+
+@click.group()
+def keys() -> None:
+    """Keys that sign bundles, and keys that devices trust."""
+
+
+@keys.command()
+@click.option("--dir", "directory", type=click.Path(path_type=Path), help="Where to write them (default: your own).")
+def create(directory: Path | None) -> None:
+    """Make a key pair: edgekit.pem signs and stays secret; edgekit.pub.pem goes to the devices."""
+    from edgekit import keys as own
+    from edgekit_converters.signing import PUBLIC_NAME, SigningKey
+
+    directory = directory or own.directory()
+    SigningKey.create(directory)
+    click.echo(directory / PUBLIC_NAME)
+
+
+@keys.command()
+@click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
+def show(as_json: bool) -> None:
+    """Show your own key: its directory and the hash that names it."""
+    from edgekit import keys as own
+
+    (key,) = own.trusted_keys(())
+    if as_json:
+        echo_json({"directory": str(own.directory()), "key": key.hint})
+    else:
+        echo_facts([("directory", str(own.directory())), ("key", key.hint)])

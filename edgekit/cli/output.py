@@ -1,0 +1,64 @@
+"""What people and programs read: aligned tables, JSON, steps."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from typing import Final
+
+import click
+import msgspec
+
+SCHEMA: Final = 1
+"""The `"schema"` of every `--json` object."""
+
+_ESCAPE: Final = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def echo_json(value: dict[str, object]) -> None:
+    """One JSON object on standard output."""
+    click.echo(msgspec.json.format(msgspec.json.encode({"schema": SCHEMA, **value}), indent=2))
+
+
+def echo_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Aligned columns on standard output; the last column takes what is left of the line."""
+    widths = [max(map(_width, column)) for column in zip(header, *rows, strict=True)]
+    click.echo(click.style(_line(header, widths), bold=True))
+    for row in rows:
+        click.echo(_line(row, widths))
+
+
+def echo_facts(facts: Sequence[tuple[str, str]]) -> None:
+    """Aligned name and value on standard output, long values wrapped."""
+    width = max(len(name) for name, _ in facts)
+    room = max(40, shutil.get_terminal_size((120, 24)).columns)
+    for name, value in facts:
+        text = click.formatting.wrap_text(
+            value, room, initial_indent=f"{name:<{width}}  ", subsequent_indent=" " * (width + 2)
+        )
+        click.echo(text)
+
+
+def echo_step(name: str, result: str, seconds: float) -> None:
+    """One finished step on standard error."""
+    click.echo(
+        f"{click.style('ok', fg='green')}  {name:<10} {result}  {click.style(f'{seconds:.1f} s', dim=True)}", err=True
+    )
+
+
+def ago(seconds: float) -> str:
+    """`5 s`, `3 min`, `2 h`, `4 d`."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0, seconds):.0f} s"
+
+
+def _width(cell: str) -> int:
+    return len(_ESCAPE.sub("", cell))
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = [cell + " " * (width - _width(cell)) for cell, width in zip(cells, widths, strict=True)]
+    return "  ".join(padded).rstrip()

@@ -1,0 +1,133 @@
+"""The `edgekit-runtime` command: `run`, `predict`, `verify`. argparse, so that the device carries no more than it needs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgekit_contracts.errors import EdgekitError
+from edgekit_runtime import __version__
+from edgekit_runtime.installed import refuse_both
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Returns:
+        0 done; 1 refused for a stated reason; 2 usage; 3 the environment; 130 interrupted.
+    """
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    )
+    try:
+        refuse_both()
+        return int(options.action(options))
+    except EdgekitError as error:
+        print(f"Error: {error.sentence}\nTry:   {error.next_step}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone: `edgekit-runtime predict ... | head`
+        sys.stderr.close()
+        return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    from edgekit_runtime.config import load_config
+    from edgekit_runtime.service import run
+
+    run(load_config(options.config), _say)
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from edgekit_runtime import load
+    from edgekit_runtime.batch import predict_file
+
+    engine = load(options.bundle, keys=options.key, threads=options.threads)
+
+    def progress(rows: int) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{rows:,} rows", end="", file=sys.stderr, flush=True)
+
+    rows = predict_file(engine, options.table, options.output or sys.stdout, progress)
+    _say(f"{rows:,} rows answered by {engine.manifest.title}")
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    import onnxruntime
+
+    from edgekit_runtime.bundle import open_bundle
+    from edgekit_runtime.engine import Engine
+    from edgekit_runtime.selftest import check_golden
+    from edgekit_runtime.signature import load_public_keys
+
+    bundle = open_bundle(options.bundle, keys=load_public_keys(options.key))
+    assert bundle.signer is not None
+    result = check_golden(Engine(bundle.model, bundle.manifest), bundle.golden)
+    facts = {
+        "schema": 1,
+        "bundle": bundle.manifest.title,
+        "sha256": bundle.sha256,
+        "key": bundle.signer.hint,
+        "onnxruntime": onnxruntime.__version__,
+        "golden_rows": result.rows,
+        "max_difference": result.max_difference,
+    }
+    if options.json:
+        print(json.dumps(facts))
+    else:
+        print(
+            f"{bundle.manifest.title}: signed by {bundle.signer.hint[:12]}, every file as signed; "
+            f"{result.rows} golden rows right on onnxruntime {onnxruntime.__version__} "
+            f"(largest difference {result.max_difference:.2g})"
+        )
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edgekit-runtime",
+        description="Runs edgekit bundles on a device.",
+        epilog="Exit codes: 0 done; 1 refused for a stated reason; 2 usage; 3 the environment; 130 interrupted.",
+    )
+    parser.add_argument("--version", action="version", version=f"edgekit-runtime {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="verify a bundle, test it here, serve it and report")
+    run.add_argument("--config", type=Path, required=True, metavar="device.toml", help="the device's settings")
+    run.set_defaults(action=_run)
+
+    predict = commands.add_parser("predict", help="run a CSV or Parquet file through a bundle")
+    predict.add_argument("bundle", type=Path)
+    predict.add_argument("table", type=Path, help=".csv or .parquet; further columns are carried along")
+    predict.add_argument(
+        "--key", action="append", required=True, metavar="PUB.PEM", help="trusted public key (repeatable)"
+    )
+    predict.add_argument("-o", "--output", type=Path, help="file of the same kind (default: CSV on standard output)")
+    predict.add_argument("--threads", type=int, default=1, help="threads inside one call (default 1)")
+    predict.set_defaults(action=_predict)
+
+    verify = commands.add_parser("verify", help="check a bundle's signature, files and golden set on this machine")
+    verify.add_argument("bundle", type=Path)
+    verify.add_argument(
+        "--key", action="append", required=True, metavar="PUB.PEM", help="trusted public key (repeatable)"
+    )
+    verify.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    verify.set_defaults(action=_verify)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

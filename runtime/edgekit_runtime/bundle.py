@@ -1,0 +1,101 @@
+"""A bundle, opened: signature first, then every byte against the manifest, then the documents."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from edgekit_contracts import limits
+from edgekit_contracts.container import unpack
+from edgekit_contracts.errors import BundleDamaged, MissingFile, TooLarge
+from edgekit_contracts.golden import GoldenSet, decode_golden
+from edgekit_contracts.manifest import (
+    GOLDEN_PATH,
+    MANIFEST_PATH,
+    REFERENCE_PATH,
+    SIGNATURE_PATH,
+    Manifest,
+    decode_manifest,
+)
+from edgekit_contracts.reference import Reference, decode_reference
+from edgekit_runtime.signature import PublicKey, check_signature
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose bytes were checked."""
+
+    path: str
+    sha256: str
+    size: int
+    files: dict[str, bytes]
+    manifest: Manifest
+    signer: PublicKey | None
+    """The trusted key that signed it; None where no key was asked for."""
+
+    @property
+    def model(self) -> bytes:
+        """The ONNX file that the runtime loads."""
+        return self.files[self.manifest.variant.file]
+
+    @cached_property
+    def golden(self) -> GoldenSet:
+        """Inputs and the original's answers."""
+        return decode_golden(self._document(GOLDEN_PATH))
+
+    @cached_property
+    def reference(self) -> Reference:
+        """Bins and the reference data's counts."""
+        reference = decode_reference(self._document(REFERENCE_PATH))
+        if reference.bins_id.hex() != self.manifest.bins_id:
+            raise BundleDamaged(self.path, "its reference is not the one that the manifest names")
+        return reference
+
+    def _document(self, path: str) -> bytes:
+        if path not in self.files:
+            raise BundleDamaged(self.path, f"it has no {path}")
+        return self.files[path]
+
+
+def open_bundle(path: str | Path, *, keys: Sequence[PublicKey] | None) -> Bundle:
+    """Reads and checks a `.edge` file.
+
+    Args:
+        path: The file.
+        keys: Trusted keys; None only to look at a bundle without running it.
+
+    Raises:
+        MissingFile: It cannot be read.
+        TooLarge, BundleDamaged: It is not a whole, canonical archive, or a file differs from the manifest.
+        SignatureRefused: None of `keys` signed it.
+        UnsupportedFormat, FormatError: Its manifest is of a newer major format or is wrong.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if size > limits.BUNDLE_MAX_BYTES:
+            raise TooLarge(path.name, size, limits.BUNDLE_MAX_BYTES)
+        data = path.read_bytes()
+    except OSError as error:
+        raise MissingFile("bundle", str(path), error.strerror or str(error)) from error
+    files = unpack(data, bundle=path.name)
+    signer = None if keys is None else check_signature(files, keys, bundle=path.name)
+    if MANIFEST_PATH not in files:
+        raise BundleDamaged(path.name, "it has no manifest.json")
+    manifest = decode_manifest(files[MANIFEST_PATH])
+    _check_files(files, manifest, path.name)
+    return Bundle(str(path), hashlib.sha256(data).hexdigest(), len(data), files, manifest, signer)
+
+
+def _check_files(files: dict[str, bytes], manifest: Manifest, bundle: str) -> None:
+    listed = {entry.path: entry for entry in manifest.files}
+    present = set(files) - {MANIFEST_PATH, SIGNATURE_PATH}
+    if present != set(listed):
+        odd = sorted(present ^ set(listed))[0]
+        raise BundleDamaged(bundle, f"'{odd}' is {'not in the manifest' if odd in present else 'missing'}")
+    for path, entry in listed.items():
+        if len(files[path]) != entry.size or hashlib.sha256(files[path]).hexdigest() != entry.sha256:
+            raise BundleDamaged(bundle, f"'{path}' is not the file that the manifest names")

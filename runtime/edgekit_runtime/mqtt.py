@@ -1,0 +1,313 @@
+"""One MQTT connection that is kept: where the broker is, and a `Link` that connects, listens and connects anew.
+
+The device's uplink and the collector both stand on this. Three facts of paho-mqtt 2.2 shape it (telemetry facts,
+2.4): `publish` while disconnected fills memory and is lost with the process, so a `Link` publishes only while
+connected; after a reconnect paho sends again whatever it held, so each connection gets a client of its own; its
+reconnect delay has no jitter, so the loop here draws its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import ssl
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+from urllib.parse import unquote, urlsplit
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+
+from edgekit_contracts.errors import StorageFault, UsageError
+
+log = logging.getLogger(__name__)
+
+_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broker:
+    """Where an MQTT broker is and how to speak with it.
+
+    Attributes:
+        protocol: 4 is MQTT 3.1.1, which every broker speaks; 5 where the broker is known to.
+        ca: PEM file of the authority that signed the broker's certificate; None for the system's.
+        cert: PEM file of our certificate, where the broker asks for one.
+        key: PEM file of its key.
+    """
+
+    host: str
+    port: int = 1883
+    tls: bool = False
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    protocol: Literal[4, 5] = 4
+
+    @classmethod
+    def parse(
+        cls,
+        url: str,
+        *,
+        username: str | None = None,
+        password: str | None = None,
+        ca: Path | None = None,
+        cert: Path | None = None,
+        key: Path | None = None,
+        protocol: Literal[4, 5] = 4,
+    ) -> Broker:
+        """Reads `mqtt://[USER[:PASSWORD]@]HOST[:PORT]` or `mqtts://...`; the arguments win over the URL.
+
+        Raises:
+            UsageError: No such address. The message holds no password.
+        """
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            parts, host, port = urlsplit(""), None, None
+        if parts.scheme not in _PORTS or not host or parts.path not in {"", "/"} or parts.query or parts.fragment:
+            shown = url.rpartition("@")[2]
+            raise UsageError(f"'{shown}' is not a broker's address", "write mqtt://HOST:1883 or mqtts://HOST:8883")
+        return cls(
+            host=host,
+            port=port or _PORTS[parts.scheme],
+            tls=parts.scheme == "mqtts",
+            username=username if username is not None else _unquoted(parts.username),
+            password=password if password is not None else _unquoted(parts.password),
+            ca=ca,
+            cert=cert,
+            key=key,
+            protocol=protocol,
+        )
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'mqtts' if self.tls else 'mqtt'}://{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A message to publish at QoS 1."""
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How patient a connection is, in seconds."""
+
+    reconnect_first_s: float = 1.0
+    reconnect_cap_s: float = 60.0
+    connect_timeout_s: float = 10.0
+    keepalive_s: int = 30
+
+
+def full_jitter(attempt: int, first_s: float, cap_s: float, draw: Callable[[], float] = random.random) -> float:
+    """Seconds to wait before connecting again: uniform in [first, min(cap, first * 2**attempt)].
+
+    Args:
+        attempt: 0 after the first failure.
+        first_s: Shortest wait, so that a broker that drops every connection is not hammered.
+        cap_s: Longest wait.
+        draw: Uniform in [0, 1).
+
+    Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015 (full jitter), with a floor.
+    """
+    ceiling = min(cap_s, first_s * 2.0 ** min(attempt + 1, 32))
+    return first_s + draw() * max(0.0, ceiling - first_s)
+
+
+class Link:
+    """Keeps one connection to a broker on a thread of its own.
+
+    Callbacks run on that thread and must return soon: what takes time belongs to another thread.
+
+    Args:
+        broker: Where to connect.
+        client_id: The MQTT client identifier: a second connection with the same one replaces the first.
+        will: Makes the last will, at each connection.
+        subscriptions: Topic filters, subscribed at QoS 1 before `on_up` is called.
+        on_up: Connected and subscribed.
+        on_message: A topic and its payload.
+        on_down: The connection was lost or could not be made, and why.
+        on_room: The broker took a message over.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        client_id: str,
+        *,
+        will: Callable[[], Publication],
+        subscriptions: Sequence[str],
+        on_up: Callable[[], None],
+        on_message: Callable[[str, bytes], None],
+        on_down: Callable[[str], None],
+        on_room: Callable[[], None] = lambda: None,
+        timing: Timing | None = None,
+    ) -> None:
+        self.broker, self.client_id = broker, client_id
+        self._will, self._subscriptions = will, tuple(subscriptions)
+        self._on_up, self._on_message, self._on_down, self._on_room = on_up, on_message, on_down, on_room
+        self._timing = timing or Timing()
+        self._lock = threading.Lock()
+        self._client: paho.Client | None = None
+        self._outstanding: list[paho.MQTTMessageInfo] = []
+        self._stopping = threading.Event()
+        self._settled = threading.Event()
+        self._refusal = ""
+        self._thread = threading.Thread(target=self._run, name=f"mqtt-{client_id}", daemon=True)
+
+    @property
+    def connected(self) -> bool:
+        """Whether messages can be published now."""
+        return self._client is not None
+
+    def start(self) -> None:
+        """Starts connecting, for ever, until `stop`."""
+        self._thread.start()
+
+    def wait_first(self, timeout_s: float) -> str | None:
+        """Waits for the outcome of the first attempt: None when connected, else the reason why not."""
+        if not self._settled.wait(timeout_s):
+            return f"no answer within {timeout_s:g} s"
+        return None if self.connected else self._refusal or "connection lost"
+
+    def publish(self, publication: Publication, qos: int = 1) -> bool:
+        """Hands a message to the connection; False when there is none, and then nothing was queued."""
+        with self._lock:
+            if self._client is None:
+                return False
+            info = self._client.publish(publication.topic, publication.payload, qos=qos, retain=publication.retain)
+            if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                return False
+            if qos:
+                self._outstanding = [other for other in self._outstanding if not other.is_published()]
+                self._outstanding.append(info)
+            return True
+
+    @property
+    def outstanding(self) -> int:
+        """Messages of this connection that the broker has not taken over yet."""
+        with self._lock:
+            self._outstanding = [info for info in self._outstanding if not info.is_published()]
+            return len(self._outstanding)
+
+    def stop(self, farewell: Publication | None = None, timeout_s: float = 5.0) -> None:
+        """Publishes a farewell, waits until the broker has it, and disconnects; without a connection just ends."""
+        end = time.monotonic() + timeout_s
+        self._stopping.set()
+        if farewell is not None and self.publish(farewell):
+            while self.outstanding and time.monotonic() < end:
+                time.sleep(0.005)
+        with self._lock:
+            client = self._client
+        if client is not None:
+            client.disconnect()
+        if self._thread.ident is not None:
+            self._thread.join(max(0.0, end - time.monotonic()) + self._timing.connect_timeout_s)
+
+    def _run(self) -> None:
+        attempt = 0
+        while not self._stopping.is_set():
+            reason, was_up = self._connect_once()
+            self._refusal = reason
+            self._settled.set()
+            if self._stopping.is_set():
+                return
+            self._call(self._on_down, reason)
+            attempt = 0 if was_up else attempt + 1
+            wait = full_jitter(attempt, self._timing.reconnect_first_s, self._timing.reconnect_cap_s)
+            self._stopping.wait(wait)
+
+    def _connect_once(self) -> tuple[str, bool]:
+        """Lives through one connection; returns why it ended, and whether it ever stood."""
+        ended: list[str] = []
+        was_up = False
+
+        def connected(client: paho.Client, _user: object, _flags: object, code: Any, _props: object) -> None:
+            nonlocal was_up
+            if code.is_failure:
+                ended.append(f"the broker refuses the connection: {code}")
+                return
+            for topic in self._subscriptions:
+                client.subscribe(topic, qos=1)
+            was_up = True
+            with self._lock:
+                self._outstanding = []
+                self._client = client
+            self._call(self._on_up)
+            self._settled.set()
+
+        def disconnected(_client: paho.Client, _user: object, _flags: object, code: Any, _props: object) -> None:
+            ended.append(f"connection lost: {code}")
+
+        try:
+            client = open_client(self.broker, self.client_id, self._will(), self._timing)
+            client.on_connect = connected
+            client.on_disconnect = disconnected
+            client.on_message = lambda _c, _u, message: self._call(self._on_message, message.topic, message.payload)
+            client.on_publish = lambda *_: self._on_room()
+            client.connect(self.broker.host, self.broker.port, keepalive=self._timing.keepalive_s)
+            client.loop_forever()
+        except (OSError, ValueError, StorageFault) as error:
+            ended.insert(0, str(error) or type(error).__name__)
+        except Exception as error:
+            # A fault of ours or of paho: said aloud, and the connection is made anew instead of dying silently.
+            log.exception("the connection to %s failed", self.broker)
+            ended.insert(0, str(error))
+        finally:
+            with self._lock:
+                self._client = None
+                self._outstanding = []
+        return (ended[0] if ended else "connection lost"), was_up
+
+    def _call(self, callback: Callable[..., None], *values: object) -> None:
+        try:
+            callback(*values)
+        except Exception:
+            log.exception("a callback of the connection to %s failed", self.broker)
+
+
+def open_client(broker: Broker, client_id: str, will: Publication, timing: Timing) -> paho.Client:
+    """A paho client with the broker's settings, not yet connected.
+
+    Raises:
+        StorageFault: A certificate or key file cannot be read.
+    """
+    five = broker.protocol == 5
+    client = paho.Client(
+        CallbackAPIVersion.VERSION2,
+        client_id=client_id,
+        clean_session=None if five else True,
+        protocol=MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311,
+        reconnect_on_failure=False,
+    )
+    client.connect_timeout = timing.connect_timeout_s
+    if broker.username is not None:
+        client.username_pw_set(broker.username, broker.password)
+    if broker.tls:
+        try:
+            client.tls_set(
+                ca_certs=None if broker.ca is None else str(broker.ca),
+                certfile=None if broker.cert is None else str(broker.cert),
+                keyfile=None if broker.key is None else str(broker.key),
+            )
+        except (OSError, ssl.SSLError, ValueError) as error:
+            paths = ", ".join(str(path) for path in (broker.ca, broker.cert, broker.key) if path)
+            raise StorageFault(paths or "the system's certificates", str(error)) from error
+    client.will_set(will.topic, will.payload, qos=1, retain=will.retain)
+    return client
+
+
+def _unquoted(text: str | None) -> str | None:
+    return None if text is None else unquote(text)

@@ -1,0 +1,340 @@
+"""The outbox: what the device has produced and the centre has not yet said it stores.
+
+SQLite in WAL mode with `synchronous=FULL`: a record that `append` returned for survives a power cut. A record leaves
+only by the collector's `Ack`, never by the broker's PUBACK, because brokers lose what they acknowledged (telemetry
+facts, 2.1).
+
+The key of a record is (device, epoch, sequence). The epoch is random and made with the file, so a lost file can never
+reuse a key; sequences come from AUTOINCREMENT, which never hands out a number twice, even after deletes.
+
+The file is bounded in bytes of records. On overflow the oldest windows and events give way to one GAP record that
+stands at the last sequence given up, so `produced = delivered + stored + records of all gaps` holds at every moment.
+A gap spans only sequences that were given up: an acknowledgement of it can therefore never remove a record that is
+still waiting. Parts of the reference go last, because without them the centre cannot read any window.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Self
+
+import msgspec
+
+from edgekit_contracts import limits
+from edgekit_contracts.errors import StorageFault, TooLarge, UnsupportedFormat
+from edgekit_contracts.names import check_device
+from edgekit_contracts.telemetry import (
+    ENVELOPE_VERSION,
+    Ack,
+    Clock,
+    Envelope,
+    Gap,
+    Kind,
+    decode_body,
+    decode_envelope,
+    encode,
+)
+
+log = logging.getLogger(__name__)
+
+SCHEMA_VERSION: Final = 1
+DEFAULT_MAX_BYTES: Final = 64 * limits.MIB
+
+_SCHEMA: Final = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE meta (device TEXT NOT NULL, epoch INTEGER NOT NULL, session INTEGER NOT NULL);
+CREATE TABLE record (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    first INTEGER NOT NULL,  -- the first sequence that it stands for: its own, but for a gap
+    kind INTEGER NOT NULL,
+    data BLOB NOT NULL
+);
+PRAGMA user_version = {SCHEMA_VERSION};
+COMMIT;
+"""
+_DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+class Outbox:
+    """Records of one device that wait for their acknowledgement; safe to use from several threads.
+
+    Only one process at a time can hold the file.
+
+    Attributes:
+        device: The device's name.
+        epoch: Random 63-bit number made together with the file.
+        session: Grows by one each time the file is opened.
+        set_aside: Where a damaged file was moved when this one was begun, or None.
+
+    Raises:
+        StorageFault: The file cannot be opened or written.
+        UnsupportedFormat: A newer release made the file.
+    """
+
+    def __init__(self, path: Path | str, device: str, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+        self.path = Path(path)
+        self.device = check_device(device)
+        self.max_bytes = max_bytes
+        self.set_aside: Path | None = None
+        self._lock = threading.RLock()
+        try:
+            self._db = self._open()
+        except _Damaged as damage:
+            self.set_aside = self._move_away(damage)
+            try:
+                self._db = self._open()
+            except _Damaged as again:
+                raise StorageFault(str(self.path), str(again)) from again
+        epoch, session = self._db.execute("SELECT epoch, session FROM meta").fetchone()
+        self.epoch, self.session = int(epoch), int(session)
+        records, size = self._db.execute("SELECT COUNT(*), TOTAL(LENGTH(data)) FROM record").fetchone()
+        self._records, self._size = int(records), int(size)
+        row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'record'").fetchone()
+        self._produced: int = row[0] if row else 0
+
+    def append(
+        self,
+        kind: Kind,
+        body: bytes,
+        *,
+        bins_id: bytes = bytes(8),
+        n: int = 0,
+        t0_ms: int,
+        dt_ms: int = 0,
+        clock: Clock = Clock.UNKNOWN,
+    ) -> int:
+        """Stores one record durably.
+
+        Args:
+            kind: What `body` is.
+            body: MessagePack of it.
+            bins_id: 8 bytes that name the reference bins.
+            n: Rows that the record speaks of.
+            t0_ms: Start, milliseconds since 1970.
+            dt_ms: Length, milliseconds.
+            clock: How far `t0_ms` can be trusted.
+
+        Returns:
+            Its sequence number.
+
+        Raises:
+            StorageFault: It is not stored (disk full, for one) and no number was used. The caller is the reporter, off
+                the serving path: it catches, counts, keeps the window open and tries again.
+            TooLarge: The record could never travel.
+        """
+        with self._writing() as db:
+            sequence = self._produced + 1
+            data = encode(
+                Envelope(
+                    version=ENVELOPE_VERSION,
+                    device=self.device,
+                    epoch=self.epoch,
+                    sequence=sequence,
+                    kind=kind,
+                    t0_ms=t0_ms,
+                    dt_ms=dt_ms,
+                    clock=clock,
+                    bins_id=bins_id,
+                    n=n,
+                    body=msgspec.Raw(body),
+                )
+            )
+            # Refused here, where it can be seen: a packet that the broker refuses would be sent for ever.
+            if len(data) > limits.MESSAGE_TARGET_BYTES:
+                raise TooLarge("telemetry record", len(data), limits.MESSAGE_TARGET_BYTES)
+            self._put(db, sequence, sequence, kind, data)
+            while self._size > self.max_bytes and self._give_up_oldest(db):
+                pass
+            self._produced = sequence
+            return sequence
+
+    def pending(self, after: int = 0, limit: int = 256) -> list[tuple[int, bytes]]:
+        """The next records with a sequence above `after`, in order, as (sequence, encoded envelope)."""
+        with self._reading() as db:
+            query = "SELECT sequence, data FROM record WHERE sequence > ? ORDER BY sequence LIMIT ?"
+            return db.execute(query, (after, limit)).fetchall()
+
+    def acknowledge(self, ack: Ack) -> int:
+        """Deletes what the collector stores.
+
+        An acknowledgement of another epoch, or of more than was ever produced, speaks of another file and is ignored.
+
+        Returns:
+            How many records left.
+
+        Raises:
+            StorageFault: Nothing was deleted; the records will be sent, and acknowledged, again.
+        """
+        with self._writing() as db:
+            highest = max([ack.high, *(last for _, last in ack.ranges)])
+            if ack.epoch != self.epoch or highest > self._produced:
+                return 0
+            # `first`, not `sequence`: a gap leaves only when all that it stands for is known at the centre.
+            spans = [(0, ack.high), *ack.ranges]
+            gone = [
+                row
+                for first, last in spans
+                for row in db.execute(
+                    "DELETE FROM record WHERE sequence <= ? AND first >= ? RETURNING LENGTH(data)", (last, first)
+                ).fetchall()
+            ]
+            self._records -= len(gone)
+            self._size -= sum(size for (size,) in gone)
+            return len(gone)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the records that wait."""
+        return self._size
+
+    @property
+    def records(self) -> int:
+        """Records that wait."""
+        return self._records
+
+    @property
+    def produced(self) -> int:
+        """The highest sequence ever given."""
+        return self._produced
+
+    def close(self) -> None:
+        """Closes the file; what waits, waits for the next session."""
+        with self._lock:
+            self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _put(self, db: sqlite3.Connection, sequence: int, first: int, kind: Kind, data: bytes) -> None:
+        db.execute("INSERT INTO record VALUES (?, ?, ?, ?)", (sequence, first, kind, data))
+        self._records += 1
+        self._size += len(data)
+
+    def _take(self, db: sqlite3.Connection, where: str, values: tuple[int, ...] = ()) -> Envelope | None:
+        row = db.execute(
+            f"DELETE FROM record WHERE sequence = (SELECT sequence FROM record WHERE {where} ORDER BY sequence LIMIT 1)"
+            " RETURNING data",
+            values,
+        ).fetchone()
+        if row is None:
+            return None
+        self._records -= 1
+        self._size -= len(row[0])
+        return decode_envelope(row[0])
+
+    def _give_up_oldest(self, db: sqlite3.Connection) -> bool:
+        """Replaces the oldest record by a gap, joined with the gaps beside it; False when only gaps are left."""
+        lost = self._take(db, "kind NOT IN (?, ?)", (Kind.GAP, Kind.REFERENCE))
+        lost = lost or self._take(db, "kind = ?", (Kind.REFERENCE,))
+        if lost is None:
+            return False
+        before = self._take(db, "kind = ? AND sequence = ?", (Kind.GAP, lost.sequence - 1))
+        after = self._take(db, "kind = ? AND first = ?", (Kind.GAP, lost.sequence + 1))
+        run = [envelope for envelope in (before, lost, after) if envelope is not None]
+        gaps = [
+            body for envelope in run if envelope.kind is Kind.GAP and isinstance(body := decode_body(envelope), Gap)
+        ]
+        gap = Gap(
+            first=min([lost.sequence, *(gap.first for gap in gaps)]),
+            last=run[-1].sequence,
+            records=1 + sum(gap.records for gap in gaps),
+            rows=lost.n + sum(gap.rows for gap in gaps),
+            bytes=len(encode(lost)) + sum(gap.bytes for gap in gaps),
+            reason="outbox full",
+        )
+        start, end = run[0].t0_ms, run[-1].t0_ms + run[-1].dt_ms
+        envelope = msgspec.structs.replace(
+            run[-1],
+            kind=Kind.GAP,
+            t0_ms=start,
+            dt_ms=max(0, end - start),
+            n=min(gap.rows, limits.RECORD_MAX_ROWS),
+            body=msgspec.Raw(encode(gap)),
+        )
+        self._put(db, gap.last, gap.first, Kind.GAP, encode(envelope))
+        return True
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                yield self._db
+            except sqlite3.Error as error:
+                raise StorageFault(str(self.path), str(error)) from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._reading() as db:
+            before = self._records, self._size, self._produced
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                self._records, self._size, self._produced = before
+                # SQLite has already rolled back by itself after some faults (disk full).
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+
+    def _open(self) -> sqlite3.Connection:
+        db: sqlite3.Connection | None = None
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+            # Exclusive: two services on one file would both believe that they own its sequences.
+            db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA journal_size_limit = 4194304")
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            if version > SCHEMA_VERSION:
+                raise UnsupportedFormat(f"outbox {self.path}", f"version {version}", f"version {SCHEMA_VERSION}")
+            if version == 0:
+                db.executescript(_SCHEMA)
+                db.execute("INSERT INTO meta VALUES (?, ?, 0)", (self.device, secrets.randbits(63)))
+            (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
+            if verdict != "ok":
+                raise _Damaged(verdict)
+            owner = db.execute("SELECT device FROM meta").fetchone()
+            if owner != (self.device,):
+                # Its records carry the other name and would be refused on this device's topics.
+                raise _Damaged(f"it belongs to device {owner[0] if owner else 'unknown'}")
+            db.execute("UPDATE meta SET session = session + 1")
+        except BaseException as error:
+            if db is not None:
+                db.close()
+            if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+                raise _Damaged(str(error)) from error
+            if isinstance(error, (sqlite3.Error, OSError)):
+                raise StorageFault(str(self.path), str(error)) from error
+            raise
+        return db
+
+    def _move_away(self, damage: _Damaged) -> Path:
+        number = 1
+        while (target := self.path.with_name(f"{self.path.name}.damaged-{number}")).exists():
+            number += 1
+        try:
+            self.path.rename(target)
+            for suffix in ("-wal", "-shm"):
+                side = self.path.with_name(self.path.name + suffix)
+                if side.exists():
+                    side.rename(target.with_name(target.name + suffix))
+        except OSError as error:
+            raise StorageFault(str(self.path), str(error)) from error
+        log.warning("the outbox %s cannot be used (%s): set aside as %s, a new one is begun", self.path, damage, target)
+        return target
+
+
+class _Damaged(Exception):
+    """The file is no outbox of ours any more."""

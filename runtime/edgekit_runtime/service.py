@@ -1,0 +1,143 @@
+"""The process on the device: everything is checked before the first socket is opened, and stopped in reverse."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from edgekit_contracts.errors import EnvironmentFault, StorageFault
+from edgekit_contracts.state import Running, Status
+from edgekit_runtime import __version__
+from edgekit_runtime.bundle import Bundle, open_bundle
+from edgekit_runtime.config import DeviceConfig, Telemetry
+from edgekit_runtime.engine import Engine
+from edgekit_runtime.mqtt import Broker
+from edgekit_runtime.observe import Observer
+from edgekit_runtime.outbox import Outbox
+from edgekit_runtime.reporter import Reporter
+from edgekit_runtime.selftest import check_golden
+from edgekit_runtime.serving.app import App
+from edgekit_runtime.serving.server import addresses, bind, serve_until_signal
+from edgekit_runtime.signature import load_public_keys
+from edgekit_runtime.uplink import Uplink
+
+_log = logging.getLogger("edgekit.service")
+
+
+def run(config: DeviceConfig, say: Callable[[str], None]) -> None:
+    """Verifies, tests, serves and reports until a signal.
+
+    Args:
+        config: What `device.toml` says.
+        say: Takes a line for a person at each step.
+
+    Raises:
+        EdgekitError: A step refused; nothing was served.
+    """
+    bundle = open_bundle(config.bundle, keys=load_public_keys(config.keys))
+    assert bundle.signer is not None
+    manifest = bundle.manifest
+    say(f"verified    {manifest.title}, signed by key {bundle.signer.hint[:12]}")
+    engine = Engine(bundle.model, manifest, threads=config.serve.threads)
+    result = check_golden(engine, bundle.golden)
+    say(f"self-test   {result.rows} golden rows, largest difference {result.max_difference:.2g}")
+
+    with ExitStack() as stack:
+        stack.enter_context(_single_instance(Path(config.state_dir)))
+        sockets = bind(config.serve)
+        for opened in sockets:
+            stack.callback(opened.close)
+        observer = Observer(manifest, bundle.reference.bins)
+        telemetry = "off"
+        uplink = None
+        if config.telemetry is not None:
+            uplink = _start_telemetry(config, config.telemetry, bundle, observer, stack)
+            telemetry = f"to {config.telemetry.broker} as {config.device}"
+        say(f"telemetry   {telemetry}")
+
+        def status() -> dict[str, Any]:
+            return {
+                "device": config.device,
+                "agent": f"edgekit-runtime {__version__}",
+                "onnxruntime": onnxruntime.__version__,
+                "model": manifest.name,
+                "version": manifest.version,
+                "bundle_sha256": bundle.sha256,
+                "telemetry": uplink.state if uplink is not None else "off",
+            }
+
+        say(f"serving     {manifest.title} at {', '.join(addresses(sockets))}")
+        serve_until_signal(App(engine, observer, status), sockets)
+        say("stopping    no new requests; storing the last window")
+
+
+def _start_telemetry(
+    config: DeviceConfig, telemetry: Telemetry, bundle: Bundle, observer: Observer, stack: ExitStack
+) -> Uplink:
+    manifest = bundle.manifest
+    outbox = Outbox(Path(config.state_dir) / "outbox.db", config.device, max_bytes=int(telemetry.outbox_mb * 1e6))
+    stack.callback(outbox.close)
+    running = Running(
+        model=manifest.name, version=manifest.version, bundle_sha256=bundle.sha256, bins_id=manifest.bins_id
+    )
+    birth = Status(
+        device=config.device,
+        session=outbox.session,
+        epoch=outbox.epoch,
+        agent=f"edgekit-runtime {__version__}",
+        onnxruntime=onnxruntime.__version__,
+        running=(running,),
+        started_ms=round(time.time() * 1000),
+    )
+    uplink = Uplink(_broker(telemetry), outbox, birth)
+    reporter = Reporter(bundle, observer, outbox, uplink.wake, telemetry.window_s or manifest.monitoring.window_s)
+    uplink.start()
+    stack.callback(uplink.stop)
+    reporter.start()
+    # Runs first: the last window is stored and offered before the uplink says goodbye.
+    stack.callback(reporter.stop)
+    return uplink
+
+
+def _broker(telemetry: Telemetry) -> Broker:
+    password = None
+    if telemetry.password_file is not None:
+        try:
+            password = Path(telemetry.password_file).read_text().strip()
+        except OSError as error:
+            raise StorageFault(telemetry.password_file, error.strerror or str(error)) from error
+    return Broker.parse(
+        telemetry.broker,
+        username=telemetry.username,
+        password=password,
+        ca=telemetry.ca,
+        cert=telemetry.cert,
+        key=telemetry.key,
+        protocol=telemetry.protocol,
+    )
+
+
+@contextmanager
+def _single_instance(state_dir: Path) -> Iterator[None]:
+    """Holds the state directory: two services on one outbox would use the same keys for different records."""
+    path = state_dir / "lock"
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise StorageFault(str(path), error.strerror or str(error)) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise EnvironmentFault(
+                f"another edgekit-runtime uses {state_dir}", "stop it, or give this one another state_dir"
+            ) from error
+        yield

@@ -1,0 +1,157 @@
+"""The ASGI application: which path means what, and which error is which status.
+
+Inference runs on the event loop: a call takes microseconds, and a thread's hand-over costs more than most models.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+import msgspec
+
+from edgekit_contracts import limits
+from edgekit_contracts.errors import BadInput, EdgekitError, FormatError, TooLarge
+from edgekit_runtime import __version__
+from edgekit_runtime.engine import Engine
+from edgekit_runtime.observe import Observer
+from edgekit_runtime.serving import oip
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_MODEL: Final = re.compile(r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?(?P<verb>/ready|/infer)?")
+_RESENT_S: Final = 60.0
+_RESENT_REQUESTS: Final = 1024
+
+_log = logging.getLogger("edgekit.serving")
+
+
+class _Status(Exception):
+    """Ends a request with a status and a sentence."""
+
+    def __init__(self, status: int, sentence: str, allow: str | None = None) -> None:
+        super().__init__(sentence)
+        self.status, self.sentence, self.allow = status, sentence, allow
+
+
+class App:
+    """Open Inference Protocol v2 for one model, plus `GET /edgekit/status`.
+
+    Args:
+        engine: The model.
+        observer: Takes note of each request.
+        status: What `/edgekit/status` shows beside the model.
+    """
+
+    def __init__(self, engine: Engine, observer: Observer, status: Callable[[], dict[str, Any]]) -> None:
+        self._engine, self._observer, self._status = engine, observer, status
+        self._metadata = oip.model_metadata(engine.manifest)
+        self._recent: OrderedDict[bytes, float] = OrderedDict()
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """ASGI 3, `http` scope."""
+        started = time.perf_counter()
+        status, body, headers = 200, b"", [(b"content-type", b"application/json")]
+        try:
+            body = await self._answer(scope, receive, started)
+        except _Status as ended:
+            status, body = ended.status, _error(ended.sentence)
+            if ended.allow:
+                headers.append((b"allow", ended.allow.encode()))
+        except (BadInput, FormatError, TooLarge) as refused:
+            self._observer.count_rejected()
+            status, body = 413 if isinstance(refused, TooLarge) else 400, _error(_sentence(refused))
+        except EdgekitError as failed:
+            self._observer.count_failed()
+            _log.error("%s", _sentence(failed))
+            status, body = 500, _error(_sentence(failed))
+        except Exception:
+            self._observer.count_failed()
+            _log.exception("a request failed")
+            status, body = 500, _error("the runtime failed on this request; its log says where")
+        headers.append((b"content-length", str(len(body)).encode()))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, scope: MutableMapping[str, Any], receive: Receive, started: float) -> bytes:
+        path, method, manifest = scope["path"], scope["method"], self._engine.manifest
+        match = _MODEL.fullmatch(path)
+        if match is not None:
+            if match["name"] != manifest.name or match["version"] not in {None, manifest.version}:
+                raise _Status(404, f"there is no model '{path[11:75]}' here; {manifest.title} is")
+            if match["verb"] == "/infer":
+                _allow(method, "POST")
+                return self._infer(await _body(scope, receive), started)
+            _allow(method, "GET")
+            return _json({"name": manifest.name, "ready": True} if match["verb"] else self._metadata)
+        replies: dict[str, Callable[[], object]] = {
+            "/v2": lambda: oip.server_metadata(__version__),
+            "/v2/health/live": lambda: {"live": True},
+            "/v2/health/ready": lambda: {"ready": True},
+            "/edgekit/status": self._status,
+        }
+        if path not in replies:
+            raise _Status(404, f"there is nothing at {path[:100]}; the model is at /v2/models/{manifest.name}")
+        _allow(method, "GET")
+        return _json(replies[path]())
+
+    def _infer(self, body: bytes, started: float) -> bytes:
+        request = oip.decode_request(body)
+        batch = oip.batch_of(request, self._engine)
+        answers = self._engine.run(batch)
+        response = oip.encode_response(request, answers, self._engine.manifest)
+        latency_us = 1e6 * (time.perf_counter() - started)
+        self._observer.record(batch, answers, latency_us, resent=self._seen(body, started))
+        return response
+
+    def _seen(self, body: bytes, now: float) -> bool:
+        """Whether the same bytes were answered in the last minute; bounded memory."""
+        digest = body if len(body) <= 64 else hash(body).to_bytes(8, "little", signed=True)
+        before = self._recent.pop(digest, None)
+        self._recent[digest] = now
+        if len(self._recent) > _RESENT_REQUESTS:
+            self._recent.popitem(last=False)
+        return before is not None and now - before <= _RESENT_S
+
+
+async def _body(scope: MutableMapping[str, Any], receive: Receive) -> bytes:
+    headers = dict(scope["headers"])
+    if b"inference-header-content-length" in headers:
+        raise _Status(400, "this server takes JSON tensors, not the binary extension")
+    declared = headers.get(b"content-length", b"0")
+    if declared.isdigit() and int(declared) > limits.REQUEST_MAX_BYTES:
+        raise TooLarge("request", int(declared), limits.REQUEST_MAX_BYTES)
+    parts, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _Status(400, "the client went away before its request was whole")
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > limits.REQUEST_MAX_BYTES:
+            raise TooLarge("request", size, limits.REQUEST_MAX_BYTES)
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+def _allow(method: str, only: str) -> None:
+    if method != only:
+        raise _Status(405, f"use {only} here", allow=only)
+
+
+def _json(value: object) -> bytes:
+    return msgspec.json.encode(value)
+
+
+def _error(sentence: str) -> bytes:
+    # The protocol's error object.
+    return _json({"error": sentence})
+
+
+def _sentence(error: EdgekitError) -> str:
+    return f"{error.sentence}; {error.next_step}"

@@ -1,0 +1,329 @@
+"""The uplink: the device's MQTT agent. It carries the outbox to the centre and hears what the centre stores.
+
+A record leaves the outbox when the collector's `Ack` arrives, never before. What is on its way is known only to
+`Flight`, a pure value; nothing is handed to paho while there is no connection, and at most 32 messages before the
+broker has taken them over. While no collector's presence says that it is alive, nothing is sent: replay is paused.
+
+Two threads: the link's (network) and the sender's (outbox, retransmission). Neither is the thread of a request.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+import msgspec
+
+from edgekit_contracts import limits, topics
+from edgekit_contracts.decode import decode_msgpack, encode_json
+from edgekit_contracts.errors import EdgekitError, StorageFault
+from edgekit_contracts.state import Status, decode_host
+from edgekit_contracts.telemetry import Ack, Kind, decode_envelope, encode_message
+from edgekit_runtime.mqtt import Broker, Link, Publication, Timing
+from edgekit_runtime.outbox import Outbox
+
+log = logging.getLogger(__name__)
+
+IN_FLIGHT_MAX: Final = 256
+MESSAGES_AT_BROKER_MAX: Final = 32
+"""Retransmission must not pile up copies behind a slow line."""
+
+State = Literal["stopped", "connecting", "connected", "no collector"]
+
+
+@dataclass(slots=True)
+class _Sent:
+    attempt: int
+    due_s: float
+
+
+@dataclass(slots=True)
+class Flight:
+    """Which records are on their way, and when each is sent again. Pure: it is told the time.
+
+    A record is sent again after `first_s * 2**attempt`, at most `cap_s`, lengthened by up to half so that a fleet that
+    lost its collector does not come back in step.
+    """
+
+    first_s: float = 2.0
+    cap_s: float = 60.0
+    draw: Callable[[], float] = random.random
+    _sent: dict[int, _Sent] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self._sent)
+
+    def select(self, pending: Sequence[tuple[int, bytes]], now_s: float) -> list[tuple[int, bytes]]:
+        """What to send of the oldest pending records: those not on their way, and those overdue.
+
+        What is no longer pending (stored, or given up for a gap) is forgotten.
+        """
+        still = {sequence for sequence, _ in pending}
+        self._sent = {sequence: sent for sequence, sent in self._sent.items() if sequence in still}
+        return [item for item in pending if (sent := self._sent.get(item[0])) is None or sent.due_s <= now_s]
+
+    def sent(self, sequences: Iterable[int], now_s: float) -> None:
+        """Notes that these were sent now."""
+        for sequence in sequences:
+            old = self._sent.get(sequence)
+            attempt = 0 if old is None else old.attempt + 1
+            delay = min(self.cap_s, self.first_s * 2.0 ** min(attempt, 32) * (1.0 + self.draw() / 2))
+            self._sent[sequence] = _Sent(attempt, now_s + delay)
+
+    def clear(self) -> None:
+        """The connection or the collector was lost: nothing is on its way."""
+        self._sent.clear()
+
+    def next_due_s(self) -> float | None:
+        """When the first record is overdue, or None."""
+        return min((sent.due_s for sent in self._sent.values()), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Records that travel in one message."""
+
+    lane: Literal["w", "e"]
+    sequences: tuple[int, ...]
+    payload: bytes
+
+
+def bundles(records: Sequence[tuple[int, bytes]]) -> list[Bundle]:
+    """Groups records, in order, by lane, 1 to 8 for a message and up to the target size."""
+    made: list[Bundle] = []
+    run: list[tuple[int, bytes]] = []
+    lane: Literal["w", "e"] = "w"
+    for sequence, data in records:
+        this: Literal["w", "e"] = "e" if decode_envelope(data).kind is Kind.EVENT else "w"
+        size = sum(len(other) for _, other in run) + len(data)
+        full = len(run) == limits.MESSAGE_MAX_RECORDS or size > limits.MESSAGE_TARGET_BYTES
+        if run and (this != lane or full):
+            made.append(_bundle(lane, run))
+            run = []
+        lane = this
+        run.append((sequence, data))
+    if run:
+        made.append(_bundle(lane, run))
+    return made
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UplinkState:
+    """What the status endpoint shows."""
+
+    state: State
+    broker: str
+    last_error: str | None
+    outbox_records: int
+    outbox_bytes: int
+    in_flight: int
+    acknowledged: int
+    """Records that left the outbox since the start."""
+
+
+class Uplink:
+    """Carries one outbox to a broker.
+
+    Args:
+        broker: Where to connect. That it is down is no error: the uplink keeps trying.
+        outbox: Stays open after `stop`; it belongs to the caller.
+        status: Makes the birth. Device, session, epoch, `dead` and the outbox's fill are put in here.
+        timing: Of the connection.
+        flight: Of retransmission.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        outbox: Outbox,
+        *,
+        status: Callable[[], Status] | None = None,
+        timing: Timing | None = None,
+        flight: Flight | None = None,
+    ) -> None:
+        self._outbox = outbox
+        self._make_status = status
+        self._flight = flight or Flight()
+        self._condition = threading.Condition()
+        self._acks: deque[Ack] = deque()
+        self._hosts: dict[str, bool] = {}
+        self._woken = self._up = self._stopping = self._restarted = False
+        self._state: State = "stopped"
+        self._last_error: str | None = None
+        self._acknowledged = 0
+        self._ack_topic = topics.ack(outbox.device)
+        self._link = Link(
+            broker,
+            f"ek-{outbox.device}",
+            will=lambda: self._publication(self._death()),
+            subscriptions=(self._ack_topic, topics.ALL_HOSTS),
+            on_up=self._on_up,
+            on_message=self._on_message,
+            on_down=self._on_down,
+            on_room=self.wake,
+            timing=timing,
+        )
+        self._thread = threading.Thread(target=self._run, name=f"uplink-{outbox.device}", daemon=True)
+
+    def start(self) -> None:
+        """Starts both threads and returns at once."""
+        self._show("connecting", None)
+        self._thread.start()
+        self._link.start()
+
+    def wake(self) -> None:
+        """There are new records."""
+        with self._condition:
+            self._woken = True
+            self._condition.notify()
+
+    def announce(self) -> None:
+        """Publishes the birth again, after what the device runs has changed."""
+        self._link.publish(self._publication(self._birth()))
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Says farewell (a death of this session), disconnects and ends the threads; the outbox keeps what waits."""
+        if self._state == "stopped":
+            return
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+        self._thread.join(timeout_s)
+        self._link.stop(self._publication(self._death()), timeout_s)
+        self._show("stopped", None)
+
+    @property
+    def state(self) -> UplinkState:
+        """How it stands."""
+        return UplinkState(
+            state=self._state,
+            broker=str(self._link.broker),
+            last_error=self._last_error,
+            outbox_records=self._outbox.records,
+            outbox_bytes=self._outbox.size,
+            in_flight=len(self._flight),
+            acknowledged=self._acknowledged,
+        )
+
+    # --- the link's thread ---
+
+    def _on_up(self) -> None:
+        with self._condition:
+            self._hosts.clear()
+            self._up = self._restarted = self._woken = True
+            self._condition.notify()
+        self._show("no collector", None)
+        self.announce()
+
+    def _on_down(self, reason: str) -> None:
+        with self._condition:
+            self._up = False
+            self._hosts.clear()
+        self._show("connecting", reason)
+
+    def _on_message(self, topic: str, payload: bytes) -> None:
+        try:
+            if topic == self._ack_topic:
+                ack = decode_msgpack(payload, Ack, what="acknowledgement", limit=limits.MESSAGE_MAX_BYTES)
+                with self._condition:
+                    self._acks.append(ack)
+                self.wake()
+            elif collector := topics.host_collector(topic):
+                # An empty payload clears a retained presence.
+                alive = bool(payload) and decode_host(payload).alive
+                with self._condition:
+                    # A collector that comes back may never have seen what was sent before.
+                    self._restarted = self._restarted or (alive and not self._hosts.get(collector, False))
+                    self._hosts[collector] = alive
+                    anyone = any(self._hosts.values())
+                self._show("connected" if anyone else "no collector", None)
+                self.wake()
+        except EdgekitError as error:
+            log.warning("ignored a message on %s: %s", topic, error)
+
+    # --- the sender's thread ---
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                if not self._stopping and not self._woken:
+                    due = self._flight.next_due_s() if self._sending else None
+                    # At least 50 ms: what is overdue may have to wait until the broker takes messages over.
+                    self._condition.wait(None if due is None else max(0.05, due - time.monotonic()))
+                if self._stopping:
+                    return
+                self._woken = False
+                acks = list(self._acks)
+                self._acks.clear()
+                if self._restarted or not self._sending:
+                    self._flight.clear()
+                    self._restarted = False
+                sending = self._sending
+            try:
+                for ack in acks:
+                    self._acknowledged += self._outbox.acknowledge(ack)
+                if sending:
+                    self._send()
+            except StorageFault as fault:
+                self._show(self._state, str(fault))
+                with self._condition:
+                    self._condition.wait_for(lambda: self._stopping, timeout=1.0)
+                    self._woken = True
+            except Exception as error:
+                log.exception("the uplink of %s failed; it goes on", self._outbox.device)
+                self._last_error = str(error)
+                with self._condition:
+                    self._condition.wait_for(lambda: self._stopping, timeout=1.0)
+                    self._woken = True
+
+    @property
+    def _sending(self) -> bool:
+        return self._up and any(self._hosts.values())
+
+    def _send(self) -> None:
+        room = MESSAGES_AT_BROKER_MAX - self._link.outstanding
+        due = self._flight.select(self._outbox.pending(0, IN_FLIGHT_MAX), time.monotonic())
+        for bundle in bundles(due)[: max(0, room)]:
+            if not self._link.publish(Publication(str(topics.Up(self._outbox.device, bundle.lane)), bundle.payload)):
+                return
+            self._flight.sent(bundle.sequences, time.monotonic())
+
+    # --- both ---
+
+    def _birth(self) -> Status:
+        made = self._make_status() if self._make_status else Status(device=self._outbox.device, session=0)
+        return msgspec.structs.replace(
+            made,
+            device=self._outbox.device,
+            session=self._outbox.session,
+            epoch=self._outbox.epoch,
+            dead=False,
+            outbox_records=self._outbox.records,
+        )
+
+    def _death(self) -> Status:
+        outbox = self._outbox
+        return Status(device=outbox.device, session=outbox.session, epoch=outbox.epoch, dead=True)
+
+    def _publication(self, status: Status) -> Publication:
+        return Publication(topics.status(self._outbox.device), encode_json(status), retain=True)
+
+    def _show(self, state: State, error: str | None) -> None:
+        """Keeps the state for the status endpoint; one line in the log for each change, not for each attempt."""
+        changed = state != self._state or (error is not None and error != self._last_error)
+        self._state = state
+        self._last_error = error or (self._last_error if state == "connecting" else None)
+        if changed:
+            level = logging.WARNING if error else logging.INFO
+            log.log(level, "uplink of %s: %s%s", self._outbox.device, state, f" ({error})" if error else "")
+
+
+def _bundle(lane: Literal["w", "e"], run: list[tuple[int, bytes]]) -> Bundle:
+    sequences, records = zip(*run, strict=True)
+    return Bundle(lane, sequences, encode_message(records))
