@@ -58,7 +58,7 @@ def collect(
     from edgekit_runtime.mqtt import Broker, read_password
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    password = read_password(password_file) if password_file is not None else None
+    password = read_password(password_file) if password_file else None
     address = Broker.parse(broker, username=username, password=password, ca=ca, cert=cert, key=key)
     ended = threading.Event()
     with Collector(address, store, name) as collector:

@@ -1,0 +1,10 @@
+"""What the stored windows say: merged counts, drift against the reference, latency.
+
+| module | holds |
+|---|---|
+| `merge` | windows of one model on the same bins, added up |
+| `drift` | three tests on counts for each feature, the score and the classes; an effect size beside each p-value |
+| `latency` | percentiles from the latency bins |
+
+All pure: counts in, values out. Raw rows are neither needed nor there.
+"""

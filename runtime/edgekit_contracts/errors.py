@@ -102,6 +102,17 @@ class ConversionRefused(Refused):
         self.step = step
 
 
+class UnsupportedRuntime(Refused):
+    """A release of onnxruntime that no model is written for."""
+
+    def __init__(self, version: str, why: str, oldest: str) -> None:
+        super().__init__(
+            f"cannot convert for onnxruntime {version}: {why}",
+            f"aim at another release of onnxruntime, {oldest} or newer",
+        )
+        self.version = version
+
+
 class ParityBroken(Refused):
     """The converted model does not answer like the original."""
 

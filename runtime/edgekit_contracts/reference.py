@@ -93,7 +93,9 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
 
 def bins_id(bins: Bins) -> bytes:
     """First 8 bytes of the SHA-256 of the bins' JSON in declared order."""
-    return hashlib.sha256(msgspec.json.encode(bins)).digest()[:8]
+    # Read back once: an edge given as the integer 18 must hash like the 18.0 that a reader sees.
+    read_back = msgspec.json.decode(msgspec.json.encode(bins), type=Bins)
+    return hashlib.sha256(msgspec.json.encode(read_back)).digest()[:8]
 
 
 def decode_reference(data: bytes) -> Reference:

@@ -9,6 +9,7 @@ All statistics are counts on the bins of the bundle's reference plus moments: me
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import Annotated, Final
@@ -132,7 +133,7 @@ class Gap(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ReferencePart(msgspec.Struct, frozen=True, array_like=True):
-    """The body of a REFERENCE record: one part of the bundle's reference.json, sent before the first window on its bins."""
+    """The body of a REFERENCE record: one part of the bundle's reference.json, sent before the first window on it."""
 
     model: ModelName
     model_version: Version
@@ -158,6 +159,7 @@ class Ack(msgspec.Struct, frozen=True, array_like=True):
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
+_LONG_VARINT: Final = re.compile(rb"[\x80-\xff]+[\x00-\x7f]")
 
 
 class _Version(msgspec.Struct, array_like=True):
@@ -296,17 +298,17 @@ def decode_varints(data: bytes, count: int) -> list[int]:
         FormatError: Cut short, too long, or a number too large.
     """
     values: list[int] = []
-    value = shift = 0
-    for byte in data:
-        if shift > 56:
+    at = 0
+    # Most counts are below 128, one byte each: C takes them in runs, and only the long ones are put together here.
+    for match in _LONG_VARINT.finditer(data):
+        digits = match[0]
+        if len(digits) > 9:
             raise FormatError("window", "$.counts", "a count of more than 63 bits")
-        value |= (byte & 0x7F) << shift
-        if byte & 0x80:
-            shift += 7
-        else:
-            values.append(value)
-            value = shift = 0
-    if shift or len(values) != count:
+        values += data[at : match.start()]
+        values.append(sum((byte & 0x7F) << 7 * place for place, byte in enumerate(digits)))
+        at = match.end()
+    values += data[at:]
+    if data[-1:] > b"\x7f" or len(values) != count:
         raise FormatError("window", "$.counts", f"{len(values)} whole counts where the bins ask for {count}")
     return values
 

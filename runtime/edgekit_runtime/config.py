@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -36,7 +36,7 @@ class Telemetry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ca: str | None = None
     cert: str | None = None
     key: str | None = None
-    protocol: int = 4
+    protocol: Literal[4, 5] = 4
     """4 is MQTT 3.1.1, which every broker speaks; 5 also reports a refused publish."""
     window_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
     """Instead of the bundle's."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import random
+import secrets
 import ssl
 import threading
 import time
@@ -22,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 
-from edgekit_contracts.errors import StorageFault, UsageError
+from edgekit_contracts.errors import BrokerUnreachable, StorageFault, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +58,9 @@ class Broker:
         *,
         username: str | None = None,
         password: str | None = None,
-        ca: Path | None = None,
-        cert: Path | None = None,
-        key: Path | None = None,
+        ca: Path | str | None = None,
+        cert: Path | str | None = None,
+        key: Path | str | None = None,
         protocol: Literal[4, 5] = 4,
     ) -> Broker:
         """Reads `mqtt://[USER[:PASSWORD]@]HOST[:PORT]` or `mqtts://...`; the arguments win over the URL.
@@ -81,9 +82,9 @@ class Broker:
             tls=parts.scheme == "mqtts",
             username=username if username is not None else _unquoted(parts.username),
             password=password if password is not None else _unquoted(parts.password),
-            ca=ca,
-            cert=cert,
-            key=key,
+            ca=None if ca is None else Path(ca),
+            cert=None if cert is None else Path(cert),
+            key=None if key is None else Path(key),
             protocol=protocol,
         )
 
@@ -147,7 +148,7 @@ class Link:
         broker: Broker,
         client_id: str,
         *,
-        will: Callable[[], Publication],
+        will: Callable[[], Publication | None],
         subscriptions: Sequence[str],
         on_up: Callable[[], None],
         on_message: Callable[[str, bytes], None],
@@ -278,7 +279,7 @@ class Link:
             log.exception("a callback of the connection to %s failed", self.broker)
 
 
-def open_client(broker: Broker, client_id: str, will: Publication, timing: Timing) -> paho.Client:
+def open_client(broker: Broker, client_id: str, will: Publication | None, timing: Timing) -> paho.Client:
     """A paho client with the broker's settings, not yet connected.
 
     Raises:
@@ -305,8 +306,44 @@ def open_client(broker: Broker, client_id: str, will: Publication, timing: Timin
         except (OSError, ssl.SSLError, ValueError) as error:
             paths = ", ".join(str(path) for path in (broker.ca, broker.cert, broker.key) if path)
             raise StorageFault(paths or "the system's certificates", str(error)) from error
-    client.will_set(will.topic, will.payload, qos=1, retain=will.retain)
+    if will is not None:
+        client.will_set(will.topic, will.payload, qos=1, retain=will.retain)
     return client
+
+
+def probe(broker: Broker, timeout_s: float = 5.0) -> None:
+    """Connects once and disconnects: does a broker answer there, and does it let us in?
+
+    Raises:
+        BrokerUnreachable: No, and why.
+    """
+    link = Link(
+        broker,
+        f"ek-probe-{secrets.token_hex(4)}",
+        will=lambda: None,
+        subscriptions=(),
+        on_up=lambda: None,
+        on_message=lambda topic, payload: None,
+        on_down=lambda reason: None,
+        timing=Timing(connect_timeout_s=timeout_s),
+    )
+    link.start()
+    reason = link.wait_first(timeout_s)
+    link.stop(timeout_s=timeout_s)
+    if reason is not None:
+        raise BrokerUnreachable(str(broker), reason)
+
+
+def read_password(path: Path | str) -> str:
+    """The password in a file, without the line's end.
+
+    Raises:
+        StorageFault: The file cannot be read.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StorageFault(str(path), getattr(error, "strerror", None) or str(error)) from error
 
 
 def _unquoted(text: str | None) -> str | None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import fcntl
-import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import onnxruntime
 
@@ -18,7 +17,7 @@ from edgekit_runtime import __version__
 from edgekit_runtime.bundle import Bundle, open_bundle
 from edgekit_runtime.config import DeviceConfig, Telemetry
 from edgekit_runtime.engine import Engine
-from edgekit_runtime.mqtt import Broker
+from edgekit_runtime.mqtt import Broker, read_password
 from edgekit_runtime.observe import Observer
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.reporter import Reporter
@@ -28,7 +27,8 @@ from edgekit_runtime.serving.server import addresses, bind, serve_until_signal
 from edgekit_runtime.signature import load_public_keys
 from edgekit_runtime.uplink import Uplink
 
-_log = logging.getLogger("edgekit.service")
+DRAIN_S: Final = 3.0
+"""How long a service that stops waits for the collector; what is left stays in the outbox."""
 
 
 def run(config: DeviceConfig, say: Callable[[str], None]) -> None:
@@ -90,7 +90,6 @@ def _start_telemetry(
     birth = Status(
         device=config.device,
         session=outbox.session,
-        epoch=outbox.epoch,
         agent=f"edgekit-runtime {__version__}",
         onnxruntime=onnxruntime.__version__,
         running=(running,),
@@ -101,25 +100,29 @@ def _start_telemetry(
     uplink.start()
     stack.callback(uplink.stop)
     reporter.start()
-    # Runs first: the last window is stored and offered before the uplink says goodbye.
+    # In reverse: the last window is stored, a collector that is there gets a moment to take it, then the farewell.
+    stack.callback(_drain, uplink)
     stack.callback(reporter.stop)
     return uplink
 
 
+def _drain(uplink: Uplink) -> None:
+    deadline = time.monotonic() + DRAIN_S
+    while (state := uplink.state).state == "connected" and state.outbox_records and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
 def _broker(telemetry: Telemetry) -> Broker:
-    password = None
-    if telemetry.password_file is not None:
-        try:
-            password = Path(telemetry.password_file).read_text().strip()
-        except OSError as error:
-            raise StorageFault(telemetry.password_file, error.strerror or str(error)) from error
+    def path(name: str | None) -> Path | None:
+        return Path(name) if name else None
+
     return Broker.parse(
         telemetry.broker,
         username=telemetry.username,
-        password=password,
-        ca=telemetry.ca,
-        cert=telemetry.cert,
-        key=telemetry.key,
+        password=read_password(telemetry.password_file) if telemetry.password_file else None,
+        ca=path(telemetry.ca),
+        cert=path(telemetry.cert),
+        key=path(telemetry.key),
         protocol=telemetry.protocol,
     )
 

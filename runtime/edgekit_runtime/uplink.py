@@ -133,7 +133,8 @@ class Uplink:
     Args:
         broker: Where to connect. That it is down is no error: the uplink keeps trying.
         outbox: Stays open after `stop`; it belongs to the caller.
-        status: Makes the birth. Device, session, epoch, `dead` and the outbox's fill are put in here.
+        birth: What the device runs, or what tells it at each birth. Device, session, epoch, `dead` and the outbox's
+            fill are put in here.
         timing: Of the connection.
         flight: Of retransmission.
     """
@@ -142,13 +143,13 @@ class Uplink:
         self,
         broker: Broker,
         outbox: Outbox,
+        birth: Status | Callable[[], Status] | None = None,
         *,
-        status: Callable[[], Status] | None = None,
         timing: Timing | None = None,
         flight: Flight | None = None,
     ) -> None:
         self._outbox = outbox
-        self._make_status = status
+        self._birth_of = birth
         self._flight = flight or Flight()
         self._condition = threading.Condition()
         self._acks: deque[Ack] = deque()
@@ -188,9 +189,16 @@ class Uplink:
         self._link.publish(self._publication(self._birth()))
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """Says farewell (a death of this session), disconnects and ends the threads; the outbox keeps what waits."""
+        """Says farewell (a death of this session), disconnects and ends the threads; the outbox keeps what waits.
+
+        The last window was written a moment ago: while a collector is alive, it gets up to a second to be acknowledged.
+        """
         if self._state == "stopped":
             return
+        self.wake()
+        end = time.monotonic() + min(1.0, timeout_s / 2)
+        while self._sending and self._outbox.records and time.monotonic() < end:
+            time.sleep(0.01)
         with self._condition:
             self._stopping = True
             self._condition.notify()
@@ -297,7 +305,8 @@ class Uplink:
     # --- both ---
 
     def _birth(self) -> Status:
-        made = self._make_status() if self._make_status else Status(device=self._outbox.device, session=0)
+        made = self._birth_of() if callable(self._birth_of) else self._birth_of
+        made = made or Status(device=self._outbox.device, session=0)
         return msgspec.structs.replace(
             made,
             device=self._outbox.device,

@@ -1,0 +1,148 @@
+"""Reference data: from a file or memory to the DataFrame of a model's features."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from edgekit_contracts.errors import DataMismatch, FormatError, MissingFile
+
+_PARQUET: Final = b"PAR1"
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Reads a CSV (UTF-8, with a header) or Parquet file; which one, its first bytes say.
+
+    Raises:
+        MissingFile: It does not exist or cannot be opened.
+        FormatError: It is neither, or has no rows.
+    """
+    try:
+        with path.open("rb") as file:
+            parquet = file.read(len(_PARQUET)) == _PARQUET
+    except OSError as error:
+        raise MissingFile("data file", str(path), (error.strerror or str(error)).lower()) from error
+    try:
+        table = pd.read_parquet(path) if parquet else pd.read_csv(path)
+    except (ValueError, OSError, pd.errors.ParserError) as error:  # pyarrow's errors derive from ValueError and OSError
+        fault = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise FormatError(f"data file {path}", "$", f"neither CSV nor Parquet: {fault}") from error
+    return as_frame(_not_empty(table, f"data file {path}"))
+
+
+def as_frame(data: pd.DataFrame | NDArray[Any]) -> pd.DataFrame:
+    """A DataFrame whose columns have names: those it has, or x0, x1 ... for a matrix.
+
+    Raises:
+        DataMismatch: Not a table, or two columns share a name.
+    """
+    if isinstance(data, pd.DataFrame):
+        frame = data
+        if not all(isinstance(name, str) for name in frame.columns):
+            frame = frame.set_axis(_numbered(frame.shape[1]), axis=1)
+    else:
+        if hasattr(data, "toarray"):  # a scipy sparse matrix
+            data = data.toarray()
+        matrix = np.asarray(data)
+        if matrix.ndim != 2:
+            raise DataMismatch(f"the data has {matrix.ndim} dimensions", "give a table: rows and columns")
+        frame = pd.DataFrame(matrix, columns=_numbered(matrix.shape[1]))
+        if matrix.dtype == object:
+            frame = frame.infer_objects()
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise DataMismatch(f"two columns have the name '{twice}'", "rename or drop one of them")
+    return frame
+
+
+def split_target(table: pd.DataFrame, target: str | None) -> tuple[pd.DataFrame, NDArray[Any] | None]:
+    """The table without its target column, and the target's values [rows]; None where no target is named.
+
+    Raises:
+        DataMismatch: There is no such column, or values of it are missing.
+    """
+    if target is None:
+        return table, None
+    if target not in table.columns:
+        raise DataMismatch(f"there is no column '{target}'", f"name one of its columns: {_names(list(table.columns))}")
+    missing = int(table[target].isna().sum())
+    if missing:
+        raise DataMismatch(f"the target '{target}' is missing in {missing} rows", "remove those rows")
+    return table.drop(columns=target), table[target].to_numpy()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of the file's bytes, in hex.
+
+    Raises:
+        MissingFile: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise MissingFile("data file", str(path), (error.strerror or str(error)).lower()) from error
+
+
+def frame_sha256(frame: pd.DataFrame) -> str:
+    """SHA-256 of the frame as canonical CSV: a header, no index, LF, UTF-8, shortest decimals that read back equal."""
+    text = frame.to_csv(index=False, lineterminator="\n")
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def frame_for(model: Any, X: pd.DataFrame | NDArray[Any]) -> pd.DataFrame:
+    """The columns that the model was fitted on, in its order; others are dropped.
+
+    A model that was fitted on a matrix has no names to check: its columns are taken in order and named x0, x1 ...
+
+    Raises:
+        DataMismatch: Columns are missing, or a matrix has another number of them, or there are no rows.
+    """
+    frame = as_frame(X)
+    if frame.empty:
+        raise DataMismatch("it has no rows")
+    names = feature_names(model)
+    if names is None:
+        count = getattr(model, "n_features_in_", frame.shape[1])
+        if frame.shape[1] != count:
+            raise DataMismatch(
+                f"it has {frame.shape[1]} columns, and the model was fitted on a matrix of {count}",
+                "give the model's features only, and name the target's column with --target",
+            )
+        return frame.set_axis(_numbered(count), axis=1)
+    missing = [name for name in names if name not in frame.columns]
+    if missing:
+        raise DataMismatch(
+            f"it lacks {'the column' if len(missing) == 1 else 'the columns'} {_names(missing)}",
+            f"give data with the columns {_names(list(names))}",
+        )
+    return frame[list(names)]
+
+
+def feature_names(model: Any) -> tuple[str, ...] | None:
+    """The names of the columns that a model was fitted on; None after a matrix."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        names = getattr(model, "feature_names_in_", None)
+    return None if names is None else tuple(str(name) for name in names)
+
+
+def _not_empty(table: pd.DataFrame, what: str) -> pd.DataFrame:
+    if table.empty:
+        raise FormatError(what, "$", "it has no rows")
+    return table
+
+
+def _numbered(count: int) -> list[str]:
+    return [f"x{index}" for index in range(count)]
+
+
+def _names(names: list[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:12])
+    return shown if len(names) <= 12 else f"{shown} and {len(names) - 12} more"

@@ -1,0 +1,264 @@
+"""Building an ONNX graph, node by node, with the same bytes for the same calls.
+
+A `Value` is a matrix in the graph that knows its element type and its number of columns; a `Table` is a row of columns
+that may lie in several values, so that choosing, reordering and joining columns costs no node until an operator asks
+for one matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any, Final, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from edgekit_converters.target import Target
+
+Dtype = Literal["float64", "float32", "int64", "bool", "text"]
+
+ML: Final = "ai.onnx.ml"
+ELEMENT: Final[Mapping[Dtype, int]] = {
+    "float64": TensorProto.DOUBLE,
+    "float32": TensorProto.FLOAT,
+    "int64": TensorProto.INT64,
+    "bool": TensorProto.BOOL,
+    "text": TensorProto.STRING,
+}
+_DTYPE: Final[Mapping[int, Dtype]] = {element: dtype for dtype, element in ELEMENT.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A tensor of the graph: [rows, width], or [rows] where `width` is 0."""
+
+    name: str
+    dtype: Dtype
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a value."""
+
+    value: Value
+    index: int
+    source: str | None = None
+    """The feature that it holds, as it came in or with missing values filled; None once it was computed with."""
+
+    @property
+    def dtype(self) -> Dtype:
+        """The value's element type."""
+        return self.value.dtype
+
+
+Table = tuple[Column, ...]
+"""Columns in the order in which scikit-learn would see them."""
+
+
+def columns(value: Value, sources: Sequence[str | None] | None = None) -> Table:
+    """All columns of a value."""
+    named = sources if sources is not None else [None] * value.width
+    return tuple(Column(value, index, source) for index, source in enumerate(named))
+
+
+class GraphBuilder:
+    """Nodes, initializers and names of one graph.
+
+    Args:
+        target: The ONNX to write.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self._nodes: list[onnx.NodeProto] = []
+        self._initializers: dict[str, onnx.TensorProto] = {}
+        self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._names: set[str] = set()
+        self._gathered: dict[tuple[str, tuple[int, ...]], Value] = {}
+
+    def input(self, name: str, dtype: Dtype, width: int) -> Value:
+        """Declares a graph input [rows, width]."""
+        self._inputs.append(helper.make_tensor_value_info(self._unique(name), ELEMENT[dtype], [None, width]))
+        return Value(name, dtype, width)
+
+    def output(self, name: str, value: Value) -> Value:
+        """Makes `value` the graph output `name`."""
+        shape = [None, value.width] if value.width else [None]
+        self._nodes.append(helper.make_node("Identity", [value.name], [self._unique(name)], name=f"to_{name}"))
+        self._outputs.append(helper.make_tensor_value_info(name, ELEMENT[value.dtype], shape))
+        return replace(value, name=name)
+
+    def constant(self, array: NDArray[Any], hint: str = "const") -> str:
+        """Adds an initializer, once for equal arrays, and gives its name."""
+        array = np.asarray(array)
+        if array.dtype.kind in "OU":
+            array = array.astype(object)
+            content = "\0".join(map(str, array.ravel())).encode()
+        else:
+            content = np.ascontiguousarray(array).tobytes()
+        key = array.dtype.str, array.shape, content
+        if key not in self._known:
+            self._known[key] = name = self._unique(hint)
+            self._initializers[name] = (
+                helper.make_tensor(name, TensorProto.STRING, array.shape, [str(one).encode() for one in array.ravel()])
+                if array.dtype == object
+                else numpy_helper.from_array(np.ascontiguousarray(array), name)
+            )
+        return self._known[key]
+
+    def node(
+        self, op: str, inputs: Sequence[Value | str], outputs: int = 1, domain: str = "", **attributes: Any
+    ) -> tuple[str, ...]:
+        """Adds a node and gives its outputs' names."""
+        names = tuple(self._unique(op) for _ in range(outputs))
+        given = [one if isinstance(one, str) else one.name for one in inputs]
+        self._nodes.append(helper.make_node(op, given, list(names), name=names[0], domain=domain, **attributes))
+        return names
+
+    def value(self, op: str, inputs: Sequence[Value | str], like: Value, domain: str = "", **attributes: Any) -> Value:
+        """Adds a node with one output of `like`'s type and width."""
+        return replace(like, name=self.node(op, inputs, 1, domain, **attributes)[0])
+
+    def cast(self, value: Value, dtype: Dtype) -> Value:
+        """The value as another element type; itself where it is one already."""
+        if value.dtype == dtype:
+            return value
+        return self.value("Cast", [value], replace(value, dtype=dtype), to=ELEMENT[dtype])
+
+    def matrix(self, table: Table, dtype: Dtype | None = None) -> Value:
+        """The table as one value.
+
+        Args:
+            table: At least one column; all text, or none of them.
+            dtype: The element type; by default the columns' own, float64 where they differ.
+        """
+        kinds = {column.dtype for column in table}
+        wanted: Dtype = dtype or (kinds.pop() if len(kinds) == 1 else "float64")
+        runs = [(value, list(run)) for value, run in groupby(table, key=lambda column: column.value)]
+        parts = [self.cast(self.gather(value, [c.index for c in run]), wanted) for value, run in runs]
+        if len(parts) == 1:
+            return parts[0]
+        return self.value("Concat", parts, Value("", wanted, len(table)), axis=1)
+
+    def gather(self, value: Value, indices: Sequence[int]) -> Value:
+        """Some columns of a value, in that order; the value itself where that is all of them."""
+        if list(indices) == list(range(value.width)):
+            return value
+        key = value.name, tuple(indices)
+        if key not in self._gathered:
+            index = self.constant(np.array(indices, dtype=np.int64), "columns")
+            self._gathered[key] = self.value("Gather", [value, index], replace(value, width=len(indices)), axis=1)
+        return self._gathered[key]
+
+    def merge(self, model: onnx.ModelProto, inputs: Mapping[str, Value]) -> tuple[Value, ...]:
+        """Stitches another model in, its names made our own.
+
+        Args:
+            model: Of opsets that are not newer than the target's.
+            inputs: The values for its inputs.
+
+        Returns:
+            Its outputs, in order.
+        """
+        renamed = {name: value.name for name, value in inputs.items()}
+        graph = model.graph
+        for tensor in graph.initializer:
+            renamed[tensor.name] = self._unique(tensor.name)
+            copy = onnx.TensorProto()
+            copy.CopyFrom(tensor)
+            copy.name = renamed[tensor.name]
+            self._initializers[copy.name] = copy
+        for node in graph.node:
+            for name in node.output:
+                if name:
+                    renamed[name] = self._unique(name)
+        for node in graph.node:
+            self._nodes.append(_renamed(node, renamed, self._unique(node.name or node.op_type)))
+        return tuple(
+            Value(
+                renamed[info.name],
+                _DTYPE[info.type.tensor_type.elem_type],
+                int(info.type.tensor_type.shape.dim[-1].dim_value) if len(info.type.tensor_type.shape.dim) > 1 else 0,
+            )
+            for info in graph.output
+        )
+
+    def build(self) -> onnx.ModelProto:
+        """The model, without what its outputs do not need, checked by `onnx.checker`."""
+        needed, nodes = {info.name for info in self._outputs}, []
+        for node in reversed(self._nodes):
+            if needed.intersection(node.output):
+                nodes.append(node)
+                needed.update(_reads(node))
+        used = [tensor for name, tensor in self._initializers.items() if name in needed]
+        graph = helper.make_graph(nodes[::-1], "edgekit", self._inputs, self._outputs, used)
+        opsets = [helper.make_opsetid("", self.target.opset)]
+        if any(node.domain == ML for node in nodes):
+            opsets.append(helper.make_opsetid(ML, self.target.ml_opset))
+        model = helper.make_model(
+            graph, opset_imports=opsets, ir_version=self.target.ir, producer_name="edgekit", producer_version=""
+        )
+        onnx.checker.check_model(model)
+        return model
+
+    def _unique(self, hint: str) -> str:
+        name, number = hint, 1
+        while name in self._names:
+            number += 1
+            name = f"{hint}_{number}"
+        self._names.add(name)
+        return name
+
+
+def serialize(model: onnx.ModelProto) -> bytes:
+    """The model's bytes: the same for equal models."""
+    return model.SerializeToString(deterministic=True)
+
+
+def operators(model: onnx.ModelProto) -> tuple[str, ...]:
+    """`domain:Operator` of each node, sorted; those inside Loop, Scan and If too."""
+    found: set[str] = set()
+    graphs = [model.graph]
+    while graphs:
+        for node in graphs.pop().node:
+            found.add(f"{node.domain or 'ai.onnx'}:{node.op_type}")
+            graphs += [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+    return tuple(sorted(found))
+
+
+def _reads(node: onnx.NodeProto) -> set[str]:
+    """What a node reads, in its subgraphs too."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            for inner in attribute.g.node:
+                names |= _reads(inner)
+            names |= {info.name for info in attribute.g.output}
+    return names
+
+
+def _renamed(node: onnx.NodeProto, names: Mapping[str, str], own: str) -> onnx.NodeProto:
+    """A copy with other names; a subgraph's own names win over those around it."""
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    copy.name, copy.doc_string = own, ""
+    copy.input[:] = [names.get(name, name) for name in node.input]
+    copy.output[:] = [names.get(name, name) for name in node.output]
+    for attribute in copy.attribute:
+        if attribute.HasField("g"):
+            inner = attribute.g
+            hidden = {one.name for one in [*inner.input, *inner.initializer]} | {n for i in inner.node for n in i.output}
+            visible = {name: new for name, new in names.items() if name not in hidden}
+            nodes = [_renamed(one, visible, one.name) for one in inner.node]
+            del inner.node[:]
+            inner.node.extend(nodes)
+            for info in inner.output:
+                info.name = visible.get(info.name, info.name)
+    return copy

@@ -1,0 +1,152 @@
+"""A model file becomes an object, without running what is in the file.
+
+A `.skops` file is read by `skops.io`, which constructs only types that it was told to trust; we add the few below. A
+pickle (joblib too) runs whatever code is in it: only with `trust`. What a file is, its first bytes say.
+"""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any, Final
+
+from edgekit_contracts.errors import EdgekitError, MissingExtra, MissingFile, NotAModel, UntrustedModel
+
+SUPPORTED: Final = "a .skops file; or, with --trust, a .joblib or .pkl file that you made yourself"
+
+REVIEWED: Final = frozenset(
+    {
+        "sklearn.calibration._CalibratedClassifier",
+        "sklearn.calibration._SigmoidCalibration",
+        "sklearn.calibration._TemperatureScaling",
+        "sklearn.compose._column_transformer._RemainderColsList",
+        "sklearn.compose._column_transformer.make_column_selector",
+        "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
+        "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+        "sklearn.metrics._dist_metrics.EuclideanDistance64",
+        "sklearn.metrics._dist_metrics.ManhattanDistance64",
+        "sklearn.metrics._dist_metrics.MinkowskiDistance64",
+        "sklearn.metrics._dist_metrics.ChebyshevDistance64",
+        "sklearn.neighbors._ball_tree.BallTree",
+        "sklearn.neighbors._kd_tree.KDTree",
+        "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+        "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+        "sklearn.tree._tree.Tree",
+        "sklearn.utils._bunch.Bunch",
+    }
+)
+"""Read one by one: plain holders of numbers, whose construction and use run no code from the file."""
+
+_ZIP: Final = b"PK\x03\x04"
+_PICKLE_SUFFIXES: Final = frozenset({".joblib", ".pkl", ".pickle"})
+# Pickle protocol 2 and later start with PROTO; joblib compresses with zlib, gzip, bz2, xz, lzma or lz4.
+_PICKLE_MAGIC: Final = (b"\x80", b"\x78", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x5d\x00\x00", b"\x04\x22\x4d\x18")
+
+
+class UntrustedTypes(UntrustedModel):
+    """A skops file with types that nobody has reviewed."""
+
+    def __init__(self, path: str, types: list[str]) -> None:
+        EdgekitError.__init__(
+            self,
+            f"{path} holds types that are not known to be safe: {', '.join(types[:5])}"
+            + (f" and {len(types) - 5} more" if len(types) > 5 else ""),
+            "pass --trust if you made the file yourself, or remove the steps that need them",
+        )
+        self.types = tuple(types)
+
+
+def load_model(path: str | Path, *, trust: bool = False) -> Any:
+    """Reads a fitted model.
+
+    Args:
+        path: A .skops, .joblib, .pkl or .pickle file.
+        trust: Construct whatever the file asks for, which runs its code.
+
+    Raises:
+        MissingFile: It does not exist or cannot be opened.
+        UntrustedModel: A pickle, or a skops file with types that are not reviewed, without `trust`.
+        NotAModel: It is neither, is damaged, or the estimator in it is not fitted.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+    except OSError as error:
+        raise MissingFile("model", str(path), (error.strerror or str(error)).lower()) from error
+    if head.startswith(_ZIP):
+        model = _skops(path, trust)
+    elif path.suffix.lower() in _PICKLE_SUFFIXES or head.startswith(_PICKLE_MAGIC):
+        if not trust:
+            raise UntrustedModel(str(path))
+        model = _pickle(path)
+    else:
+        raise NotAModel(str(path), SUPPORTED)
+    check_fitted(model)
+    return model
+
+
+def check_fitted(model: Any) -> None:
+    """Checks that an estimator was fitted; other objects pass.
+
+    Raises:
+        NotAModel: It was not.
+    """
+    from sklearn.base import BaseEstimator
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+
+    if not isinstance(model, BaseEstimator) or isinstance(model, type):
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            check_is_fitted(model)
+    except NotFittedError as error:
+        raise NotAModel(f"a {type(model).__name__} that is not fitted", "a fitted model: call fit first") from error
+    except TypeError:  # no fit method: whether it is a model is not decided here
+        return
+
+
+def _skops(path: Path, trust: bool) -> Any:
+    try:
+        import skops.io
+    except ImportError as error:
+        raise MissingExtra("skops", "edgekit-toolkit", "build") from error
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if "schema.json" not in archive.namelist():
+                raise NotAModel(f"{path}, a zip file without a skops schema,", SUPPORTED)
+        asked = skops.io.get_untrusted_types(file=path)
+        unknown = sorted(set(asked) - REVIEWED)
+        if unknown and not trust:
+            raise UntrustedTypes(str(path), unknown)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return skops.io.load(path, trusted=asked)
+    except EdgekitError:
+        raise
+    except Exception as error:  # skops lets whatever the damaged content causes through
+        raise _damaged(path, error) from error
+
+
+def _pickle(path: Path) -> Any:
+    try:
+        import joblib
+    except ImportError as error:
+        raise MissingExtra("joblib", "edgekit-toolkit", "build") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # another version of scikit-learn: verification decides
+            return joblib.load(path)
+    except ModuleNotFoundError as error:
+        raise NotAModel(f"{path}, which needs the module '{error.name}' that is not here,", SUPPORTED) from error
+    except (pickle.UnpicklingError, Exception) as error:  # unpickling raises whatever the content causes
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> NotAModel:
+    fault = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return NotAModel(f"{path}, which cannot be read ({fault}),", SUPPORTED)

@@ -1,0 +1,80 @@
+"""SimpleImputer, for numbers and for text.
+
+Numbers: `Where(IsNaN(x), statistic, x)`, or `Equal` where `missing_values` is a number. Text has no `Equal` in old
+opsets: `LabelEncoder` maps the reserved missing text to 1 and everything else to 0, and `Where` takes it from there.
+
+Source: `SimpleImputer.transform` and `MissingIndicator.transform` of sklearn/impute/_base.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from edgekit_contracts.manifest import MISSING_TEXT
+from edgekit_converters.graph import ML, Column, GraphBuilder, Table, Value, columns
+from edgekit_converters.nulls import is_null
+from edgekit_converters.operators import Unfaithful
+
+
+def simple_imputer(graph: GraphBuilder, step: Any, table: Table) -> Table:
+    """The table with its missing values filled, then the columns of the missing indicator.
+
+    Raises:
+        Unfaithful: `missing_values` is a text.
+    """
+    statistics = list(step.statistics_)
+    kept = [index for index, one in enumerate(statistics) if step.keep_empty_features or not is_null(one)]
+    filled: list[Column] = [*table]
+    masks: list[Column] = [*table]
+    # Neighbours of one type go together: a node costs more than a column.
+    for dtype, run in groupby(range(len(table)), key=lambda index: table[index].dtype == "text"):
+        indices = list(run)
+        part = tuple(table[index] for index in indices)
+        fill = [statistics[index] for index in indices]
+        value, mask = (_text if dtype else _numbers)(graph, step.missing_values, part, fill)
+        for position, index in enumerate(indices):
+            filled[index] = Column(value, position, table[index].source)
+            masks[index] = Column(mask, position)
+    result = [filled[index] for index in kept]
+    if step.add_indicator and step.indicator_ is not None:
+        chosen = tuple(masks[index] for index in step.indicator_.features_)
+        if chosen:
+            result += columns(graph.cast(graph.matrix(chosen), "float64"))
+    return tuple(result)
+
+
+def _numbers(graph: GraphBuilder, missing: Any, part: Table, fill: list[Any]) -> tuple[Value, Value]:
+    if isinstance(missing, str):
+        raise Unfaithful(f"missing_values={missing!r} in columns of numbers", "mark missing numbers with NaN")
+    x = graph.matrix(part, "float64")
+    like = replace(x, dtype="bool")
+    if is_null(missing):
+        mask = graph.value("IsNaN", [x], like)
+    else:
+        mask = graph.value("Equal", [x, graph.constant(np.array([missing], dtype=np.float64), "missing")], like)
+    # A column that is dropped afterwards may have any statistic.
+    row = np.array([[0.0 if is_null(one) else float(one) for one in fill]], dtype=np.float64)
+    return graph.value("Where", [mask, graph.constant(row, "statistics"), x], x), mask
+
+
+def _text(graph: GraphBuilder, missing: Any, part: Table, fill: list[Any]) -> tuple[Value, Value]:
+    key = MISSING_TEXT if is_null(missing) else missing
+    if not isinstance(key, str):
+        raise Unfaithful(f"missing_values={missing!r} in columns of text", "mark missing texts with NaN or None")
+    x = graph.matrix(part)
+    found = graph.value(
+        "LabelEncoder",
+        [x],
+        replace(x, dtype="int64"),
+        ML,
+        keys_strings=[key],
+        values_int64s=[1],
+        default_int64=0,
+    )
+    mask = graph.cast(found, "bool")
+    row = np.array([[MISSING_TEXT if is_null(one) else str(one) for one in fill]], dtype=object)
+    return graph.value("Where", [mask, graph.constant(row, "statistics"), x], x), mask

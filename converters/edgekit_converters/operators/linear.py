@@ -1,0 +1,87 @@
+"""Linear models: x @ coef.T + intercept in float64, and what the class makes of it.
+
+Source: sklearn/linear_model/_base.py (`LinearModel.predict`, `LinearClassifierMixin`), _logistic.py, _glm/glm.py,
+_stochastic_gradient.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+
+from edgekit_converters.graph import GraphBuilder, Value
+from edgekit_converters.operators import Predicted, Unfaithful, scores
+
+REGRESSORS: Final = frozenset(
+    """ARDRegression BayesianRidge ElasticNet ElasticNetCV HuberRegressor Lars LarsCV Lasso LassoCV LassoLars
+    LassoLarsCV LassoLarsIC LinearRegression LinearSVR MultiTaskElasticNet MultiTaskElasticNetCV MultiTaskLasso
+    MultiTaskLassoCV OrthogonalMatchingPursuit OrthogonalMatchingPursuitCV PassiveAggressiveRegressor QuantileRegressor
+    Ridge RidgeCV SGDRegressor TheilSenRegressor""".split()
+)
+LOG_LINKED: Final = frozenset({"GammaRegressor", "PoissonRegressor", "TweedieRegressor"})
+CLASSIFIERS: Final = frozenset(
+    """LinearSVC LogisticRegression LogisticRegressionCV PassiveAggressiveClassifier Perceptron RidgeClassifier
+    RidgeClassifierCV SGDClassifier""".split()
+)
+
+
+def decision(graph: GraphBuilder, step: Any, x: Value) -> Value:
+    """[rows, targets or scores]: x @ coef.T + intercept."""
+    coef = np.atleast_2d(np.asarray(step.coef_, dtype=np.float64))
+    intercept = np.broadcast_to(np.asarray(step.intercept_, dtype=np.float64), (len(coef),)).reshape(1, -1)
+    weights = graph.constant(np.ascontiguousarray(coef.T), "coef")
+    product = graph.value("MatMul", [x, weights], replace(x, width=len(coef)))
+    return graph.value("Add", [product, graph.constant(intercept, "intercept")], product)
+
+
+def regressor(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
+    """The linear predictor, through the inverse of the link for generalized linear models."""
+    value = decision(graph, step, x)
+    if type(step).__name__ in LOG_LINKED and type(step._base_loss.link).__name__ != "IdentityLink":
+        value = graph.value("Exp", [value], value)
+    return Predicted(value=value)
+
+
+def classifier(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
+    """Label by the sign (two classes) or the largest score, and probabilities where the class gives them.
+
+    Raises:
+        Unfaithful: Several labels at once, or probabilities of `modified_huber`.
+    """
+    if np.ndim(step.classes_) != 1 or getattr(step, "_label_binarizer", None) is not None and _multilabel(step):
+        raise Unfaithful("it answers several labels at once", "train one model for each label")
+    score = decision(graph, step, x)
+    label = (scores.positive if score.width == 1 else scores.best)(graph, score, step.classes_)
+    if not hasattr(step, "predict_proba"):
+        return Predicted(label=label)
+    if getattr(step, "loss", "log_loss") == "modified_huber":
+        raise Unfaithful("loss='modified_huber' has no conversion yet", "train with loss='log_loss'")
+    return Predicted(label=label, probabilities=_probabilities(graph, step, score))
+
+
+def _probabilities(graph: GraphBuilder, step: Any, score: Value) -> Value:
+    if not _one_vs_rest(step):
+        if score.width > 1:
+            return scores.softmax(graph, score)
+        # scikit-learn takes softmax([-d, d]) of two classes.
+        negated = graph.value("Neg", [score], score)
+        both = graph.value("Concat", [negated, score], replace(score, width=2), axis=1)
+        return scores.softmax(graph, both)
+    share = scores.sigmoid(graph, score)
+    return scores.two_sided(graph, share) if score.width == 1 else scores.normalized(graph, share)
+
+
+def _one_vs_rest(step: Any) -> bool:
+    """As `LogisticRegression.predict_proba` decides it."""
+    if not type(step).__name__.startswith("LogisticRegression"):
+        return True
+    scheme = getattr(step, "multi_class", "deprecated")  # gone since scikit-learn 1.8
+    if scheme in {"ovr", "warn"}:
+        return True
+    return bool((scheme in {"auto", "deprecated"} and len(step.classes_) <= 2) or step.solver == "liblinear")
+
+
+def _multilabel(step: Any) -> bool:
+    return str(step._label_binarizer.y_type_).startswith("multilabel")

@@ -1,0 +1,86 @@
+"""From scores to labels and probabilities, in float64.
+
+Source: `predict` and `predict_proba` of scikit-learn's classifiers; scipy.special.expit and softmax.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit_converters.graph import Dtype, GraphBuilder, Value
+from edgekit_converters.operators import Unfaithful
+
+
+def class_values(classes: NDArray[Any]) -> tuple[NDArray[Any], Dtype]:
+    """The classes as the graph holds them: int64 (for bool too), float64 or text.
+
+    Raises:
+        Unfaithful: Classes of another type.
+    """
+    classes = np.asarray(classes)
+    if classes.dtype.kind in "iub":
+        return classes.astype(np.int64), "int64"
+    if classes.dtype.kind == "f":
+        return classes.astype(np.float64), "float64"
+    values = classes.astype(object)
+    if all(isinstance(one, bool | np.bool_) for one in values):
+        return values.astype(np.int64), "int64"
+    if all(isinstance(one, str) for one in values):
+        return values, "text"
+    raise Unfaithful("its classes are neither all texts nor all numbers", "train with classes of one type")
+
+
+def label(graph: GraphBuilder, places: Value, classes: NDArray[Any]) -> Value:
+    """[rows]: the class at each place [rows]."""
+    values, dtype = class_values(classes)
+    return graph.value("Gather", [graph.constant(values, "classes"), places], Value("", dtype, 0), axis=0)
+
+
+def best(graph: GraphBuilder, scores: Value, classes: NDArray[Any]) -> Value:
+    """[rows]: the class of the largest score; the first one of equals, as numpy.argmax."""
+    place = graph.value("ArgMax", [scores], Value("", "int64", 0), axis=1, keepdims=0, select_last_index=0)
+    return label(graph, place, classes)
+
+
+def positive(graph: GraphBuilder, decision: Value, classes: NDArray[Any]) -> Value:
+    """[rows]: the second class where the decision [rows, 1] is above 0, else the first."""
+    zero = graph.constant(np.array([0.0]), "zero")
+    above = graph.value("Greater", [decision, zero], replace(decision, dtype="bool"))
+    flat = graph.value("Reshape", [graph.cast(above, "int64"), flat_shape(graph)], Value("", "int64", 0))
+    return label(graph, flat, classes)
+
+
+def flat_shape(graph: GraphBuilder) -> str:
+    """The shape [-1]."""
+    return graph.constant(np.array([-1], dtype=np.int64), "flat")
+
+
+def sigmoid(graph: GraphBuilder, x: Value) -> Value:
+    """1 / (1 + exp(-x)); exp(800) is inf in float64, and 1 / inf is 0: no overflow to guard."""
+    return graph.value("Sigmoid", [x], x)
+
+
+def two_sided(graph: GraphBuilder, p: Value) -> Value:
+    """[1 - p, p] of [rows, 1]."""
+    one = graph.constant(np.array([1.0]), "one")
+    return graph.value("Concat", [graph.value("Sub", [one, p], p), p], replace(p, width=2), axis=1)
+
+
+def softmax(graph: GraphBuilder, x: Value) -> Value:
+    """exp(x - max) / sum over the columns."""
+    return graph.value("Softmax", [x], x, axis=1)
+
+
+def normalized(graph: GraphBuilder, p: Value) -> Value:
+    """P / sum over the columns, and equal shares where all are 0 (one-vs-rest)."""
+    axes = graph.constant(np.array([1], dtype=np.int64), "axes")
+    total = graph.value("ReduceSum", [p, axes], replace(p, width=1), keepdims=1)
+    zero = graph.node("Equal", [total, graph.constant(np.array([0.0]), "zero")])[0]
+    one = graph.constant(np.array([1.0]), "one")
+    count = graph.constant(np.array([float(p.width)]), "count")
+    p = graph.value("Where", [zero, one, p], p)
+    return graph.value("Div", [p, graph.value("Where", [zero, count, total], total)], p)

@@ -1,0 +1,236 @@
+"""The collector as a service: MQTT on one side, the store on the other, acknowledgements only after the commit.
+
+The network thread only queues. The worker takes up to 500 messages or 20 ms worth, reads and ingests them in one
+transaction, and then publishes one acknowledgement for each device. It never waits for a device: what it could not
+take in is not acknowledged, and so it comes again.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Self
+
+from edgekit.collector.ingest import HEAD_BYTES, Message, Reading, Refused, read
+from edgekit.collector.store import Ingested, Store
+from edgekit_contracts import topics
+from edgekit_contracts.decode import encode_json
+from edgekit_contracts.errors import BrokerUnreachable, StorageFault
+from edgekit_contracts.names import check_device
+from edgekit_contracts.state import Host
+from edgekit_contracts.telemetry import Ack, encode
+from edgekit_runtime.mqtt import Broker, Link, Publication, Timing
+
+log = logging.getLogger(__name__)
+
+BATCH_MESSAGES: Final = 500
+BATCH_SECONDS: Final = 0.02
+QUEUE_MESSAGES: Final = 20_000
+"""Waiting for the worker; beyond, telemetry is let go, and its devices send it again."""
+RETRY_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a collector has done since its start."""
+
+    messages: int = 0
+    stored: int = 0
+    duplicates: int = 0
+    let_go: int = 0
+    """Messages that found the queue full."""
+    refused: dict[str, int] = field(default_factory=dict)
+    """By reason."""
+
+
+class Collector:
+    """Stores what devices send and says so to them.
+
+    Args:
+        broker: Where to connect.
+        store_path: The SQLite file, made where it is missing.
+        name: Names the collector's presence and its MQTT client: two collectors of one broker need two names.
+        timing: Of the connection.
+        clock_ms: Milliseconds since 1970, for what is received.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        store_path: Path | str,
+        name: str = "collector",
+        *,
+        timing: Timing | None = None,
+        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self.broker, self.store_path, self.name = broker, Path(store_path), check_device(name)
+        self._timing, self._clock_ms = timing or Timing(), clock_ms
+        self._queue: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._messages = self._let_go = self._stored = self._duplicates = 0
+        self._refused: Counter[str] = Counter()
+        self._fault: str | None = None
+        self._stopping = threading.Event()
+        self._store: Store | None = None
+        self._worker = threading.Thread(target=self._work, name=f"collector-{name}", daemon=True)
+        self._link = Link(
+            broker,
+            f"ek-collector-{name}",
+            will=lambda: self._presence(alive=False),
+            subscriptions=(topics.ALL_UP, topics.ALL_STATUS),
+            on_up=self._on_up,
+            on_message=self._on_message,
+            on_down=lambda reason: log.warning("collector %s lost %s: %s", name, broker, reason),
+            timing=self._timing,
+        )
+
+    def start(self) -> None:
+        """Opens the store and connects.
+
+        Raises:
+            StorageFault, UnsupportedFormat: The store cannot be used.
+            BrokerUnreachable: The first connection failed; later losses are mended silently.
+        """
+        self._store = Store(self.store_path)
+        self._link.start()
+        self._worker.start()
+        reason = self._link.wait_first(self._timing.connect_timeout_s + 5.0)
+        if reason is not None:
+            self.stop()
+            raise BrokerUnreachable(str(self.broker), reason)
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Says that no collector is alive here, disconnects, stores what has come, and closes the store."""
+        self._link.stop(self._presence(alive=False), timeout_s)
+        self._stopping.set()
+        self._queue.put(None)
+        if self._worker.ident is not None:
+            self._worker.join()
+        if self._store is not None:
+            self._store.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def counts(self) -> Counts:
+        """What was done since the start."""
+        return Counts(self._messages, self._stored, self._duplicates, self._let_go, dict(self._refused))
+
+    @property
+    def fault(self) -> str | None:
+        """Why nothing is stored at present, or None."""
+        return self._fault
+
+    @property
+    def store(self) -> Store:
+        """The open store, for reading."""
+        if self._store is None:
+            raise RuntimeError("the collector was not started")
+        return self._store
+
+    # --- the link's thread ---
+
+    def _on_up(self) -> None:
+        log.info("collector %s is connected to %s", self.name, self.broker)
+        self._link.publish(self._presence(alive=True))
+
+    def _on_message(self, topic: str, payload: bytes) -> None:
+        # A status is retained and comes once, so it is never let go.
+        if self._queue.qsize() >= QUEUE_MESSAGES and topics.status_device(topic) is None:
+            self._let_go += 1
+            return
+        self._queue.put(Message(topic, payload, self._clock_ms()))
+
+    def _presence(self, *, alive: bool) -> Publication:
+        return Publication(topics.host(self.name), encode_json(Host(collector=self.name, alive=alive)), retain=True)
+
+    # --- the worker's thread ---
+
+    def _work(self) -> None:
+        more = True
+        while more:
+            batch, more = self._take()
+            if not batch:
+                continue
+            try:
+                self._ingest(batch)
+            except Exception:
+                # One message that we stumble over must stop neither the others nor the worker.
+                log.exception("a batch of %d messages failed; its messages are taken one by one", len(batch))
+                for message in batch:
+                    self._ingest_alone(message)
+
+    def _take(self) -> tuple[list[Message], bool]:
+        """The next batch, and whether there will be another."""
+        first = self._queue.get()
+        if first is None:
+            return [], False
+        batch, end = [first], time.monotonic() + BATCH_SECONDS
+        while len(batch) < BATCH_MESSAGES:
+            try:
+                message = self._queue.get(timeout=max(0.0, end - time.monotonic()))
+            except queue.Empty:
+                break
+            if message is None:
+                return batch, False
+            batch.append(message)
+        return batch, True
+
+    def _ingest(self, batch: list[Message]) -> None:
+        while True:
+            try:
+                readings: list[Reading] = []
+                for message in batch:
+                    readings += read(message, self.store)
+                done = self.store.ingest(readings)
+            except StorageFault as fault:
+                if self._fault is None:
+                    log.error("the collector stores and acknowledges nothing: %s (%s)", fault, fault.next_step)
+                self._fault = str(fault)
+                if self._stopping.wait(RETRY_SECONDS):
+                    # Unacknowledged: the devices still have it.
+                    return
+            else:
+                break
+        if self._fault is not None:
+            log.warning("the collector stores again")
+            self._fault = None
+        self._messages += len(batch)
+        self._account(done)
+
+    def _ingest_alone(self, message: Message) -> None:
+        try:
+            self._ingest([message])
+        except Exception as error:
+            log.exception("a message on %s cannot be taken in", message.topic)
+            detail = f"{type(error).__name__}: {error}"
+            self._messages += 1
+            refused = Refused(
+                message.topic[:256], "internal", detail, message.payload[:HEAD_BYTES], message.received_ms
+            )
+            try:
+                self._account(self.store.ingest([refused]))
+            except Exception:
+                log.exception("nor can it be kept among the refused")
+                self._refused["internal"] += 1
+
+    def _account(self, done: Ingested) -> None:
+        self._stored += done.stored
+        self._duplicates += done.duplicates
+        self._refused += done.refused
+        for device, ack in done.acks:
+            self._acknowledge(device, ack)
+
+    def _acknowledge(self, device: str, ack: Ack) -> None:
+        # QoS 0: one that is lost is given again when the device sends its records again.
+        self._link.publish(Publication(topics.ack(device), encode(ack)), qos=0)

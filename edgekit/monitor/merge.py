@@ -1,0 +1,58 @@
+"""Windows of one model on the same bins, added up: exact, in any order, over time and over devices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit_contracts.errors import FormatError
+from edgekit_contracts.reference import Bins
+from edgekit_contracts.telemetry import WindowCounts, decode_counts, encode_varints
+
+BLOCK_WINDOWS: Final = 128
+"""Read at once; the arrays of a block stay within the processor's cache."""
+
+
+def merge_counts(windows: Sequence[bytes], bins: Bins, n: int) -> WindowCounts:
+    """Adds the counts of windows.
+
+    Args:
+        windows: `Window.counts` of each, all on `bins`; checked when they were ingested.
+        bins: What they were counted on.
+        n: Rows in all of them.
+
+    Raises:
+        ValueError: No window.
+        FormatError: They are not all on the same bins, or do not add up to `n`.
+    """
+    if not windows:
+        raise ValueError("no window to merge")
+    total: NDArray[np.int64] | None = None
+    for start in range(0, len(windows), BLOCK_WINDOWS):
+        block = windows[start : start + BLOCK_WINDOWS]
+        values = decode_varint_block(b"".join(block))
+        if len(values) % len(block) or (total is not None and len(values) != len(total) * len(block)):
+            raise FormatError("window", "$.counts", "the windows to merge are not on the same bins")
+        summed = values.reshape(len(block), -1).sum(axis=0)
+        total = summed if total is None else total + summed
+    assert total is not None
+    # Through the contract's reader, which knows the order and checks the sums.
+    return decode_counts(encode_varints(total.tolist()), bins, n)
+
+
+def decode_varint_block(data: bytes) -> NDArray[np.int64]:
+    """Reads a run of unsigned LEB128 numbers of at most 63 bits, all at once; shape (count,), int64.
+
+    Source: DWARF 5, section 7.6.
+    """
+    octets = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(octets < 0x80)
+    if len(ends) == 0:
+        return np.empty(0, np.int64)
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    place = np.arange(ends[-1] + 1) - np.repeat(starts, ends - starts + 1)
+    digits = (octets[: ends[-1] + 1] & 0x7F).astype(np.int64) << (7 * place)
+    return np.add.reduceat(digits, starts)

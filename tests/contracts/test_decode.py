@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from edgekit_contracts import golden, manifest, profile, reference, state
+from edgekit_contracts.decode import check_format, decode_json, decode_msgpack, decode_toml, json_depth
+from edgekit_contracts.errors import FormatError, TooLarge, UnsupportedFormat
+
+FORMATS = [manifest.FORMAT, reference.FORMAT, golden.FORMAT, profile.FORMAT, state.STATUS_FORMAT, state.WANT_FORMAT]
+
+
+class Inner(msgspec.Struct):
+    count: int
+
+
+class Document(msgspec.Struct):
+    format: str
+    items: list[Inner] = []
+
+
+def read(text: str) -> Document:
+    return decode_json(text.encode(), Document, what="document", limit=1000, format="edgekit-test/2.3")
+
+
+def test_an_error_names_the_path_to_the_fault() -> None:
+    with pytest.raises(FormatError, match=r"document is not valid at \$\.items\[1\]\.count: expected `int`, got `str`"):
+        read('{"format": "edgekit-test/2.0", "items": [{"count": 1}, {"count": "x"}]}')
+
+
+def test_a_newer_minor_is_read_and_its_unknown_fields_ignored() -> None:
+    assert read('{"format": "edgekit-test/2.9", "new": {"deep": [1]}}').items == []
+
+
+@pytest.mark.parametrize("found", ["edgekit-test/3.0", "edgekit-test/1.9"])
+def test_another_major_is_refused(found: str) -> None:
+    with pytest.raises(UnsupportedFormat, match=rf"document has format {found}; this release reads edgekit-test/2.x"):
+        read(f'{{"format": "{found}"}}')
+
+
+@pytest.mark.parametrize("found", ["edgekit-bundle/2.0", "edgekit-test", "2.0", "edgekit-test/2", ""])
+def test_another_name_is_refused(found: str) -> None:
+    with pytest.raises(FormatError, match=r"at \$\.format"):
+        read(f'{{"format": "{found}"}}')
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_format_has_a_name_and_a_number(format: str) -> None:
+    check_format(format, format, what="document")
+
+
+def test_a_document_over_its_limit_is_not_parsed() -> None:
+    with pytest.raises(TooLarge, match="document has 1,001 bytes; the limit is 1,000"):
+        read("{" + " " * 1000)
+
+
+@pytest.mark.parametrize("text", ["[" * 33 + "]" * 33, '{"a":' * 40 + "1" + "}" * 40, "[" * 900])
+def test_a_deep_document_is_not_parsed(text: str) -> None:
+    with pytest.raises(FormatError, match="nested deeper than 32 levels"):
+        read(text)
+
+
+def test_brackets_inside_strings_are_no_depth() -> None:
+    assert json_depth(rb'["[[[[", "\"[[", {"a": 1}]') == 2
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b"null", b'{"format": 1}'])
+def test_garbage_is_a_format_error(data: bytes) -> None:
+    with pytest.raises(FormatError):
+        decode_json(data, Document, what="document", limit=1000, format="edgekit-test/2.3")
+
+
+def test_toml_errors_name_their_path_too() -> None:
+    with pytest.raises(FormatError, match=r"at \$\.items\[0\]\.count"):
+        decode_toml(b'format = "edgekit-test/1.0"\n[[items]]\ncount = "x"', Document, what="file", limit=1000)
+    with pytest.raises(FormatError, match="file is not valid: "):
+        decode_toml(b"= 1", Document, what="file", limit=1000)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x91" * 5000, b"\xdd\xff\xff\xff\xff", b"\xc1", b"\xa3abc"])
+def test_hostile_messagepack_is_a_format_error(data: bytes) -> None:
+    with pytest.raises(FormatError):
+        decode_msgpack(data, Document, what="message", limit=10_000)

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgekit_contracts.container import unpack
+from tests import bundles
+from tests.service import Service
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> bundles.Made:
+    return bundles.make(tmp_path)
+
+
+@pytest.fixture
+def service(tmp_path: Path, made: bundles.Made) -> Iterator[Service]:
+    service = Service(tmp_path, made)
+    yield service
+    service.close()
+
+
+def refused(config: Path) -> tuple[int, str]:
+    """Exit code and words of a service that does not start."""
+    done = subprocess.run(
+        [sys.executable, "-m", "edgekit_runtime", "run", "--config", str(config)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert "\nTry:   " in done.stderr
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_serves_on_tcp_and_on_the_socket_and_ends_in_order(service: Service, number: int) -> None:
+    service.start()
+    assert service.call("GET", "/v2/health/ready") == (200, {"ready": True})
+    over_tcp, over_unix = service.infer(), service.infer(unix=True)
+    assert over_tcp == over_unix
+    assert over_tcp[0] == 200
+    assert service.stop(number) == 0
+    assert "Traceback" not in service.log
+    assert not service.log.splitlines()[-1].startswith("Error")
+
+
+def test_a_socket_left_by_a_crash_is_taken_over(service: Service) -> None:
+    service.start()
+    service.stop(signal.SIGKILL)
+    assert service.socket_path.exists()
+    service.start()
+    assert service.infer(unix=True)[0] == 200
+
+
+def test_a_port_in_use_is_one_sentence_and_exit_3(tmp_path: Path, made: bundles.Made) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, words = refused(Service(tmp_path, made, port=port).config)
+    assert code == 3
+    assert f"Error: cannot listen on 127.0.0.1:{port}: Address already in use" in words
+
+
+def test_a_second_service_on_the_same_state_is_refused(service: Service) -> None:
+    service.start()
+    code, words = refused(service.config)
+    assert code == 3
+    assert "another edgekit-runtime uses" in words
+
+
+def test_a_flipped_bit_is_refused_with_exit_1(service: Service, made: bundles.Made) -> None:
+    data = bytearray(made.path.read_bytes())
+    data[len(data) // 2] ^= 1
+    made.path.write_bytes(data)
+    assert refused(service.config)[0] == 1
+
+
+def test_a_wrong_golden_answer_is_refused_with_exit_1(service: Service, made: bundles.Made) -> None:
+    golden = unpack(made.path.read_bytes(), bundle="b")["golden.json"]
+    wrong = golden.replace(b'"no"', b'"yes"', 1)
+    assert wrong != golden
+    # Built so by a trusted key: signature and hashes hold, only the answer is not what this machine computes.
+    path = made.path
+    from edgekit_contracts.golden import decode_golden
+
+    labels = decode_golden(wrong).labels
+    (path.parent / "wrong").mkdir()
+    other = bundles.make(path.parent / "wrong", golden_set=bundles.golden(labels=labels))
+    code, words = refused(Service(path.parent / "wrong", other).config)
+    assert code == 1
+    assert "tiny 1.0 fails its self-test here: 1 of 4 golden rows differ" in words
+
+
+@pytest.mark.parametrize(
+    ("setting", "code", "sentence"),
+    [
+        ("", 1, "configuration is not valid: object missing required field `device`"),
+        ('device = "A/B"\nbundle = "b"\nkeys = ["k"]', 1, "configuration is not valid at $.device"),
+        ('device = "a"\nbundle = "b"\nkeys = ["k"]\nserv = 1', 1, "unknown field `serv`"),
+        ('device = "a"\nbundle = "none.edge"\nkeys = ["none.pem"]', 2, "cannot read the public key"),
+        ('device = "a', 1, "configuration is not valid"),
+    ],
+)
+def test_a_wrong_configuration_is_one_sentence(tmp_path: Path, setting: str, code: int, sentence: str) -> None:
+    (tmp_path / "device.toml").write_text(setting)
+    found, words = refused(tmp_path / "device.toml")
+    assert found == code
+    assert sentence in words
+
+
+def test_predict_and_verify_work_from_the_command_line(made: bundles.Made, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("age,bmi,sex\n20,22.0,f\n")
+    command = [sys.executable, "-m", "edgekit_runtime"]
+    keys = ["--key", str(made.public)]
+    done = subprocess.run(
+        [*command, "predict", str(made.path), str(tmp_path / "in.csv"), *keys],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[0] == "age,bmi,sex,prediction,probability_no,probability_yes"
+    done = subprocess.run([*command, "verify", str(made.path), *keys], capture_output=True, text=True, check=True)
+    assert "4 golden rows right" in done.stdout

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgekit.collector.archive import Archive
+from edgekit.collector.service import Collector
+from edgekit.fleet.status import DeviceStatus, fleet_status
+from tests import bundles
+from tests.brokers import Mosquitto, wait_until
+from tests.service import Service
+
+
+@pytest.fixture
+def service(tmp_path: Path, stopped_mosquitto: Mosquitto) -> Iterator[Service]:
+    service = Service(tmp_path, bundles.make(tmp_path), broker=str(stopped_mosquitto.broker))
+    yield service
+    service.close()
+
+
+def status(store: Archive) -> DeviceStatus | None:
+    return next(iter(fleet_status(store, time.time_ns() // 1_000_000)), None)
+
+
+def test_what_a_device_measured_while_the_broker_was_down_arrives_later(
+    service: Service, stopped_mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    service.start()
+    for _ in range(5):
+        assert service.infer()[0] == 200
+    state = service.call("GET", "/edgekit/status")[1]["telemetry"]
+    assert state["state"] == "connecting"
+    stopped_mosquitto.start()
+    with Collector(stopped_mosquitto.broker, tmp_path / "fleet.db") as collector:
+        for _ in range(3):
+            assert service.infer()[0] == 200
+        wait_until(lambda: (one := status(collector.store)) and one.rows == 8 * 4, "all rows at the collector")
+        stopped_mosquitto.kill()
+        for _ in range(2):
+            assert service.infer()[0] == 200
+        stopped_mosquitto.start()
+        wait_until(lambda: (one := status(collector.store)) and one.rows == 10 * 4, "the rows of the second outage")
+        assert service.stop() == 0
+        line = wait_until(lambda: (one := status(collector.store)) and one.state == "offline" and one, "the farewell")
+    assert (line.model, line.version) == ("tiny", "1.0")
+    assert line.requests == 10
+    assert line.lost_records == 0
+    assert line.latency_p99_ms is not None
+
+
+def test_a_killed_device_keeps_what_it_had_stored(service: Service, mosquitto: Mosquitto, tmp_path: Path) -> None:
+    service.start()
+    for _ in range(4):
+        service.infer()
+    # Two windows of 0.3 s: the rows are in the outbox, and no collector was there to take them.
+    before = json.dumps(service.call("GET", "/edgekit/status")[1])
+    assert "tiny" in before
+    time.sleep(1.0)
+    service.stop(9)
+    service.start()
+    with Collector(mosquitto.broker, tmp_path / "fleet.db") as collector:
+        wait_until(lambda: (one := status(collector.store)) and one.rows == 4 * 4, "the rows from before the kill")

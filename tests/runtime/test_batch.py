@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from edgekit_contracts.errors import BadInput, MissingFile, UsageError
+from edgekit_runtime.batch import CHUNK_ROWS, MISSING_WORDS, predict_file
+from edgekit_runtime.engine import Engine
+from tests import bundles
+
+CSV = "id,age,bmi,sex\na,20,22.0,f\nb,30.5,,m\nc,40,31.5,\nd,80,40.0,x\n"
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return Engine(bundles.model(), bundles.manifest())
+
+
+def predict(engine: Engine, source: Path, target: Any) -> int:
+    return predict_file(engine, source, target, lambda rows: None)
+
+
+def test_csv_rows_come_back_with_their_answers(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text(CSV)
+    assert predict(engine, tmp_path / "in.csv", tmp_path / "out.csv") == 4
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
+    assert list(rows[0]) == ["id", "age", "bmi", "sex", "prediction", "probability_no", "probability_yes"]
+    assert [row["id"] for row in rows] == list("abcd")
+    expected = bundles.answers(bundles.ROWS)[:, 1]
+    assert [float(row["probability_yes"]) for row in rows] == pytest.approx(expected.tolist())
+
+
+def test_csv_goes_to_an_open_stream(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text(CSV)
+    stream = io.StringIO()
+    predict(engine, tmp_path / "in.csv", stream)
+    assert stream.getvalue().count("\n") == 5
+
+
+def test_parquet_gives_the_same_answers(engine: Engine, tmp_path: Path) -> None:
+    pd.DataFrame({"id": list("abcd"), **bundles.ROWS}).to_parquet(tmp_path / "in.parquet")
+    assert predict(engine, tmp_path / "in.parquet", tmp_path / "out.parquet") == 4
+    found = pd.read_parquet(tmp_path / "out.parquet")
+    assert found["probability_yes"].tolist() == pytest.approx(bundles.answers(bundles.ROWS)[:, 1].tolist())
+
+
+def test_a_file_of_many_chunks_is_answered_whole(engine: Engine, tmp_path: Path) -> None:
+    rows = 2 * CHUNK_ROWS + 5
+    (tmp_path / "in.csv").write_text("age,bmi,sex\n" + "".join(f"{20 + i % 60},22,f\n" for i in range(rows)))
+    assert predict(engine, tmp_path / "in.csv", tmp_path / "out.csv") == rows
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == rows + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("age,bmi,sex\n20,22,f\nforty,22,f\n", r"feature 'age': 'forty' is not a number \(row 2 of in\.csv\)"),
+        ("age,bmi,sex\n20,22,f\n,22,f\n", r"feature 'age': is missing.*\(row 2 of in\.csv\)"),
+        ("age,bmi\n20,22\n", "the request lacks 'sex'"),
+        ("age,bmi,sex\n20,22\n", r"line 2 of in\.csv has 2 cells, not 3"),
+    ],
+)
+def test_a_bad_row_is_named_and_leaves_no_file(engine: Engine, tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "in.csv").write_text(text)
+    (tmp_path / "out.csv").write_text("what was there before")
+    with pytest.raises(BadInput, match=sentence):
+        predict(engine, tmp_path / "in.csv", tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text() == "what was there before"
+    assert {path.name for path in tmp_path.iterdir()} == {"in.csv", "out.csv"}
+
+
+def test_a_file_that_cannot_be_read_is_named(engine: Engine, tmp_path: Path) -> None:
+    with pytest.raises(MissingFile, match=r"cannot read the table .*none\.csv"):
+        predict(engine, tmp_path / "none.csv", tmp_path / "out.csv")
+    with pytest.raises(UsageError, match="cannot go from"):
+        predict(engine, tmp_path / "in.xlsx", tmp_path / "out.csv")
+    (tmp_path / "empty.csv").write_text("")
+    with pytest.raises(UsageError, match="is empty"):
+        predict(engine, tmp_path / "empty.csv", tmp_path / "out.csv")
+    (tmp_path / "bad.csv").write_bytes(b"age\n\xff\n")
+    with pytest.raises(UsageError, match="not a CSV file in UTF-8"):
+        predict(engine, tmp_path / "bad.csv", tmp_path / "out.csv")
+    (tmp_path / "bad.parquet").write_bytes(b"no")
+    with pytest.raises(UsageError, match="not a Parquet file"):
+        predict(engine, tmp_path / "bad.parquet", tmp_path / "out.parquet")
+
+
+def test_missing_cells_are_those_of_pandas() -> None:
+    words = sorted(MISSING_WORDS)
+    assert pd.read_csv(io.StringIO("x,y\n" + "".join(f"{word},1\n" for word in words)))["x"].isna().all()
+    from pandas._libs.parsers import STR_NA_VALUES  # pyright: ignore
+
+    assert set(STR_NA_VALUES) == MISSING_WORDS

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from edgekit_contracts.manifest import Monitoring, Privacy
+from edgekit_contracts.telemetry import WindowCounts, decode_counts
+from edgekit_runtime.engine import Engine
+from edgekit_runtime.observe import BLOCK_ROWS, ClosedWindow, Observer
+from tests import bundles
+
+BINS = bundles.reference().bins
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return Engine(bundles.model(), bundles.manifest())
+
+
+def counts(window: ClosedWindow) -> WindowCounts:
+    return decode_counts(window.body.counts, BINS, window.n)
+
+
+def send(observer: Observer, engine: Engine, rows: dict[str, list[Any]], latency_us: float = 50.0) -> None:
+    batch = engine.encode(rows)
+    observer.record(batch, engine.run(batch), latency_us)
+
+
+def test_every_value_is_counted_on_its_bin(engine: Engine) -> None:
+    observer = Observer(bundles.manifest(), BINS)
+    send(observer, engine, {"age": [30, 30.1, 95], "bmi": [None, 25.0, 60], "sex": ["f", None, "x"]})
+    observer.stop()
+    window = observer.close()
+    age, bmi, sex = counts(window).features
+    assert (age.bins, age.null, age.out_of_range) == ((1, 1, 1), 0, 1)
+    assert (bmi.bins, bmi.null, bmi.out_of_range) == ((1, 1), 1, 1)
+    assert (sex.bins, sex.null, sex.out_of_range) == ((1, 0, 1), 1, 1)
+
+
+def test_moments_are_those_of_numpy_over_many_blocks(engine: Engine) -> None:
+    observer = Observer(bundles.manifest(), BINS)
+    random = np.random.default_rng(1)
+    ages = random.normal(50, 10, 3 * BLOCK_ROWS + 17)
+    for part in np.array_split(ages, 40):
+        rows = len(part)
+        send(observer, engine, {"age": part.tolist(), "bmi": [None] * rows, "sex": ["f"] * rows})
+    observer.stop()
+    window = observer.close()
+    moments = np.frombuffer(window.body.moments, "<f4").reshape(2, 4)
+    expected = [ages.mean(), ((ages - ages.mean()) ** 2).sum(), ages.min(), ages.max()]
+    np.testing.assert_allclose(moments[0], expected, rtol=1e-5)
+    assert np.isnan(moments[1]).all()
+    assert window.n == len(ages)
+
+
+def test_classes_scores_and_latency_add_up(engine: Engine) -> None:
+    observer = Observer(bundles.manifest(monitoring=Monitoring(abstain_below=0.6)), BINS)
+    send(observer, engine, dict(bundles.ROWS), latency_us=120)
+    send(observer, engine, dict(bundles.ROWS), latency_us=5e7)
+    observer.stop()
+    found = counts(observer.close())
+    expected = bundles.answers(bundles.ROWS)
+    assert found.classes == (2 * int((expected[:, 0] > 0.5).sum()), 2 * int((expected[:, 1] > 0.5).sum()))
+    assert sum(found.scores) == 8
+    assert found.abstained == 2 * int((expected.max(axis=1) < 0.6).sum())
+    assert sum(found.latency) == 2
+    assert found.latency[-1] == 1
+
+
+def test_nothing_is_lost_between_threads_and_windows(engine: Engine) -> None:
+    observer = Observer(bundles.manifest(), BINS)
+    rows, batch = 500, engine.encode({"age": [30.0], "bmi": [20.0], "sex": ["f"]})
+    answers = engine.run(batch)
+
+    def work() -> None:
+        for _ in range(rows):
+            observer.record(batch, answers, 10.0)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    windows = [observer.close() for _ in range(50)]
+    for thread in threads:
+        thread.join()
+    observer.stop()
+    windows.append(observer.close())
+    assert sum(window.n for window in windows) == 4 * rows
+    assert sum(window.body.software.calls for window in windows) == 4 * rows
+    assert all(sum(counts(window).features[0].bins) == window.n for window in windows)
+
+
+def test_an_empty_window_is_a_heartbeat() -> None:
+    observer = Observer(bundles.manifest(), BINS)
+    observer.count_rejected()
+    observer.count_failed()
+    observer.stop()
+    window = observer.close(outbox_records=7)
+    assert window.n == 0
+    software = window.body.software
+    assert (software.calls, software.rejected, software.failed, software.outbox_records) == (0, 1, 1, 7)
+    assert software.rss_kb > 1000
+
+
+def test_private_moments_stay_on_the_device(engine: Engine) -> None:
+    observer = Observer(msgspec.structs.replace(bundles.manifest(), privacy=Privacy(moments=False)), BINS)
+    send(observer, engine, dict(bundles.ROWS))
+    observer.stop()
+    assert observer.close().body.moments == b""

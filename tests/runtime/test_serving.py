@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import MutableMapping
+from typing import Any
+
+import pytest
+
+from edgekit_contracts.limits import REQUEST_MAX_BYTES
+from edgekit_contracts.telemetry import decode_counts
+from edgekit_runtime.engine import Engine
+from edgekit_runtime.observe import Observer
+from edgekit_runtime.serving.app import App
+from tests import bundles
+
+
+class Client:
+    """Speaks ASGI to the application: what uvicorn would send for a request."""
+
+    def __init__(self) -> None:
+        self.observer = Observer(bundles.manifest(), bundles.reference().bins)
+        self.app = App(Engine(bundles.model(), bundles.manifest()), self.observer, lambda: {"device": "d"})
+
+    def call(self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> tuple[int, Any]:
+        sent: list[MutableMapping[str, Any]] = []
+        chunks = [body[: len(body) // 2], body[len(body) // 2 :]]
+
+        async def receive() -> MutableMapping[str, Any]:
+            part = chunks.pop(0)
+            return {"type": "http.request", "body": part, "more_body": bool(chunks)}
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            sent.append(message)
+
+        lines = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
+        scope = {"type": "http", "method": method, "path": path, "headers": lines}
+        asyncio.run(self.app(scope, receive, send))
+        start, end = sent
+        assert dict(start["headers"])[b"content-length"] == str(len(end["body"])).encode()
+        return start["status"], json.loads(end["body"])
+
+    def infer(self, inputs: Any, **more: Any) -> tuple[int, Any]:
+        return self.call("POST", "/v2/models/tiny/infer", json.dumps({"inputs": inputs, **more}).encode())
+
+
+@pytest.fixture
+def client() -> Client:
+    return Client()
+
+
+def columns() -> list[dict[str, Any]]:
+    return [
+        {"name": name, "shape": [4], "datatype": "BYTES" if name == "sex" else "FP64", "data": column}
+        for name, column in bundles.ROWS.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "answer"),
+    [
+        ("/v2/health/live", {"live": True}),
+        ("/v2/health/ready", {"ready": True}),
+        ("/v2/models/tiny/ready", {"name": "tiny", "ready": True}),
+        ("/v2/models/tiny/versions/1.0/ready", {"name": "tiny", "ready": True}),
+        ("/edgekit/status", {"device": "d"}),
+    ],
+)
+def test_the_protocol_s_paths_answer(client: Client, path: str, answer: Any) -> None:
+    assert client.call("GET", path) == (200, answer)
+
+
+def test_the_metadata_names_tensors_and_columns(client: Client) -> None:
+    status, server = client.call("GET", "/v2")
+    assert (status, server["name"]) == (200, "edgekit-runtime")
+    for path in ("/v2/models/tiny", "/v2/models/tiny/versions/1.0"):
+        status, model = client.call("GET", path)
+        assert status == 200
+        assert model["inputs"] == [
+            {"name": "numbers", "datatype": "FP64", "shape": [-1, 2], "parameters": {"columns": ["age", "bmi"]}},
+            {"name": "text", "datatype": "BYTES", "shape": [-1, 1], "parameters": {"columns": ["sex"]}},
+        ]
+        assert model["outputs"] == [
+            {"name": "label", "datatype": "BYTES", "shape": [-1]},
+            {"name": "probabilities", "datatype": "FP64", "shape": [-1, 2]},
+        ]
+
+
+def test_features_and_tensors_flat_and_nested_give_the_same_answers(client: Client) -> None:
+    numbers = [[20, 22.0], [30.5, None], [40, 31.5], [80, 40.0]]
+    text = {"name": "text", "shape": [4, 1], "datatype": "BYTES", "data": ["f", "m", None, "x"]}
+    nested = [{"name": "numbers", "shape": [4, 2], "datatype": "FP64", "data": numbers}, text]
+    flat = [{**nested[0], "data": [value for row in numbers for value in row]}, text]
+    status, by_feature = client.infer(columns(), id="42")
+    assert status == 200
+    assert by_feature["id"] == "42"
+    assert (by_feature["model_name"], by_feature["model_version"]) == ("tiny", "1.0")
+    label, probabilities = by_feature["outputs"]
+    assert (label["datatype"], label["shape"]) == ("BYTES", [4])
+    assert (probabilities["datatype"], probabilities["shape"]) == ("FP64", [4, 2])
+    assert probabilities["data"] == pytest.approx(bundles.answers(bundles.ROWS).ravel().tolist())
+    for inputs in (nested, flat):
+        assert client.infer(inputs)[1]["outputs"] == by_feature["outputs"]
+
+
+def test_only_the_outputs_that_are_asked_for_come(client: Client) -> None:
+    _, answer = client.infer(columns(), outputs=[{"name": "label"}])
+    assert [output["name"] for output in answer["outputs"]] == ["label"]
+    assert client.infer(columns(), outputs=[{"name": "x"}]) == (
+        400,
+        {"error": "the model has no output 'x'; ask for label, probabilities"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"data": ["a", 1, 1, 1]}, "is no FP64"),
+        ({"data": [1, 2, 3]}, "3 values do not fill the shape [4]"),
+        ({"shape": [2, 2]}, "a feature's tensor has [rows] or [rows, 1]"),
+        ({"datatype": "FP128"}, "datatype 'FP128' is none of the protocol's"),
+        ({"name": "shoe"}, "the request lacks 'age'"),
+        ({"name": "bmi"}, "two input tensors have the same name"),
+        ({"data": [None, 1, 1, 1]}, "feature 'age': is missing"),
+        ({"data": [[1], [2], 3, [4]], "shape": [4, 1]}, "neither flat nor nested"),
+        ({"data": "abcd"}, "request is not valid at $.inputs[0].data"),
+    ],
+)
+def test_a_wrong_request_is_400_with_the_reason(client: Client, change: dict[str, Any], sentence: str) -> None:
+    inputs = columns()
+    inputs[0] |= change
+    status, answer = client.infer(inputs)
+    assert status == 400
+    assert sentence in answer["error"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"[" * 5000, b'{"inputs": []}', b'{"inputs": 3}'])
+def test_garbage_is_400_and_counted(client: Client, body: bytes) -> None:
+    assert client.call("POST", "/v2/models/tiny/infer", body)[0] == 400
+    client.observer.stop()
+    assert client.observer.close().body.software.rejected == 1
+
+
+def test_a_request_that_is_too_large_is_413_before_it_is_read(client: Client) -> None:
+    headers = {"content-length": str(REQUEST_MAX_BYTES + 1)}
+    assert client.call("POST", "/v2/models/tiny/infer", b"{}", headers)[0] == 413
+    assert client.call("POST", "/v2/models/tiny/infer", b" " * (REQUEST_MAX_BYTES + 1))[0] == 413
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404),
+        ("GET", "/v2/models/other", 404),
+        ("GET", "/v2/models/tiny/versions/9.9", 404),
+        ("POST", "/v2/models/other/infer", 404),
+        ("GET", "/v2/models/tiny/infer", 405),
+        ("POST", "/v2/health/live", 405),
+    ],
+)
+def test_a_wrong_path_or_method_says_so(client: Client, method: str, path: str, status: int) -> None:
+    found, answer = client.call(method, path)
+    assert found == status
+    assert answer["error"]
+
+
+def test_the_binary_extension_is_refused_by_name(client: Client) -> None:
+    status, answer = client.call("POST", "/v2/models/tiny/infer", b"{}", {"inference-header-content-length": "2"})
+    assert (status, answer["error"]) == (400, "this server takes JSON tensors, not the binary extension")
+
+
+def test_a_resent_request_is_answered_and_counted(client: Client) -> None:
+    for _ in range(3):
+        assert client.infer(columns())[0] == 200
+    client.observer.stop()
+    window = client.observer.close()
+    assert decode_counts(window.body.counts, bundles.reference().bins, window.n).resent == 2

@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from edgekit_contracts import limits, topics
+from edgekit_contracts.decode import encode_json
+from edgekit_contracts.errors import BrokerUnreachable, StorageFault, UsageError
+from edgekit_contracts.state import Host, Running, Status, decode_status
+from edgekit_contracts.telemetry import Ack, Event, Kind, decode_message, encode
+from edgekit_runtime.mqtt import Broker, Link, Publication, full_jitter, probe, read_password
+from edgekit_runtime.outbox import Outbox
+from edgekit_runtime.uplink import IN_FLIGHT_MAX, Flight, Uplink, bundles
+from tests.brokers import QUICK, Mosquitto, free_port, wait_until
+from tests.telemetry_samples import append_window
+
+PUMP_1_SECRET = (
+    # "secret", as mosquitto_passwd writes it (PBKDF2, SHA-512, 101 rounds).
+    "$7$101$ZWRnZWtpdC10ZXN0$eO7jQ1NluZTeA776ih/4I/rwd6H6OaZ3aQ8xGc92uQ4oKduRoJOqd99NvSWl3NMHG5SjVbF9sTE0bELQ+dA0Jg=="
+)
+
+
+class Centre:
+    """A collector's place on the broker, which answers only when the test says so."""
+
+    def __init__(self, broker: Broker, name: str = "centre") -> None:
+        self.name = name
+        self.heard: list[tuple[str, bytes]] = []
+        self.ready = threading.Event()
+        self.link = Link(
+            broker,
+            f"test-{name}",
+            will=lambda: self._presence(False),
+            subscriptions=(topics.ALL_UP, topics.ALL_STATUS),
+            on_up=self.ready.set,
+            on_message=lambda topic, payload: self.heard.append((topic, payload)),
+            on_down=lambda reason: None,
+            timing=QUICK,
+        )
+
+    def _presence(self, alive: bool) -> Publication:
+        return Publication(topics.host(self.name), encode_json(Host(collector=self.name, alive=alive)), retain=True)
+
+    def say_alive(self, alive: bool) -> None:
+        assert self.link.publish(self._presence(alive))
+
+    def acknowledge(self, device: str, ack: Ack) -> None:
+        assert self.link.publish(Publication(topics.ack(device), encode(ack)))
+
+    def sequences(self) -> list[int]:
+        return [e.sequence for topic, data in list(self.heard) if topics.Up.parse(topic) for e in decode_message(data)]
+
+    def statuses(self) -> list[Status]:
+        return [decode_status(data) for topic, data in list(self.heard) if topics.status_device(topic)]
+
+
+@contextmanager
+def centre_of(broker: Broker) -> Iterator[Centre]:
+    centre = Centre(broker)
+    centre.link.start()
+    try:
+        assert centre.ready.wait(30)
+        yield centre
+    finally:
+        centre.link.stop()
+
+
+@contextmanager
+def running(uplink: Uplink) -> Iterator[Uplink]:
+    uplink.start()
+    try:
+        yield uplink
+    finally:
+        uplink.stop()
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    with Outbox(tmp_path / "outbox.db", "pump-1") as opened:
+        yield opened
+
+
+def patient(outbox: Outbox, broker: Broker, birth: Status | Callable[[], Status] | None = None) -> Uplink:
+    return Uplink(broker, outbox, birth, timing=QUICK, flight=Flight(first_s=0.2, cap_s=0.4))
+
+
+# --- values and a clock ---
+
+
+def test_what_is_on_its_way_is_not_sent_again_before_its_time() -> None:
+    flight = Flight(first_s=2.0, cap_s=60.0, draw=lambda: 0.0)
+    pending = [(1, b"a"), (2, b"b")]
+    assert flight.select(pending, 0.0) == pending
+    flight.sent([1], 0.0)
+    assert flight.select(pending, 1.9) == [(2, b"b")]
+    assert flight.next_due_s() == 2.0
+    assert flight.select(pending, 2.0) == pending
+
+
+def test_the_wait_before_sending_again_doubles_up_to_its_cap_and_is_jittered() -> None:
+    flight, now, waits = Flight(first_s=2.0, cap_s=60.0, draw=lambda: 0.5), 0.0, []
+    for _ in range(7):
+        flight.sent([1], now)
+        due = flight.next_due_s()
+        assert due is not None
+        waits.append(due - now)
+        now = due
+    assert waits == [2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 60.0]
+
+
+def test_what_left_the_outbox_is_forgotten_and_a_lost_connection_forgets_all() -> None:
+    flight = Flight()
+    flight.sent([1, 2, 3], 0.0)
+    flight.select([(2, b""), (3, b"")], 0.0)
+    assert len(flight) == 2
+    flight.clear()
+    assert flight.next_due_s() is None
+    assert flight.select([(2, b"")], 0.0) == [(2, b"")]
+
+
+def test_reconnection_waits_at_random_between_first_and_a_growing_ceiling() -> None:
+    assert [full_jitter(k, 1.0, 60.0, lambda: 0.0) for k in range(8)] == [1.0] * 8
+    ceilings = [full_jitter(k, 1.0, 60.0, lambda: 1.0) for k in range(8)]
+    assert ceilings == [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
+    assert full_jitter(10**6, 1.0, 60.0, lambda: 1.0) == 60.0
+
+
+def test_messages_hold_up_to_eight_records_of_one_lane_within_the_target_size(outbox: Outbox) -> None:
+    for _ in range(10):
+        append_window(outbox)
+    outbox.append(Kind.EVENT, encode(Event("a", "b")), t0_ms=1)
+    for size in (30_000, 30_000, 100):
+        outbox.append(Kind.WINDOW, encode(Event("a", "b" * size)), t0_ms=1)
+    made = bundles(outbox.pending())
+    assert [(bundle.lane, bundle.sequences) for bundle in made] == [
+        ("w", (1, 2, 3, 4, 5, 6, 7, 8)),
+        ("w", (9, 10)),
+        ("e", (11,)),
+        ("w", (12,)),
+        ("w", (13, 14)),
+    ]
+    assert all(len(bundle.payload) <= limits.MESSAGE_TARGET_BYTES + 16 for bundle in made)
+    assert [e.sequence for bundle in made for e in decode_message(bundle.payload)] == list(range(1, 15))
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("mqtt://host", "mqtt://host:1883"),
+        ("mqtts://host", "mqtts://host:8883"),
+        ("mqtt://u:p%40ss@10.0.0.1:1999/", "mqtt://10.0.0.1:1999"),
+        ("mqtt://[::1]:1883", "mqtt://[::1]:1883"),
+    ],
+)
+def test_a_brokers_address_is_read_from_a_url(url: str, shown: str) -> None:
+    assert str(Broker.parse(url)) == shown
+
+
+def test_a_password_is_never_shown() -> None:
+    broker = Broker.parse("mqtt://user:s%40cret@host")
+    assert (broker.username, broker.password) == ("user", "s@cret")
+    assert "cret" not in repr(broker) + str(broker)
+    assert Broker.parse("mqtt://user:old@host", password="new").password == "new"
+    with pytest.raises(UsageError) as refusal:
+        Broker.parse("http://user:s3cret@host")
+    assert "s3cret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["host", "mqtt://", "mqtt://host:x", "mqtt://host/path", "http://host", "mqtt://h?x=1", ""]
+)
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="not a broker's address"):
+        Broker.parse(url)
+
+
+# --- a real broker ---
+
+
+def test_birth_and_farewell_stand_retained_with_the_same_session(mosquitto: Mosquitto, outbox: Outbox) -> None:
+    run = Running(model="diabetes", version="1.0.0", bundle_sha256="0" * 64, bins_id="0" * 16)
+    born = Status(device="whatever", session=0, agent="edgekit-runtime 0", running=(run,))
+    with running(patient(outbox, mosquitto.broker, lambda: born)), centre_of(mosquitto.broker) as centre:
+        wait_until(centre.statuses, "the birth")
+        (birth,) = centre.statuses()
+        assert (birth.device, birth.session, birth.epoch, birth.dead) == ("pump-1", 1, outbox.epoch, False)
+        assert birth.running == (run,)
+    with centre_of(mosquitto.broker) as later:
+        wait_until(later.statuses, "the farewell")
+        assert [(status.session, status.dead) for status in later.statuses()] == [(1, True)]
+
+
+def test_nothing_is_sent_until_a_collector_is_alive_and_only_an_acknowledgement_empties_the_outbox(
+    mosquitto: Mosquitto, outbox: Outbox
+) -> None:
+    append_window(outbox)
+    uplink = patient(outbox, mosquitto.broker)
+    with centre_of(mosquitto.broker) as centre, running(uplink):
+        wait_until(lambda: uplink.state.state == "no collector" and centre.statuses(), "it is connected")
+        assert centre.sequences() == []
+        centre.say_alive(True)
+        wait_until(lambda: centre.sequences().count(1) >= 2, "it is sent, and, unacknowledged, sent again")
+        assert (outbox.records, uplink.state.in_flight, uplink.state.state) == (1, 1, "connected")
+        centre.acknowledge("pump-1", Ack(outbox.epoch, 1))
+        wait_until(lambda: outbox.records == 0, "it left")
+        assert uplink.state.acknowledged == 1
+        append_window(outbox)
+        uplink.wake()
+        wait_until(lambda: 2 in centre.sequences(), "the next one follows at once")
+        centre.say_alive(False)
+        wait_until(lambda: uplink.state.state == "no collector", "it pauses")
+
+
+def test_no_more_than_the_window_is_in_flight(mosquitto: Mosquitto, outbox: Outbox) -> None:
+    for _ in range(IN_FLIGHT_MAX + 20):
+        outbox.append(Kind.EVENT, encode(Event("a", "b")), t0_ms=1)
+    uplink = Uplink(mosquitto.broker, outbox, timing=QUICK)
+    with centre_of(mosquitto.broker) as centre, running(uplink):
+        centre.say_alive(True)
+        wait_until(lambda: len(set(centre.sequences())) == IN_FLIGHT_MAX, "the window is full")
+        assert max(centre.sequences()) == IN_FLIGHT_MAX
+        centre.acknowledge("pump-1", Ack(outbox.epoch, 20))
+        wait_until(lambda: max(centre.sequences()) == IN_FLIGHT_MAX + 20, "it moves on")
+
+
+def test_a_broker_that_is_down_is_no_error_and_is_logged_once(
+    stopped_mosquitto: Mosquitto, outbox: Outbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="edgekit_runtime.uplink")
+    append_window(outbox)
+    uplink = patient(outbox, stopped_mosquitto.broker)
+    with running(uplink):
+        wait_until(lambda: uplink.state.last_error, "it says why")
+        assert "refused" in str(uplink.state.last_error)
+        assert uplink.state.state == "connecting"
+        stopped_mosquitto.start()
+        with centre_of(stopped_mosquitto.broker) as centre:
+            centre.say_alive(True)
+            wait_until(lambda: 1 in centre.sequences(), "it is sent after all")
+            assert uplink.state.last_error is None
+    assert sum("Connection refused" in record.message for record in caplog.records) == 1
+
+
+def test_a_killed_device_leaves_its_last_will(mosquitto: Mosquitto, outbox: Outbox) -> None:
+    uplink = patient(outbox, mosquitto.broker)
+    with centre_of(mosquitto.broker) as centre, running(uplink):
+        wait_until(centre.statuses, "the birth")
+        client = uplink._link._client
+        assert client is not None
+        client.socket().shutdown(2)  # type: ignore[union-attr]
+        wait_until(lambda: any(status.dead for status in centre.statuses()), "the will")
+        wait_until(lambda: not centre.statuses()[-1].dead, "it is born again")
+        assert {status.session for status in centre.statuses()} == {outbox.session}
+
+
+def test_garbage_from_the_broker_does_not_disturb_the_uplink(mosquitto: Mosquitto, outbox: Outbox) -> None:
+    uplink = patient(outbox, mosquitto.broker)
+    with centre_of(mosquitto.broker) as centre, running(uplink):
+        wait_until(centre.statuses, "the birth")
+        for topic in (topics.ack("pump-1"), topics.host("other")):
+            assert centre.link.publish(Publication(topic, b"\xff garbage"))
+        centre.say_alive(True)
+        append_window(outbox)
+        uplink.wake()
+        wait_until(lambda: 1 in centre.sequences(), "it still sends")
+
+
+def test_a_storage_fault_is_shown_and_passes(
+    mosquitto: Mosquitto, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append_window(outbox)
+    uplink = patient(outbox, mosquitto.broker)
+
+    def fails(after: int = 0, limit: int = 256) -> list[tuple[int, bytes]]:
+        raise StorageFault("outbox.db", "disk I/O error")
+
+    with monkeypatch.context() as broken, centre_of(mosquitto.broker) as centre:
+        broken.setattr(outbox, "pending", fails)
+        with running(uplink):
+            centre.say_alive(True)
+            wait_until(lambda: "I/O" in str(uplink.state.last_error), "it says so")
+            broken.undo()
+            wait_until(lambda: 1 in centre.sequences(), "it goes on")
+
+
+def test_an_uplink_that_never_started_stops(outbox: Outbox) -> None:
+    Uplink(Broker(host="127.0.0.1"), outbox).stop()
+
+
+def test_certificates_that_cannot_be_read_are_said(mosquitto: Mosquitto, outbox: Outbox, tmp_path: Path) -> None:
+    broker = Broker(host="127.0.0.1", port=mosquitto.port, tls=True, ca=tmp_path / "no.pem")
+    uplink = Uplink(broker, outbox, timing=QUICK)
+    with running(uplink):
+        wait_until(lambda: "no.pem" in str(uplink.state.last_error), "it names the file")
+
+
+def test_a_probe_tells_whether_a_broker_answers(mosquitto: Mosquitto) -> None:
+    probe(mosquitto.broker)
+    with pytest.raises(BrokerUnreachable, match="refused"):
+        probe(Broker(host="127.0.0.1", port=free_port()))
+
+
+def test_a_broker_that_asks_for_a_password_is_told_it_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "passwords").write_text("pump-1:" + PUMP_1_SECRET + "\n")
+    (tmp_path / "secret").write_text("secret\n")
+    guarded = Mosquitto(tmp_path, f"password_file {tmp_path}/passwords\n", anonymous=False)
+    guarded.start()
+    try:
+        url = f"mqtt://pump-1@127.0.0.1:{guarded.port}"
+        probe(Broker.parse(url, password=read_password(tmp_path / "secret")))
+        with pytest.raises(BrokerUnreachable, match=r"[Nn]ot authori"):
+            probe(Broker.parse(url, password="wrong"))
+    finally:
+        guarded.stop()
+    with pytest.raises(StorageFault):
+        read_password(tmp_path / "missing")
+
+
+def test_mqtt_5_where_the_broker_speaks_it(mosquitto: Mosquitto, outbox: Outbox) -> None:
+    append_window(outbox)
+    five = Broker(host="127.0.0.1", port=mosquitto.port, protocol=5)
+    with centre_of(mosquitto.broker) as centre, running(patient(outbox, five)):
+        centre.say_alive(True)
+        wait_until(lambda: 1 in centre.sequences(), "it is sent")

@@ -1,0 +1,315 @@
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from edgekit.collector import service
+from edgekit.collector.ingest import Known, Message, Reading, read
+from edgekit.collector.service import Collector
+from edgekit.collector.store import Ingested, Store
+from edgekit_contracts import limits, topics
+from edgekit_contracts.decode import encode_json
+from edgekit_contracts.errors import BrokerUnreachable, StorageFault
+from edgekit_contracts.state import Host, Status, decode_host
+from edgekit_contracts.telemetry import Event, Kind, encode, encode_message
+from edgekit_runtime.mqtt import Broker, Link, Publication
+from edgekit_runtime.outbox import Outbox
+from edgekit_runtime.uplink import Flight, Uplink
+from tests.brokers import QUICK, Mosquitto, free_port, wait_until
+from tests.telemetry_samples import NOW_MS, append_reference, append_window, envelope, window
+
+WINDOW, ROWS = window()
+
+
+def collector(broker: Broker, folder: Path, name: str = "centre") -> Collector:
+    # The samples are dated NOW_MS: the collector lives then.
+    return Collector(broker, folder / "store.db", name, timing=QUICK, clock_ms=lambda: NOW_MS)
+
+
+@contextmanager
+def device(broker: Broker, folder: Path, name: str = "pump-1") -> Iterator[tuple[Outbox, Uplink]]:
+    with Outbox(folder / f"{name}.db", name) as outbox:
+        uplink = Uplink(broker, outbox, timing=QUICK, flight=Flight(first_s=0.2, cap_s=0.5))
+        uplink.start()
+        try:
+            yield outbox, uplink
+        finally:
+            uplink.stop()
+
+
+@contextmanager
+def stranger(broker: Broker) -> Iterator[Link]:
+    """Somebody who may publish anything, and hears where collectors stand."""
+    heard: list[tuple[str, bytes]] = []
+    link = Link(
+        broker,
+        "stranger",
+        will=lambda: Publication("nobody", b""),
+        subscriptions=(topics.ALL_HOSTS,),
+        on_up=lambda: None,
+        on_message=lambda topic, payload: heard.append((topic, payload)),
+        on_down=lambda reason: None,
+        timing=QUICK,
+    )
+    link.start()
+    assert link.wait_first(30) is None
+    link.heard = heard  # type: ignore[attr-defined]
+    try:
+        yield link
+    finally:
+        link.stop()
+
+
+def is_empty(outbox: Outbox) -> bool:
+    return outbox.records == 0
+
+
+def presences(link: Link) -> list[Host]:
+    return [decode_host(payload) for _, payload in list(link.heard)]  # type: ignore[attr-defined]
+
+
+def produce(outbox: Outbox, uplink: Uplink, records: int) -> None:
+    for _ in range(records):
+        append_window(outbox)
+    uplink.wake()
+
+
+def sequences(store: Store, name: str = "pump-1") -> list[int]:
+    rows = store._db.execute("SELECT seq FROM window WHERE dev = ? ORDER BY epoch, seq", (name,)).fetchall()
+    return [seq for (seq,) in rows]
+
+
+def test_records_reach_the_store_once_and_leave_the_outbox(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    with collector(mosquitto.broker, tmp_path) as centre, device(mosquitto.broker, tmp_path) as (outbox, uplink):
+        append_reference(outbox)
+        produce(outbox, uplink, 40)
+        outbox.append(Kind.EVENT, encode(Event("started", "")), t0_ms=NOW_MS)
+        uplink.wake()
+        wait_until(lambda: outbox.records == 0, "all is acknowledged")
+        assert sequences(centre.store) == list(range(3, 43))
+        assert (centre.store.count("event"), centre.counts.stored, centre.counts.refused) == (1, 43, {})
+        wait_until(lambda: centre.store.devices()["pump-1"][0] is not None, "the birth is stored")
+
+
+def test_a_killed_broker_loses_nothing(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    with collector(mosquitto.broker, tmp_path) as centre, device(mosquitto.broker, tmp_path) as (outbox, uplink):
+        append_reference(outbox)
+        for _ in range(4):
+            produce(outbox, uplink, 60)
+            wait_until(lambda: centre.counts.messages > 0, "it flows")
+            mosquitto.kill()
+            produce(outbox, uplink, 20)
+            mosquitto.start()
+        wait_until(lambda: outbox.records == 0, "all is acknowledged")
+        assert sequences(centre.store) == list(range(3, 323))
+        assert centre.store.lost() == {}
+
+
+def test_a_device_that_starts_before_its_broker_delivers_once_it_is_there(
+    stopped_mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    with device(stopped_mosquitto.broker, tmp_path) as (outbox, uplink):
+        append_reference(outbox)
+        produce(outbox, uplink, 300)
+        wait_until(lambda: uplink.state.last_error, "it has tried")
+        stopped_mosquitto.start()
+        with collector(stopped_mosquitto.broker, tmp_path) as centre:
+            wait_until(lambda: outbox.records == 0, "all is acknowledged")
+            assert sequences(centre.store) == list(range(3, 303))
+
+
+def test_a_device_that_restarts_goes_on_in_its_epoch(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    with collector(mosquitto.broker, tmp_path) as centre:
+        for session in (1, 2, 3):
+            with device(mosquitto.broker, tmp_path) as (outbox, uplink):
+                if session == 1:
+                    append_reference(outbox)
+                produce(outbox, uplink, 5)
+                wait_until(partial(is_empty, outbox), "all is acknowledged")
+
+            def farewell(session: int = session) -> bool:
+                status, _ = centre.store.devices()["pump-1"]
+                return status is not None and status.dead and status.session == session
+
+            wait_until(farewell, "its farewell is stored")
+        assert sequences(centre.store) == list(range(3, 18))
+
+
+def test_a_collector_that_restarts_gets_what_came_meanwhile(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    with device(mosquitto.broker, tmp_path) as (outbox, uplink):
+        append_reference(outbox)
+        with collector(mosquitto.broker, tmp_path):
+            produce(outbox, uplink, 10)
+            wait_until(lambda: outbox.records == 0, "all is acknowledged")
+        wait_until(lambda: uplink.state.state == "no collector", "the device knows")
+        produce(outbox, uplink, 10)
+        with collector(mosquitto.broker, tmp_path) as centre:
+            wait_until(lambda: outbox.records == 0, "all is acknowledged")
+            assert sequences(centre.store) == list(range(3, 23))
+
+
+def test_two_collectors_share_no_state_and_each_stores_once(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    (tmp_path / "second").mkdir()
+    with (
+        collector(mosquitto.broker, tmp_path) as one,
+        collector(mosquitto.broker, tmp_path / "second", "other") as two,
+        device(mosquitto.broker, tmp_path) as (outbox, uplink),
+    ):
+        append_reference(outbox)
+        produce(outbox, uplink, 10)
+        wait_until(lambda: one.store.count("window") == two.store.count("window") == 10, "both have them")
+
+
+def test_garbage_and_lies_are_refused_and_counted_and_the_good_gets_through(
+    mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    up = str(topics.Up("pump-1"))
+    theft = encode_message([encode(envelope(WINDOW, n=ROWS, device="pump-2"))])
+    poison = encode_message([encode(envelope(WINDOW, n=ROWS + 1, epoch=99, bins_id=b"whatever", kind=Kind.GAP))])
+    with collector(mosquitto.broker, tmp_path) as centre, stranger(mosquitto.broker) as link:
+        for topic, payload in (
+            (up, b"\xff garbage"),
+            (up, b"\x91" * (limits.MESSAGE_MAX_BYTES + 1)),
+            (up, theft),
+            (up, poison),
+            ("ek/1/up/77/pump-1/w", theft),
+            (topics.status("pump-1"), b"{"),
+        ):
+            assert link.publish(Publication(topic, payload))
+        expected = {"garbage": 2, "too large": 1, "wrong device": 1, "body": 1, "wrong topic": 1}
+        wait_until(lambda: centre.counts.refused == expected, f"refused {expected}")
+        with device(mosquitto.broker, tmp_path) as (outbox, uplink):
+            append_reference(outbox)
+            produce(outbox, uplink, 3)
+            wait_until(lambda: outbox.records == 0, "all is acknowledged")
+        assert sequences(centre.store) == [3, 4, 5]
+        assert centre.store.refused() == expected
+        assert centre.store.highest("pump-2", 7) == 0
+
+
+def test_a_poison_record_does_not_block_its_device(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    with collector(mosquitto.broker, tmp_path) as centre, device(mosquitto.broker, tmp_path) as (outbox, uplink):
+        append_reference(outbox)
+        outbox.append(Kind.WINDOW, encode(Event("not", "a window")), n=5, t0_ms=NOW_MS)
+        produce(outbox, uplink, 2)
+        wait_until(lambda: outbox.records == 0, "all is acknowledged")
+        assert sequences(centre.store) == [4, 5]
+        assert centre.counts.refused == {"body": 1}
+
+
+def test_the_will_of_an_older_session_is_ignored(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    with collector(mosquitto.broker, tmp_path) as centre, stranger(mosquitto.broker) as link:
+        for session, dead in ((5, False), (4, True), (5, False)):
+            status = encode_json(Status(device="pump-1", session=session, epoch=1, dead=dead))
+            assert link.publish(Publication(topics.status("pump-1"), status, retain=True))
+        wait_until(lambda: centre.counts.messages >= 3, "all three are read")
+        status_now, _ = centre.store.devices()["pump-1"]
+        assert status_now is not None
+        assert (status_now.session, status_now.dead) == (5, False)
+
+
+def test_presence_stands_retained_while_the_collector_lives(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    with stranger(mosquitto.broker) as link:
+        with collector(mosquitto.broker, tmp_path):
+            wait_until(lambda: [host.alive for host in presences(link)] == [True], "alive")
+        wait_until(lambda: [host.alive for host in presences(link)] == [True, False], "gone")
+
+
+def test_a_collector_whose_connection_breaks_is_missed_and_comes_back(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    with stranger(mosquitto.broker) as link, collector(mosquitto.broker, tmp_path) as centre:
+        wait_until(lambda: [host.alive for host in presences(link)] == [True], "alive")
+        client = centre._link._client
+        assert client is not None
+        client.socket().shutdown(2)  # type: ignore[union-attr]
+        wait_until(lambda: [host.alive for host in presences(link)] == [True, False, True], "its will, and it again")
+
+
+def test_a_broker_that_does_not_answer_at_first_is_an_error(tmp_path: Path) -> None:
+    centre = collector(Broker(host="127.0.0.1", port=free_port()), tmp_path)
+    with pytest.raises(BrokerUnreachable, match="refused"):
+        centre.start()
+
+
+def test_a_store_that_cannot_be_opened_is_an_error(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    (tmp_path / "store.db").write_text("hello" * 1000)
+    with pytest.raises(StorageFault):
+        collector(mosquitto.broker, tmp_path).start()
+
+
+def test_a_full_disk_stops_the_acknowledgements_and_passes(
+    mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(service, "RETRY_SECONDS", 0.02)
+    with collector(mosquitto.broker, tmp_path) as centre, device(mosquitto.broker, tmp_path) as (outbox, uplink):
+        append_reference(outbox)
+        uplink.wake()
+        wait_until(lambda: outbox.records == 0, "it works")
+        (pages,) = centre.store._db.execute("PRAGMA page_count").fetchone()
+        centre.store._db.execute(f"PRAGMA max_page_count = {pages}")
+        produce(outbox, uplink, 200)
+        wait_until(lambda: "full" in str(centre.fault), "it says so")
+        assert outbox.records > 0
+        centre.store._db.execute("PRAGMA max_page_count = 1000000")
+        wait_until(lambda: outbox.records == 0, "all is acknowledged")
+        assert centre.fault is None
+        assert sequences(centre.store) == list(range(3, 203))
+    assert sum("acknowledges nothing" in record.message for record in caplog.records) == 1
+
+
+def test_a_message_that_we_stumble_over_is_logged_and_stops_nothing(
+    mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stumbles(message: Message, known: Known) -> list[Reading]:
+        if message.payload == b"banana":
+            raise ZeroDivisionError("banana")
+        return read(message, known)
+
+    monkeypatch.setattr(service, "read", stumbles)
+    with collector(mosquitto.broker, tmp_path) as centre, stranger(mosquitto.broker) as link:
+        assert link.publish(Publication(str(topics.Up("pump-1")), b"banana"))
+        wait_until(lambda: centre.counts.refused == {"internal": 1}, "it is counted")
+        with device(mosquitto.broker, tmp_path) as (outbox, uplink):
+            append_reference(outbox)
+            produce(outbox, uplink, 3)
+            wait_until(lambda: outbox.records == 0, "all is acknowledged")
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_nothing_is_acknowledged_before_it_is_committed(
+    mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committed: list[int] = []
+    ingest = Store.ingest
+
+    def watched(self: Store, batch: Iterable[Reading]) -> Ingested:
+        done = ingest(self, batch)
+        assert not self._db.in_transaction
+        committed.append(done.stored)
+        return done
+
+    monkeypatch.setattr(Store, "ingest", watched)
+    with collector(mosquitto.broker, tmp_path) as centre, device(mosquitto.broker, tmp_path) as (outbox, uplink):
+        append_reference(outbox)
+        produce(outbox, uplink, 3)
+        wait_until(lambda: outbox.records == 0, "all is acknowledged")
+        assert sum(committed) == centre.counts.stored == 5
+
+
+def test_an_outbox_that_ran_over_is_accounted_for_at_the_centre(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    with Outbox(tmp_path / "small.db", "pump-1", max_bytes=6000) as outbox:
+        append_reference(outbox, parts=1)
+        for _ in range(100):
+            append_window(outbox)
+        uplink = Uplink(mosquitto.broker, outbox, timing=QUICK)
+        with collector(mosquitto.broker, tmp_path) as centre:
+            uplink.start()
+            wait_until(lambda: outbox.records == 0, "all is acknowledged")
+            uplink.stop()
+            stored, lost = centre.store.count("window"), centre.store.lost()["pump-1"]
+            assert stored + lost + 1 == outbox.produced == 101
+            assert lost > 0
+            assert centre.store.highest("pump-1", outbox.epoch) == 101

@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from edgekit.monitor.drift import MINIMUM_ROWS, compare, compare_counts
+from edgekit.monitor.latency import percentile_ms
+from edgekit.monitor.merge import decode_varint_block, merge_counts
+from edgekit_contracts.errors import FormatError
+from edgekit_contracts.reference import LATENCY_BINS, Bins, FeatureBins, FeatureCounts, Reference
+from edgekit_contracts.telemetry import FeatureWindow, WindowCounts, decode_varints, encode_varints
+from tests.telemetry_samples import BINS, REFERENCE, window
+
+FEATURES, BINS_EACH, REFERENCE_ROWS = 20, 20, 5000
+EDGES = stats.norm.ppf(np.arange(1, BINS_EACH) / BINS_EACH)
+
+
+def histogram(values: np.ndarray) -> tuple[int, ...]:
+    return tuple(np.bincount(np.searchsorted(EDGES, values), minlength=BINS_EACH).tolist())
+
+
+def reference_of(generator: np.random.Generator) -> Reference:
+    bins = Bins(
+        features=tuple(FeatureBins(name=f"f{i}", edges=tuple(EDGES)) for i in range(FEATURES)),
+        classes=("a", "b"),
+        score_edges=tuple(EDGES),
+    )
+    draws = generator.normal(size=(FEATURES + 1, REFERENCE_ROWS))
+    return Reference(
+        bins=bins,
+        rows=REFERENCE_ROWS,
+        features=tuple(FeatureCounts(bins=histogram(row), null=0) for row in draws[:-1]),
+        classes=(REFERENCE_ROWS // 2, REFERENCE_ROWS // 2),
+        scores=histogram(draws[-1]),
+    )
+
+
+def window_of(generator: np.random.Generator, n: int, shift: float = 0.0) -> WindowCounts:
+    draws = generator.normal(size=(FEATURES + 1, n))
+    draws[0] += shift
+    ones = int(generator.binomial(n, 0.5))
+    return WindowCounts(
+        features=tuple(FeatureWindow(bins=histogram(row), null=0, invalid=0, out_of_range=0) for row in draws[:-1]),
+        classes=(ones, n - ones),
+        scores=histogram(draws[-1]),
+        output_nulls=0,
+        abstained=0,
+        resent=0,
+        latency=(0,) * LATENCY_BINS,
+    )
+
+
+@pytest.mark.parametrize("n", [50, 500])
+def test_without_drift_false_alarms_keep_within_alpha(n: int) -> None:
+    # A binomial bound at one in ten thousand on the count of windows with any alarm, each with a fresh reference; the
+    # floor of the effect size is off, so that the tests themselves are measured.
+    generator = np.random.default_rng(20261123)
+    alpha, windows = 0.05, 200
+    alarms = sum(
+        any(t.drifted for t in compare(window_of(generator, n), reference_of(generator), alpha=alpha, floor=0.0))
+        for _ in range(windows)
+    )
+    assert alarms <= stats.binom.ppf(1 - 1e-4, windows, alpha)
+
+
+def test_half_a_deviation_at_500_rows_is_found_and_named() -> None:
+    generator = np.random.default_rng(1)
+    for _ in range(50):
+        tested = compare(window_of(generator, 500, shift=0.5), reference_of(generator))
+        assert tested[0].drifted
+        assert tested[0].effect > 0.02
+
+
+def test_a_trifle_is_not_drift_however_many_rows_there_are() -> None:
+    generator = np.random.default_rng(2)
+    (feature, *_) = compare(window_of(generator, 100_000, shift=0.1), reference_of(generator))
+    assert feature.p is not None
+    assert feature.p < 1e-4
+    assert feature.effect < 0.02
+    assert not feature.drifted
+
+
+def test_a_sensor_that_sticks_in_the_middle_is_found_by_its_spread() -> None:
+    generator = np.random.default_rng(3)
+    stuck = generator.normal(size=300)
+    stuck[:150] *= 0.1
+    p, _ = compare_counts(histogram(stuck), histogram(generator.normal(size=5000)))
+    assert p is not None
+    assert p < 1e-6
+
+
+def test_missing_values_count_as_one_more_bin() -> None:
+    reference = (500,) * 10
+    p, effect = compare_counts((45,) * 10, reference, missing=(50, 0))
+    assert p is not None
+    assert p < 1e-10
+    assert effect > 0.1
+    assert compare_counts((50,) * 10, reference)[0] == 1.0
+
+
+def test_a_few_missing_values_where_there_were_none_are_found() -> None:
+    # 2 % of 500: too few for a bin of their own in the chi-squared test.
+    p, effect = compare_counts((49,) * 10, (500,) * 10, missing=(10, 0))
+    assert p is not None
+    assert p < 1e-6
+    assert effect > 0.02
+
+
+@pytest.mark.parametrize("share", [0.005, 0.02, 0.1])
+def test_features_that_are_rarely_true_give_no_more_alarms_than_alpha(share: float) -> None:
+    generator = np.random.default_rng(7)
+    alpha, trials = 0.01, 1200
+    pairs = zip(generator.binomial(100, share, trials), generator.binomial(5000, share, trials), strict=True)
+    found = [compare_counts((100 - a, a), (5000 - b, b))[0] for a, b in pairs]
+    assert sum(p is not None and p < alpha for p in found) <= stats.binom.ppf(1 - 1e-4, trials, alpha)
+
+
+def test_a_constant_that_begins_to_vary_is_found() -> None:
+    p, effect = compare_counts((90, 10), (1000, 0))
+    assert p is not None
+    assert p < 1e-6
+    assert effect > 0.1
+
+
+def test_categories_have_no_order() -> None:
+    generator = np.random.default_rng(4)
+    seen: list[int] = generator.multinomial(200, [0.25] * 4).tolist()
+    expected: list[int] = generator.multinomial(2000, [0.25] * 4).tolist()
+    shuffle = [2, 0, 3, 1]
+    plain = compare_counts(seen, expected, ordered=False)
+    shuffled = compare_counts([seen[i] for i in shuffle], [expected[i] for i in shuffle], ordered=False)
+    assert shuffled == pytest.approx(plain)
+    assert plain[0] == pytest.approx(stats.chi2_contingency([seen, expected], correction=False)[1])
+
+
+def test_the_trend_is_the_rank_sum_test_that_scipy_gives_on_raw_values() -> None:
+    generator = np.random.default_rng(5)
+    a, b = generator.normal(0.4, 1, 300), generator.normal(0, 1, 900)
+    raw = stats.mannwhitneyu(
+        np.searchsorted(EDGES, a), np.searchsorted(EDGES, b), use_continuity=False, method="asymptotic"
+    )
+    p, _ = compare_counts(histogram(a), histogram(b))
+    assert p == pytest.approx(3 * raw.pvalue, rel=1e-6)
+
+
+def test_too_few_rows_are_not_tested() -> None:
+    assert compare_counts((MINIMUM_ROWS - 1, 0), (500, 500)) == (None, 0.0)
+    assert compare_counts((MINIMUM_ROWS, 0), (500, 500))[0] is not None
+    assert compare_counts((500, 500), (20, 20))[0] is None
+
+
+@pytest.mark.parametrize(
+    ("window_counts", "reference"),
+    [((100,), (1000,)), ((100, 0, 0), (1000, 0, 0)), ((0, 0, 100), (0, 1, 999)), ((99, 1), (1000, 0))],
+)
+def test_degenerate_bins_give_no_alarm_and_no_warning(
+    window_counts: tuple[int, ...], reference: tuple[int, ...]
+) -> None:
+    p, _ = compare_counts(window_counts, reference)
+    assert p is not None
+    assert p > 0.01
+
+
+def test_a_feature_that_is_all_missing_is_drift_not_a_fault() -> None:
+    p, effect = compare_counts((0, 0), (500, 500), missing=(100, 0))
+    assert p is not None
+    assert p < 1e-10
+    assert effect > 1
+
+
+def test_score_and_classes_are_tested_too() -> None:
+    counts = merge_counts([window()[0].counts], BINS, window()[1])
+    assert [(t.name, t.kind) for t in compare(counts, REFERENCE)] == [
+        ("bmi", "feature"),
+        ("sex", "feature"),
+        ("score", "score"),
+        ("classes", "classes"),
+    ]
+
+
+def test_merging_windows_is_addition() -> None:
+    (one, n1), (two, n2) = window((25, 25, 25, 25)), window((0, 300, 5, 7), latency=40, calls=9)
+    merged = merge_counts([one.counts, two.counts], BINS, n1 + n2)
+    assert merged.features[0].bins == (25, 325, 30, 32)
+    assert (merged.latency[30], merged.latency[40]) == (1, 9)
+    with pytest.raises(FormatError):
+        merge_counts([one.counts, two.counts], BINS, n1)
+    with pytest.raises(FormatError):
+        merge_counts([one.counts, encode_varints([1])], BINS, n1)
+    with pytest.raises(ValueError, match="no window"):
+        merge_counts([], BINS, 0)
+
+
+def test_varints_read_in_a_block_are_those_read_one_by_one() -> None:
+    values = [0, 1, 127, 128, 300, 2**32, 2**62, 2**63 - 1, *range(5000)]
+    data = encode_varints(values)
+    assert decode_varint_block(data).tolist() == decode_varints(data, len(values)) == values
+    assert decode_varint_block(b"").tolist() == []
+
+
+def test_percentiles_lie_within_one_bin_of_the_truth() -> None:
+    generator = np.random.default_rng(6)
+    micros = generator.lognormal(6, 1, 20_000)
+    edges = np.logspace(0, 7, 71)
+    counts = np.bincount(np.searchsorted(edges, micros), minlength=LATENCY_BINS).tolist()
+    for percent in (1, 50, 90, 99, 99.9):
+        found = percentile_ms(counts, percent)
+        assert found is not None
+        assert abs(np.log10(found * 1000 / np.percentile(micros, percent))) < 0.1
+
+
+def test_percentiles_at_the_ends() -> None:
+    nothing = [0] * LATENCY_BINS
+    assert percentile_ms(nothing, 50) is None
+    assert percentile_ms([5, *nothing[1:]], 50) == pytest.approx(0.001)
+    assert percentile_ms([*nothing[1:], 5], 99) == pytest.approx(10_000)
+    with pytest.raises(ValueError, match="latency bins"):
+        percentile_ms([1, 2, 3], 50)

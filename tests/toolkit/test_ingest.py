@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import random
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgekit.collector.ingest import Accepted, Birth, Key, Message, Refused, advance, read
+from edgekit_contracts import limits, topics
+from edgekit_contracts.decode import encode_json
+from edgekit_contracts.reference import Bins
+from edgekit_contracts.state import Status
+from edgekit_contracts.telemetry import Envelope, Event, Gap, Kind, encode, encode_message, encode_varints
+from tests.telemetry_samples import BINS, BINS_ID, NOW_MS, envelope, reference_parts, window
+
+
+class Knows:
+    """What a store would know."""
+
+    def __init__(self, highest: int = 0) -> None:
+        self._highest = highest
+
+    def highest(self, device: str, epoch: int) -> int:
+        return self._highest
+
+    def bins(self, bins_id: bytes) -> Bins | None:
+        return BINS if bins_id == BINS_ID else None
+
+
+UP = str(topics.Up("pump-1"))
+WINDOW, ROWS = window()
+
+
+def said(*records: Envelope | bytes, topic: str = UP) -> Message:
+    data = [record if isinstance(record, bytes) else encode(record) for record in records]
+    return Message(topic, encode_message(data), NOW_MS)
+
+
+def refusal(message: Message, known: Knows | None = None) -> Refused:
+    (found,) = read(message, known or Knows())
+    assert isinstance(found, Refused)
+    return found
+
+
+def test_good_records_of_every_kind_are_accepted() -> None:
+    gap = Gap(first=4, last=6, records=3, rows=300, bytes=900, reason="outbox full")
+    records = [
+        envelope(reference_parts()[0], sequence=1),
+        envelope(WINDOW, sequence=2, n=ROWS),
+        envelope(Event("started", ""), sequence=3),
+        envelope(gap, sequence=6),
+    ]
+    found = read(said(*records), Knows())
+    assert [type(item) for item in found] == [Accepted] * 4
+    assert not any(isinstance(item, Accepted) and item.quarantined for item in found)
+
+
+def test_a_window_on_unknown_bins_is_quarantined_not_refused() -> None:
+    (found,) = read(said(envelope(WINDOW, n=ROWS, bins_id=b"unknown!")), Knows())
+    assert isinstance(found, Accepted)
+    assert found.quarantined
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        "ek/1/up/0/pump-1/w/../w",
+        "ek/1/up/99/pump-1/w",
+        "ek/1/up/pump-1/w",
+        f"ek/1/up/{(topics.partition('pump-1') + 1) % 16}/pump-1/w",
+        "ek/1/up/0/Pump/w",
+        "ek/1/st/pump-1/more",
+    ],
+)
+def test_topics_are_matched_exactly(topic: str) -> None:
+    assert refusal(said(envelope(WINDOW, n=ROWS), topic=topic)).reason == "wrong topic"
+
+
+def test_a_message_that_is_too_large_is_not_decoded() -> None:
+    found = refusal(Message(UP, b"\x91" * (limits.MESSAGE_MAX_BYTES + 1), NOW_MS))
+    assert (found.reason, found.key, len(found.head)) == ("too large", None, 4096)
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"\xff", b"{}", encode(Event("a", "b"))[:3], b"\x90", b"\xdd\xff\xff\xff\xff", b"\x91" * 60_000]
+)
+def test_garbage_is_refused_and_cannot_be_acknowledged(payload: bytes) -> None:
+    found = read(Message(UP, payload, NOW_MS), Knows())
+    assert all(isinstance(item, Refused) and item.reason == "garbage" and item.key is None for item in found)
+    assert len(found) == 1
+
+
+def test_a_record_of_another_device_is_refused_without_a_key_so_that_its_cursor_is_untouched() -> None:
+    found = refusal(said(envelope(WINDOW, n=ROWS, device="pump-2")))
+    assert (found.reason, found.key) == ("wrong device", None)
+
+
+def test_a_newer_envelope_is_refused_without_a_key() -> None:
+    found = refusal(said(msgspec.structs.replace(envelope(WINDOW, n=ROWS), version=2)))
+    assert (found.reason, found.key) == ("newer version", None)
+
+
+def test_a_sequence_that_jumps_is_refused_and_moves_no_cursor() -> None:
+    far = envelope(WINDOW, n=ROWS, sequence=limits.SEQUENCE_MAX_JUMP + 6)
+    assert (refusal(said(far), Knows(5)).reason, refusal(said(far), Knows(5)).key) == ("jump", None)
+    (found,) = read(said(far), Knows(6))
+    assert isinstance(found, Accepted)
+
+
+def test_a_record_from_the_future_is_refused_but_does_not_block_its_device() -> None:
+    late = envelope(WINDOW, n=ROWS, sequence=3, t0_ms=NOW_MS + limits.CLOCK_MAX_FUTURE_MS + 1)
+    assert (refusal(said(late)).reason, refusal(said(late)).key) == ("future", Key("pump-1", 7, 3))
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        envelope(WINDOW, n=ROWS + 1),
+        envelope(WINDOW, n=ROWS, kind=Kind.GAP),
+        envelope(WINDOW, n=ROWS, kind=Kind.LABELS),
+        envelope(msgspec.structs.replace(WINDOW, counts=WINDOW.counts[:-1]), n=ROWS),
+        envelope(msgspec.structs.replace(WINDOW, counts=encode_varints([2**62] * 5)), n=ROWS),
+        envelope(Gap(first=1, last=1, records=2, rows=0, bytes=0, reason="")),
+        envelope(Gap(first=1, last=1, records=1, rows=2**63, bytes=0, reason="")),
+        envelope(Gap(first=2, last=1, records=1, rows=0, bytes=0, reason="")),
+    ],
+)
+def test_a_refused_body_keeps_its_key_so_that_it_cannot_block_its_device(poison: Envelope) -> None:
+    found = refusal(said(poison))
+    assert (found.reason, found.key) == ("body", Key("pump-1", 7, 1))
+
+
+def test_a_wrong_envelope_whose_head_is_readable_keeps_its_key() -> None:
+    broken = msgspec.msgpack.encode([1, "pump-1", 7, 9, 99])
+    assert (refusal(said(broken)).reason, refusal(said(broken)).key) == ("garbage", Key("pump-1", 7, 9))
+    assert refusal(said(msgspec.msgpack.encode([1, "pump-2", 7, 9, 99]))).key is None
+
+
+def test_a_poison_record_does_not_take_its_neighbours_with_it() -> None:
+    good, poison = envelope(WINDOW, n=ROWS, sequence=2), envelope(WINDOW, n=1, sequence=1)
+    assert [type(item) for item in read(said(poison, good), Knows())] == [Refused, Accepted]
+
+
+def test_a_status_is_read_and_its_device_must_be_its_topics() -> None:
+    status = Status(device="pump-1", session=4)
+    (found,) = read(Message(topics.status("pump-1"), encode_json(status), NOW_MS), Knows())
+    assert found == Birth(status, NOW_MS)
+    assert refusal(Message(topics.status("pump-2"), encode_json(status), NOW_MS)).reason == "wrong device"
+    assert refusal(Message(topics.status("pump-1"), b"{", NOW_MS)).reason == "garbage"
+    assert refusal(Message(topics.status("pump-1"), b"[" * 20_000, NOW_MS)).reason == "too large"
+    newer = encode_json(status).replace(b"status/1.0", b"status/2.0")
+    assert refusal(Message(topics.status("pump-1"), newer, NOW_MS)).reason == "newer version"
+    assert read(Message(topics.status("pump-1"), b"", NOW_MS), Knows()) == []
+
+
+def test_random_bytes_never_raise() -> None:
+    generator = random.Random(1)
+    whole = encode_message([encode(envelope(WINDOW, n=ROWS))])
+    for _ in range(2000):
+        data = bytearray(whole)
+        for _ in range(generator.randrange(1, 4)):
+            data[generator.randrange(len(data))] = generator.randrange(256)
+        assert read(Message(UP, bytes(data), NOW_MS), Knows())
+
+
+SPANS = st.lists(
+    st.tuples(st.integers(1, 60), st.integers(0, 5)).map(lambda pair: (pair[0], pair[0] + pair[1])), max_size=30
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(SPANS, SPANS)
+def test_a_cursor_covers_exactly_what_was_received(first: list[tuple[int, int]], second: list[tuple[int, int]]) -> None:
+    high, ranges = advance(*advance(0, (), first), second)
+    expected = {number for a, b in [*first, *second] for number in range(a, b + 1)}
+    assert set(range(1, high + 1)) | {n for a, b in ranges for n in range(a, b + 1)} == expected
+    ends = [high, *(edge for span in ranges for edge in span)]
+    # Islands stand apart, in order, and beyond the cursor.
+    assert all(b - a >= 2 for a, b in zip(ends[::2], ends[1::2], strict=False))
+
+
+def test_a_cursor_remembers_a_bounded_number_of_islands() -> None:
+    high, ranges = advance(0, (), [(n, n) for n in range(2, 10_000, 2)])
+    assert (high, len(ranges), ranges[0]) == (0, 1024, (2, 2))
