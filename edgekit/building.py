@@ -19,7 +19,7 @@ import msgspec
 
 from edgekit import keys, profiles
 from edgekit_contracts.errors import DoesNotFit
-from edgekit_contracts.manifest import MODEL_PATH, Budget, Lineage, Manifest, Parity, Variant
+from edgekit_contracts.manifest import MODEL_PATH, Budget, Lineage, Manifest, Parity, Quality, Variant
 from edgekit_contracts.names import check_model, check_version
 from edgekit_converters import data as tables
 from edgekit_converters.bundle import assemble, write
@@ -151,7 +151,7 @@ def build(
             f"{parity.rows:,} rows answer like the original (largest difference {parity.max_difference:.2g}"
             + (f", {parity.ties} ties)" if parity.ties else ")")
         )
-    figures = ()
+    figures: tuple[Quality, ...] = ()
     if truth is not None:
         with step("quality") as now:
             figures = quality(converter.answers(estimator, frame), truth)
@@ -187,9 +187,10 @@ def build(
 def describe_budget(budget: Budget) -> str:
     """One clause: what was predicted for a profile."""
     verdict = "fits" if budget.fits else "does not fit"
+    interval = f"{budget.latency_ms_low:.2g} to {budget.latency_ms_high:.2g}"
     return (
-        f"{verdict} {budget.profile}: {budget.latency_ms:.3g} ms ({budget.latency_ms_low:.2g} to "
-        f"{budget.latency_ms_high:.2g}) of {budget.latency_limit_ms:g}, {budget.memory_mb:.3g} of {budget.memory_limit_mb:g} MB"
+        f"{verdict} {budget.profile}: {budget.latency_ms:.3g} ms ({interval}) of {budget.latency_limit_ms:g}, "
+        f"{budget.memory_mb:.3g} of {budget.memory_limit_mb:g} MB"
     )
 
 

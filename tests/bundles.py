@@ -89,7 +89,7 @@ def model() -> bytes:
         [numpy_helper.from_array(array, name) for name, array in doubles.items()],
     )
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 2)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+    return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
 
 
 def manifest(**changes: Any) -> Manifest:

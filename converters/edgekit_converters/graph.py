@@ -106,11 +106,7 @@ class GraphBuilder:
         key = array.dtype.str, array.shape, content
         if key not in self._known:
             self._known[key] = name = self._unique(hint)
-            self._initializers[name] = (
-                helper.make_tensor(name, TensorProto.STRING, array.shape, [str(one).encode() for one in array.ravel()])
-                if array.dtype == object
-                else numpy_helper.from_array(np.ascontiguousarray(array), name)
-            )
+            self._initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
         return self._known[key]
 
     def node(
@@ -170,17 +166,14 @@ class GraphBuilder:
         renamed = {name: value.name for name, value in inputs.items()}
         graph = model.graph
         for tensor in graph.initializer:
-            renamed[tensor.name] = self._unique(tensor.name)
+            # Names are ours: those of skl2onnx count up from one conversion to the next.
+            renamed[tensor.name] = self._unique("leaf")
             copy = onnx.TensorProto()
             copy.CopyFrom(tensor)
             copy.name = renamed[tensor.name]
             self._initializers[copy.name] = copy
         for node in graph.node:
-            for name in node.output:
-                if name:
-                    renamed[name] = self._unique(name)
-        for node in graph.node:
-            self._nodes.append(_renamed(node, renamed, self._unique(node.name or node.op_type)))
+            self._nodes.append(self._adopt(node, renamed))
         return tuple(
             Value(
                 renamed[info.name],
@@ -208,6 +201,28 @@ class GraphBuilder:
         onnx.checker.check_model(model)
         return model
 
+    def _adopt(self, node: onnx.NodeProto, names: dict[str, str]) -> onnx.NodeProto:
+        """A copy of a node with names of ours, in its subgraphs too; `names` learns those of its outputs."""
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        copy.input[:] = [names.get(name, name) for name in node.input]
+        names.update({name: self._unique(node.op_type) for name in node.output if name})
+        copy.output[:] = [names.get(name, "") for name in node.output]
+        copy.name, copy.doc_string = copy.output[0], ""
+        for attribute in copy.attribute:
+            if attribute.HasField("g"):
+                inner, known = attribute.g, dict(names)
+                inner.name, inner.doc_string = "body", ""
+                del inner.value_info[:]
+                for one in (*inner.input, *inner.initializer):
+                    known[one.name] = one.name = self._unique("inner")
+                nodes = [self._adopt(one, known) for one in inner.node]
+                del inner.node[:]
+                inner.node.extend(nodes)
+                for info in inner.output:
+                    info.name = known[info.name]
+        return copy
+
     def _unique(self, hint: str) -> str:
         name, number = hint, 1
         while name in self._names:
@@ -219,7 +234,7 @@ class GraphBuilder:
 
 def serialize(model: onnx.ModelProto) -> bytes:
     """The model's bytes: the same for equal models."""
-    return model.SerializeToString(deterministic=True)
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 def operators(model: onnx.ModelProto) -> tuple[str, ...]:
@@ -242,23 +257,3 @@ def _reads(node: onnx.NodeProto) -> set[str]:
                 names |= _reads(inner)
             names |= {info.name for info in attribute.g.output}
     return names
-
-
-def _renamed(node: onnx.NodeProto, names: Mapping[str, str], own: str) -> onnx.NodeProto:
-    """A copy with other names; a subgraph's own names win over those around it."""
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    copy.name, copy.doc_string = own, ""
-    copy.input[:] = [names.get(name, name) for name in node.input]
-    copy.output[:] = [names.get(name, name) for name in node.output]
-    for attribute in copy.attribute:
-        if attribute.HasField("g"):
-            inner = attribute.g
-            hidden = {one.name for one in [*inner.input, *inner.initializer]} | {n for i in inner.node for n in i.output}
-            visible = {name: new for name, new in names.items() if name not in hidden}
-            nodes = [_renamed(one, visible, one.name) for one in inner.node]
-            del inner.node[:]
-            inner.node.extend(nodes)
-            for info in inner.output:
-                info.name = visible.get(info.name, info.name)
-    return copy

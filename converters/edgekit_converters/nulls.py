@@ -43,7 +43,7 @@ def with_known_nulls(frame: pd.DataFrame, none: bool) -> pd.DataFrame:
     changed = {}
     for name in frame.columns:
         series = frame[name]
-        if series.dtype != object:
+        if not pd.api.types.is_object_dtype(series.dtype):
             continue
         missing = series.isna().to_numpy()
         if missing.any():

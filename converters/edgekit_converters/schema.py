@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from edgekit_contracts import limits
 from edgekit_contracts.errors import DataMismatch
@@ -90,9 +91,9 @@ def tensors_of(frame: pd.DataFrame, tensors: Iterable[Tensor]) -> dict[str, Any]
     return feed
 
 
-def floats(series: pd.Series[Any]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def floats(series: pd.Series[Any]) -> NDArray[np.float64]:
     """A column of numbers as float64, missing values as NaN."""
-    return series.astype(object).where(series.notna(), np.nan).astype(np.float64).to_numpy()
+    return np.asarray(series.astype(object).where(series.notna(), np.nan), dtype=np.float64)
 
 
 def _dtype(series: pd.Series[Any]) -> FeatureDtype:
@@ -105,7 +106,7 @@ def _dtype(series: pd.Series[Any]) -> FeatureDtype:
         return "int64"
     if pd.api.types.is_float_dtype(dtype):
         return "float32" if dtype == np.float32 else "float64"
-    if dtype == object or pd.api.types.is_string_dtype(dtype):
+    if pd.api.types.is_object_dtype(dtype) or pd.api.types.is_string_dtype(dtype):
         return _of_objects(series)
     raise DataMismatch(
         f"column '{series.name}' has the type {dtype}", f"turn '{series.name}' into numbers or text, and fit again"

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from securesystemslib.dsse import Envelope
-from securesystemslib.signer import Signature, Signer
+from securesystemslib.signer import Signature, Signer  # type: ignore[attr-defined]  # public, without __all__
 
 from edgekit_contracts.errors import MissingFile, StorageFault, UsageError
 from edgekit_runtime.signature import BUNDLE_MEDIA_TYPE, PAYLOAD_TYPE, PublicKey, statement_for

@@ -1,7 +1,8 @@
 """The `edgekit` command. Each file holds one group of commands; what is heavy is imported inside the command's body.
 
-Data goes to standard output, everything said to a person on the way goes to standard error; every command that reads has
-`--json`. Exit codes: 0 done; 1 refused for a stated reason; 2 usage or a missing extra; 3 the environment; 130 interrupted.
+Data goes to standard output, everything said to a person on the way to standard error; every command that reads has
+`--json`. Exit codes: 0 done; 1 refused for a stated reason; 2 usage or a missing extra; 3 the environment; 130
+interrupted.
 """
 
 from __future__ import annotations

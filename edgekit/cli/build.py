@@ -38,8 +38,8 @@ def build(
 ) -> None:
     """Convert MODEL to ONNX, prove it, check it against a device, sign it, write the bundle.
 
-    MODEL is a fitted scikit-learn classifier or regressor, whole Pipelines included, saved with skops (or, with --trust,
-    with joblib or pickle).
+    MODEL is a fitted scikit-learn classifier or regressor, whole Pipelines included, saved with skops (or, with
+    --trust, with joblib or pickle).
     """
     from edgekit import building
 

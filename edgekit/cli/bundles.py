@@ -39,7 +39,8 @@ def inspect(bundle: Path, as_json: bool) -> None:
             ),
             (
                 "proof",
-                f"{parity.rows:,} rows like the original, largest difference {parity.max_difference:.2g}, {parity.ties} ties",
+                f"{parity.rows:,} rows like the original, {parity.ties} ties; "
+                f"largest difference {parity.max_difference:.2g}",
             ),
             *[
                 ("quality", f"{q.metric} {q.model:.4g}; {q.baseline_rule}: {q.baseline:.4g} ({q.rows:,} rows)")

@@ -72,7 +72,8 @@ def collect(
         return
     refused = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.refused.items())) or "none"
     click.echo(
-        f"{counts.messages} messages, {counts.stored} records stored, {counts.duplicates} had come before; refused: {refused}",
+        f"{counts.messages} messages, {counts.stored} records stored, {counts.duplicates} had come before; "
+        f"refused: {refused}",
         err=True,
     )
 

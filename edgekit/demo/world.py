@@ -1,7 +1,7 @@
 """The demo's world: patients of scikit-learn's diabetes data, and devices that predict who will progress fast.
 
-The bundled measurements are real; sex is spelled out, a weight class (WHO) is added as text, and some values are removed,
-so that the model needs what real tables need: scaling, imputing, one-hot encoding.
+The bundled measurements are real; sex is spelled out, a weight class (WHO) is added as text, and some values are
+removed, so that the model needs what real tables need: scaling, imputing, one-hot encoding.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ def patients() -> pd.DataFrame:
     frame["sex"] = np.where(frame["sex"] == 1, "female", "male")
     frame["weight_class"] = pd.cut(
         frame["bmi"], [0, 18.5, 25, 30, np.inf], labels=["underweight", "normal", "overweight", "obese"], right=False
-    ).astype(object)
+    ).astype("str")
     random = np.random.default_rng(20)
     for name, share in (("blood_pressure", 0.06), ("glucose", 0.05), ("weight_class", 0.04)):
         frame.loc[random.random(len(frame)) < share, name] = None
     frame[TARGET] = np.where(data.target > data.target.median(), "fast", "slow")
-    return frame.sample(frac=1, random_state=7, ignore_index=True)
+    shuffled: pd.DataFrame = frame.sample(frac=1, random_state=7, ignore_index=True)
+    return shuffled
 
 
 def train(frame: pd.DataFrame) -> Pipeline:
@@ -55,11 +56,11 @@ def train(frame: pd.DataFrame) -> Pipeline:
 def readings(frame: pd.DataFrame, count: int, seed: int, *, drifted: bool = False) -> Iterator[dict[str, Any]]:
     """What the sensors at one site say, patient by patient.
 
-    Drifted: a new scale reports pounds as if they were kilograms on every second visit, and the glucose meter drops out.
+    Drifted: a new scale reports pounds as if they were kilograms at every second visit; the glucose meter drops out.
     """
     random = np.random.default_rng(seed)
     for row in random.integers(0, len(frame), count):
-        values = frame.iloc[int(row)][NUMBERS + TEXT].to_dict()
+        values: dict[str, Any] = {name: frame[name].iloc[int(row)] for name in NUMBERS + TEXT}
         if drifted and random.random() < 0.5:
             values["bmi"] *= 2.2
         if drifted and random.random() < 0.3:

@@ -133,13 +133,8 @@ def _budgets(budgets: Sequence[Budget]) -> str:
         verdict = (
             '<b class="good">fits</b>' if b.fits else f'<b class="bad">does not fit</b>: {escape("; ".join(b.excess))}'
         )
-        latency = gauge(
-            b.latency_ms,
-            b.latency_ms_low,
-            b.latency_ms_high,
-            b.latency_limit_ms,
-            title=f"{b.latency_ms:.3g} ms ({b.latency_ms_low:.2g} to {b.latency_ms_high:.2g}), limit {b.latency_limit_ms:g} ms",
-        )
+        interval = f"{b.latency_ms_low:.2g} to {b.latency_ms_high:.2g} ms, limit {b.latency_limit_ms:g} ms"
+        latency = gauge(b.latency_ms, b.latency_ms_low, b.latency_ms_high, b.latency_limit_ms, title=interval)
         memory = gauge(
             b.memory_mb, b.memory_mb, b.memory_mb, b.memory_limit_mb, title=f"limit {b.memory_limit_mb:g} MB"
         )

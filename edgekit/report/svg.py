@@ -1,4 +1,4 @@
-"""Small inline drawings. Sizes are in CSS pixels; colours come from the page's variables, so light and dark both work."""
+"""Small inline drawings: sizes in CSS pixels, colours from the page's variables, so light and dark both work."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HEIGHT: Final = 44
 def histogram(reference: Sequence[int], seen: Sequence[int] | None = None, *, title: str = "") -> str:
     """Bars of the reference's shares, one for each bin; `seen`, on the same bins, as a line of dots over them."""
     shares = _shares(reference)
-    dots = _shares(seen) if seen is not None and sum(seen) else []
+    dots = _shares(seen) if seen is not None and any(seen) else []
     top = max([*shares, *dots, 1e-9])
     step = WIDTH / len(shares)
     parts = [
@@ -31,13 +31,13 @@ def histogram(reference: Sequence[int], seen: Sequence[int] | None = None, *, ti
 def gauge(value: float, low: float, high: float, limit: float, *, title: str = "") -> str:
     """A prediction with its interval beside a limit, on a common scale from zero."""
     scale = WIDTH / (max(high, limit, value) * 1.05)
-    middle = 12
+    end, verdict = limit * scale, "good" if value <= limit else "bad"
     return _svg(
         [
-            f'<rect class="track" x="0" y="{middle - 4}" width="{limit * scale:.1f}" height="8" rx="4"/>',
-            f'<line class="range" x1="{low * scale:.1f}" x2="{high * scale:.1f}" y1="{middle}" y2="{middle}"/>',
-            f'<circle class="{"good" if value <= limit else "bad"}" cx="{value * scale:.1f}" cy="{middle}" r="5"/>',
-            f'<line class="limit" x1="{limit * scale:.1f}" x2="{limit * scale:.1f}" y1="{middle - 9}" y2="{middle + 9}"/>',
+            f'<rect class="track" x="0" y="8" width="{end:.1f}" height="8" rx="4"/>',
+            f'<line class="range" x1="{low * scale:.1f}" x2="{high * scale:.1f}" y1="12" y2="12"/>',
+            f'<circle class="{verdict}" cx="{value * scale:.1f}" cy="12" r="5"/>',
+            f'<line class="limit" x1="{end:.1f}" x2="{end:.1f}" y1="3" y2="21"/>',
         ],
         title,
         height=24,

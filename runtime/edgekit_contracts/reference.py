@@ -1,7 +1,7 @@
 """The reference: on which bins the device counts, and what the training data looked like on them.
 
-The bins are frozen in the bundle, so merging windows over devices and time is the addition of integers, and a drift test
-needs no raw row. `bins_id` is a hash of the bins alone: two bundles with equal bins can be compared directly.
+The bins are frozen in the bundle, so merging windows over devices and time is the addition of integers, and a drift
+test needs no raw row. `bins_id` is a hash of the bins alone: two bundles with equal bins can be compared directly.
 """
 
 from __future__ import annotations

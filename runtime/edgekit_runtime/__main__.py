@@ -1,4 +1,4 @@
-"""The `edgekit-runtime` command: `run`, `predict`, `verify`. argparse, so that the device carries no more than it needs."""
+"""The `edgekit-runtime` command: `run`, `predict`, `verify`; argparse, so that the device carries no library for it."""
 
 from __future__ import annotations
 

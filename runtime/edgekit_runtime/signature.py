@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
-from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]  # public, re-exported without __all__
+from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]  # public, without __all__
 
 from edgekit_contracts import limits
 from edgekit_contracts.decode import decode_json

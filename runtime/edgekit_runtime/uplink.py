@@ -150,7 +150,7 @@ class Uplink:
     ) -> None:
         self._outbox = outbox
         self._birth_of = birth
-        self._flight = flight or Flight()
+        self._flight = Flight() if flight is None else flight  # an empty flight is false
         self._condition = threading.Condition()
         self._acks: deque[Ack] = deque()
         self._hosts: dict[str, bool] = {}
@@ -189,16 +189,9 @@ class Uplink:
         self._link.publish(self._publication(self._birth()))
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """Says farewell (a death of this session), disconnects and ends the threads; the outbox keeps what waits.
-
-        The last window was written a moment ago: while a collector is alive, it gets up to a second to be acknowledged.
-        """
+        """Says farewell (a death of this session), disconnects and ends the threads; the outbox keeps what waits."""
         if self._state == "stopped":
             return
-        self.wake()
-        end = time.monotonic() + min(1.0, timeout_s / 2)
-        while self._sending and self._outbox.records and time.monotonic() < end:
-            time.sleep(0.01)
         with self._condition:
             self._stopping = True
             self._condition.notify()

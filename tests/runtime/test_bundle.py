@@ -111,7 +111,7 @@ def test_a_newer_major_format_is_refused_with_the_next_step(made: bundles.Made) 
     manifest["format"] = "edgekit-bundle/2.0"
     path = made.changed(manifest_json=msgspec.json.encode(manifest))
     with pytest.raises(
-        UnsupportedFormat, match="manifest has format edgekit-bundle/2.0; this release reads edgekit-bundle/1.x"
+        UnsupportedFormat, match=r"manifest has format edgekit-bundle/2\.0; this release reads edgekit-bundle/1\.x"
     ) as caught:
         open_bundle(path, keys=(made.key.public,))
     assert caught.value.next_step.startswith("update edgekit here")

@@ -91,7 +91,7 @@ def test_the_golden_set_passes_on_the_right_model(engine: Engine) -> None:
 def test_a_wrong_probability_or_label_fails_the_self_test(engine: Engine) -> None:
     right = bundles.golden()
     off = ((right.probabilities[0][0] + 1e-6, right.probabilities[0][1]), *right.probabilities[1:])
-    with pytest.raises(GoldenMismatch, match="1 of 4 golden rows differ .*off by 1e-06"):
+    with pytest.raises(GoldenMismatch, match=r"1 of 4 golden rows differ .*off by 1e-06"):
         check_golden(engine, bundles.golden(probabilities=off))
     swapped = ("no" if right.labels[0] == "yes" else "yes", *right.labels[1:])
     with pytest.raises(GoldenMismatch, match="1 of 4"):

@@ -87,10 +87,10 @@ def test_the_metadata_names_tensors_and_columns(client: Client) -> None:
 
 
 def test_features_and_tensors_flat_and_nested_give_the_same_answers(client: Client) -> None:
-    numbers = [[20, 22.0], [30.5, None], [40, 31.5], [80, 40.0]]
+    numbers: list[list[Any]] = [[20, 22.0], [30.5, None], [40, 31.5], [80, 40.0]]
     text = {"name": "text", "shape": [4, 1], "datatype": "BYTES", "data": ["f", "m", None, "x"]}
-    nested = [{"name": "numbers", "shape": [4, 2], "datatype": "FP64", "data": numbers}, text]
-    flat = [{**nested[0], "data": [value for row in numbers for value in row]}, text]
+    nested: list[dict[str, Any]] = [{"name": "numbers", "shape": [4, 2], "datatype": "FP64", "data": numbers}, text]
+    flat = [{**nested[0], "data": [number for pair in numbers for number in pair]}, text]
     status, by_feature = client.infer(columns(), id="42")
     assert status == 200
     assert by_feature["id"] == "42"

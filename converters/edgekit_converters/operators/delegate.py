@@ -85,6 +85,9 @@ def classifier(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
         raise Unfaithful("it does not say its classes", NEXT_STEP)
     values, dtype = scores.class_values(classes)
     renumbered = step
+    if type(step).__name__ == "VotingClassifier":
+        step = renumbered = copy.copy(step)
+        step.flatten_transform = False  # matters for `transform` only, and skl2onnx refuses True
     if np.asarray(classes).dtype.kind not in "iuOU" or isinstance(classes[0], bool | np.bool_):
         renumbered = copy.copy(step)  # skl2onnx knows labels of int64 and text only
         try:

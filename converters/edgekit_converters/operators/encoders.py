@@ -144,7 +144,9 @@ def _by_text(codes: Codes) -> tuple[dict[str, float], float]:
     known = {}
     for category, code in zip(codes.categories, codes.codes, strict=True):
         if not isinstance(category, str) and not is_null(category):
-            raise Unfaithful(f"the category {category!r} is not text", "convert the column with .astype(str) and fit again")
+            raise Unfaithful(
+                f"the category {category!r} is not text", "convert the column with .astype(str) and fit again"
+            )
         known[MISSING_TEXT if is_null(category) else category] = code
     return known, codes.unknown
 

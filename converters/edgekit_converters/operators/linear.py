@@ -48,7 +48,7 @@ def classifier(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
     """Label by the sign (two classes) or the largest score, and probabilities where the class gives them.
 
     Raises:
-        Unfaithful: Several labels at once, or probabilities of `modified_huber`.
+        Unfaithful: Several labels at once.
     """
     if np.ndim(step.classes_) != 1 or getattr(step, "_label_binarizer", None) is not None and _multilabel(step):
         raise Unfaithful("it answers several labels at once", "train one model for each label")
@@ -56,8 +56,6 @@ def classifier(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
     label = (scores.positive if score.width == 1 else scores.best)(graph, score, step.classes_)
     if not hasattr(step, "predict_proba"):
         return Predicted(label=label)
-    if getattr(step, "loss", "log_loss") == "modified_huber":
-        raise Unfaithful("loss='modified_huber' has no conversion yet", "train with loss='log_loss'")
     return Predicted(label=label, probabilities=_probabilities(graph, step, score))
 
 

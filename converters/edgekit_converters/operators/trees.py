@@ -137,7 +137,7 @@ def ensemble(graph: GraphBuilder, trees: Sequence[Tree], x: Value) -> Value:
 
     def inner(name: str) -> list[int]:
         joined = np.concatenate([getattr(tree, name) for tree in trees]).astype(np.int64)
-        return np.where(leaf, 0, joined).tolist()
+        return [int(one) for one in np.where(leaf, 0, joined)]
 
     values = np.concatenate([tree.values for tree in trees])
     # Zeros add nothing; each leaf keeps one entry, so that it is one.

@@ -1,0 +1,228 @@
+"""scikit-learn: fitted classifiers and regressors, whole pipelines over a DataFrame or a matrix."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, is_classifier, is_regressor
+
+from edgekit_contracts.errors import ConversionRefused, DataMismatch
+from edgekit_contracts.manifest import ClassLabel, Output, Tensor
+from edgekit_converters import schema
+from edgekit_converters.data import feature_names, frame_for
+from edgekit_converters.graph import ML, Dtype, GraphBuilder, Value, operators, serialize
+from edgekit_converters.load import check_fitted
+from edgekit_converters.nullable import agree, nullable
+from edgekit_converters.nulls import knows_none, with_known_nulls
+from edgekit_converters.operators import Predicted
+from edgekit_converters.registry import Answers, Conversion
+from edgekit_converters.schema import FeatureDtype
+from edgekit_converters.target import Target
+from edgekit_converters.walk import Walk, last_step, unwrap, used_columns
+
+LABEL: Final = "label"
+PROBABILITIES: Final = "probabilities"
+VALUE: Final = "value"
+
+MEASURED_ROWS: Final = 200
+EXACT: Final = 1e-11
+
+_EXACT_ML: Final = frozenset({"LabelEncoder", "ArrayFeatureExtractor"})
+"""Operators of ai.onnx.ml that do no arithmetic in float32."""
+
+
+class SklearnConverter:
+    """The converter of scikit-learn models."""
+
+    framework: Final = "scikit-learn"
+    supported: Final = "a fitted scikit-learn classifier or regressor, or a Pipeline that ends in one"
+    ensures: Final = (
+        "one graph of at most two inputs, `numbers` (float64) and `text`; outputs `label` and `probabilities`, or "
+        "`value`; preprocessing in float64; the same bytes for the same model and data; whatever has no faithful "
+        "conversion is refused by the path of its step"
+    )
+
+    def requires(self, model: Any) -> bool:
+        """A scikit-learn estimator that classifies or regresses; fitted or not."""
+        if not isinstance(model, BaseEstimator) or isinstance(model, type):
+            return False
+        try:
+            last = last_step(model)
+            return bool(is_classifier(last) or is_regressor(last))
+        except (AttributeError, TypeError, ValueError):
+            return False
+
+    def describe(self, model: Any) -> str:
+        """Such as `scikit-learn Pipeline ending in Ridge`."""
+        outer, last = type(unwrap(model)).__name__, type(last_step(model)).__name__
+        return f"scikit-learn {outer}" + (f" ending in {last}" if outer != last else "")
+
+    def convert(self, model: Any, X: pd.DataFrame | NDArray[Any], target: Target) -> Conversion:
+        """Writes the model as ONNX; see `Converter.convert`.
+
+        Raises:
+            NotAModel: Not fitted.
+            DataMismatch: The rows lack columns, or the model does not answer them.
+            ConversionRefused: A step has no faithful conversion.
+        """
+        check_fitted(model)
+        frame = frame_for(model, X)
+        names = list(frame.columns)
+        read = used_columns(model, len(names))
+        kinds = schema.dtypes(frame[[name for index, name in enumerate(names) if index in read]])
+        root = type(model).__name__.lower()
+        if not kinds:
+            raise ConversionRefused(root, "it reads no column", "check the selection of columns")
+        sample = self.answers(model, frame.head(2))
+        classes = _classes(model, root)
+
+        graph = GraphBuilder(target)
+        tensors, table = schema.inputs(graph, kinds)
+        at = dict(zip(kinds, table, strict=True))
+        # A column that no step reads has no place in the graph; it stands in the table as the first one that has.
+        full = tuple(at.get(name, table[0]) for name in names)
+        walk = Walk(graph, sample.values.shape[1] if sample.values is not None else 0)
+        outputs = _declare(graph, walk.predict(model, full, (root,)), classes)
+        built = graph.build()
+        data = serialize(built)
+        run = _Session(data, tensors)
+
+        found = nullable(frame, list(kinds), lambda rows: self.answers(model, rows), run.answers)
+        return Conversion(
+            onnx=data,
+            task="classification" if classes is not None else "regression",
+            classes=() if classes is None else _labels(classes),
+            features=schema.features(frame, kinds, walk.encodings, found),
+            inputs=tensors,
+            outputs=outputs,
+            precision="mixed" if walk.delegated and not self._exact(model, frame, run) else _precision(built, kinds),
+            opset=target.opset,
+            ml_opset=target.ml_opset,
+            ir=target.ir,
+            operators=operators(built),
+            notes=tuple(walk.notes),
+        )
+
+    def answers(self, model: Any, X: pd.DataFrame | NDArray[Any]) -> Answers:
+        """The original's own answers.
+
+        A missing text is handed to it as the one that it knows (None or NaN): a device knows one missing value.
+
+        Raises:
+            DataMismatch: The original raises an error for these rows.
+        """
+        frame = with_known_nulls(frame_for(model, X), knows_none(model))
+        rows: Any = frame if feature_names(model) is not None else _matrix(frame)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                answer = np.asarray(model.predict(rows))
+                if is_regressor(last_step(model)):
+                    return Answers(None, None, answer.astype(np.float64).reshape(len(frame), -1))
+                shares = model.predict_proba(rows) if hasattr(model, "predict_proba") else None
+        except Exception as error:  # scikit-learn and what it calls raise whatever they meet
+            fault = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            raise DataMismatch(f"the original model does not answer these rows: {fault}") from error
+        labels = answer.astype(object) if answer.dtype.kind in "OU" else answer
+        return Answers(labels, None if shares is None else np.asarray(shares, dtype=np.float64), None)
+
+
+    def _exact(self, model: Any, frame: pd.DataFrame, run: _Session) -> bool:
+        """Whether the first rows agree as float64 does: what others wrote may hide float32 inside."""
+        rows = frame.head(MEASURED_ROWS)
+        return agree(self.answers(model, rows), run.answers(rows), tolerance=EXACT)
+
+
+class _Session:
+    """The converted model, asked with a frame."""
+
+    def __init__(self, data: bytes, tensors: tuple[Tensor, ...]) -> None:
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = 1
+        try:
+            self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises several unrelated classes
+            fault = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise ConversionRefused(
+                "the model", f"onnxruntime {ort.__version__} does not load what was written: {fault}", "report it"
+            ) from error
+        self._names = [output.name for output in self._session.get_outputs()]
+        self._tensors = tensors
+
+    def answers(self, frame: pd.DataFrame) -> Answers:
+        try:
+            found = self._session.run(self._names, schema.tensors_of(frame, self._tensors))
+        except Exception as error:  # onnxruntime raises several unrelated classes
+            raise DataMismatch(f"the converted model fails: {str(error)[:200]}") from error
+        results = dict(zip(self._names, found, strict=True))
+        return Answers(results.get(LABEL), results.get(PROBABILITIES), results.get(VALUE))
+
+
+def _declare(graph: GraphBuilder, found: Predicted, classes: NDArray[Any] | None) -> tuple[Output, ...]:
+    """The graph's outputs and their contract."""
+    outputs = []
+    answered: tuple[tuple[str, Literal["label", "probabilities", "value"], Value | None], ...] = (
+        (LABEL, "label", found.label),
+        (PROBABILITIES, "probabilities", found.probabilities),
+        (VALUE, "value", found.value),
+    )
+    for name, role, value in answered:
+        if value is not None:
+            graph.output(name, value)
+            dtype: Dtype = "bool" if role == "label" and _is_bool(classes) else value.dtype
+            outputs.append(Output(name=name, role=role, dtype=dtype))
+    return tuple(outputs)
+
+
+def _classes(model: Any, root: str) -> NDArray[Any] | None:
+    """The classes, in the order of the probabilities; None of a regressor."""
+    last = last_step(model)
+    if is_regressor(last):
+        return None
+    found = getattr(model, "classes_", getattr(last, "classes_", None))
+    if found is None or isinstance(found, list) or np.ndim(found) != 1:
+        raise ConversionRefused(
+            f"{root} ({type(last).__name__})", "it does not answer one class a row", "train one model for each label"
+        )
+    return np.asarray(found)
+
+
+def _labels(classes: NDArray[Any]) -> tuple[ClassLabel, ...]:
+    return tuple(one.item() if isinstance(one, np.generic) else one for one in classes)
+
+
+def _is_bool(classes: NDArray[Any] | None) -> bool:
+    return classes is not None and all(isinstance(one, bool | np.bool_) for one in classes)
+
+
+def _matrix(frame: pd.DataFrame) -> NDArray[Any]:
+    """The frame as the matrix that the model was fitted on: numbers, or objects where there is text."""
+    matrix = frame.to_numpy()
+    if matrix.dtype == object and "text" not in schema.dtypes(frame).values():
+        return np.stack([schema.floats(frame[name]) for name in frame.columns], axis=1)
+    return matrix
+
+
+def _precision(model: onnx.ModelProto, kinds: Mapping[str, FeatureDtype]) -> Literal["float64", "mixed"]:
+    """`mixed` where something is computed in float32: by the graph, or by the original for float32 columns."""
+    if "float32" in kinds.values():
+        return "mixed"
+    if any(tensor.data_type == onnx.TensorProto.FLOAT for tensor in model.graph.initializer):
+        return "mixed"
+    for node in model.graph.node:
+        if node.domain == ML and node.op_type not in _EXACT_ML:
+            return "mixed"
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == onnx.TensorProto.FLOAT:
+                return "mixed"
+            if attribute.HasField("t") and attribute.t.data_type == onnx.TensorProto.FLOAT:
+                return "mixed"
+    return "float64"

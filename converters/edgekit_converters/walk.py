@@ -1,0 +1,241 @@
+"""Our walk over a fitted scikit-learn model, step by step, so that a refusal names the step.
+
+Containers (Pipeline, ColumnTransformer, FeatureUnion, searches) are walked here and cost no node; a leaf step goes to
+its emitter in `edgekit_converters.operators`, or to skl2onnx where it has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
+
+import numpy as np
+from sklearn.base import is_classifier
+from sklearn.compose import ColumnTransformer
+from sklearn.pipeline import FeatureUnion, Pipeline
+
+from edgekit_contracts.errors import ConversionRefused, EdgekitError
+from edgekit_converters.graph import GraphBuilder, Table, columns
+from edgekit_converters.nulls import is_null
+from edgekit_converters.operators import (
+    Predicted,
+    Unfaithful,
+    delegate,
+    encoders,
+    imputers,
+    linear,
+    numeric,
+    selection,
+    trees,
+)
+from edgekit_converters.schema import Encoding
+
+SEARCHES: Final = frozenset({"GridSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV", "RandomizedSearchCV"})
+
+Path = tuple[str, ...]
+T = TypeVar("T")
+
+
+class Walk:
+    """One walk: the graph grows, and what is learned of the features is noted.
+
+    Args:
+        graph: Where the nodes go.
+        targets: Columns of a regression's answer.
+    """
+
+    def __init__(self, graph: GraphBuilder, targets: int) -> None:
+        self.graph = graph
+        self.targets = targets
+        self.encodings: dict[str, list[Encoding]] = {}
+        self.notes: list[str] = []
+        self.delegated = False
+        """Whether skl2onnx wrote a part."""
+
+    def predict(self, step: Any, table: Table, path: Path) -> Predicted:
+        """The model's answers, or those of its last step.
+
+        Raises:
+            ConversionRefused: A step has no faithful conversion.
+        """
+        step = unwrap(step)
+        if isinstance(step, Pipeline):
+            for name, inner in step.steps[:-1]:
+                table = self.transform(inner, table, (*path, name))
+            name, last = step.steps[-1]
+            return self.predict(last, table, (*path, name))
+        return self._leaf(step, path, lambda: self._predict(step, table))
+
+    def transform(self, step: Any, table: Table, path: Path) -> Table:
+        """The columns that a step gives.
+
+        Raises:
+            ConversionRefused: A step has no faithful conversion.
+        """
+        step = unwrap(step)
+        if step is None or (isinstance(step, str) and step == "passthrough"):
+            return table
+        if isinstance(step, str):
+            return ()
+        if isinstance(step, Pipeline):
+            for name, inner in step.steps:
+                table = self.transform(inner, table, (*path, name))
+            return table
+        if isinstance(step, ColumnTransformer):
+            return self._column_transformer(step, table, path)
+        if isinstance(step, FeatureUnion):
+            parts = [
+                self._weighted(self.transform(inner, table, (*path, name)), step.transformer_weights, name)
+                for name, inner in step.transformer_list
+            ]
+            return tuple(column for part in parts for column in part)
+        return self._leaf(step, path, lambda: self._transform(step, table))
+
+    def _column_transformer(self, step: Any, table: Table, path: Path) -> Table:
+        result: list[Any] = []
+        for name, inner, indices in chosen(step):
+            part = tuple(table[index] for index in indices)
+            result += self._weighted(self.transform(inner, part, (*path, name)), step.transformer_weights, name)
+        return tuple(result)
+
+    def _weighted(self, table: Table, weights: Any, name: str) -> Table:
+        if not weights or name not in weights or not table:
+            return table
+        x = self.graph.matrix(table, "float64")
+        factor = self.graph.constant(np.array([float(weights[name])]), "weight")
+        return columns(self.graph.value("Mul", [x, factor], x))
+
+    def _transform(self, step: Any, table: Table) -> Table:
+        kind = type(step).__name__
+        if not table:
+            return ()
+        if kind == "FunctionTransformer" and step.func is None:
+            return table
+        if selection.is_selector(step):
+            return selection.select(step, table)
+        if kind == "SimpleImputer":
+            return imputers.simple_imputer(self.graph, step, table)
+        if kind in {"OneHotEncoder", "OrdinalEncoder"}:
+            self._learn(step, table)
+            emit = encoders.one_hot_encoder if kind == "OneHotEncoder" else encoders.ordinal_encoder
+            return emit(self.graph, step, table)
+        x = self.graph.matrix(_numbers(table), "float64")
+        if kind in numeric.EMITTERS and _is_original(step):
+            return columns(numeric.EMITTERS[kind](self.graph, step, x))
+        if kind == "FunctionTransformer":
+            raise Unfaithful(
+                "it calls a function of its own",
+                "apply the function to the data before the model, or use a scikit-learn step that does the same",
+            )
+        self.delegated = True
+        return columns(delegate.transformer(self.graph, step, x))
+
+    def _predict(self, step: Any, table: Table) -> Predicted:
+        if not table:
+            raise Unfaithful("no column reaches it", "check the selection of columns before it")
+        kind, graph = type(step).__name__, self.graph
+        x = graph.matrix(_numbers(table), "float64")
+        if _is_original(step) and getattr(step, "loss", None) != "modified_huber":
+            families: tuple[tuple[frozenset[str], Callable[..., Predicted]], ...] = (
+                (linear.REGRESSORS | linear.LOG_LINKED, linear.regressor),
+                (linear.CLASSIFIERS, linear.classifier),
+                (trees.AVERAGED, trees.averaged),
+                (trees.BOOSTED, trees.boosted),
+                (trees.HISTOGRAM, trees.histogram),
+            )
+            for names, emit in families:
+                if kind in names:
+                    return emit(graph, step, x)
+        self.delegated = True
+        if is_classifier(step):
+            return delegate.classifier(graph, step, x)
+        return delegate.regressor(graph, step, x, self.targets)
+
+    def _learn(self, step: Any, table: Table) -> None:
+        """Notes the categories of features that the encoder reads as they came, or with missing values filled."""
+        closed = step.handle_unknown == "error"
+        for column, categories in zip(table, step.categories_, strict=True):
+            if column.source is None:
+                continue
+            if column.dtype == "text":
+                texts = tuple(str(one) for one in categories if not is_null(one))
+                self.encodings.setdefault(column.source, []).append(Encoding(categories=texts, closed=closed))
+            elif closed:
+                self.notes.append(
+                    f"for a number in '{column.source}' that the encoder has not learned, the original raises an "
+                    "error, and the converted model answers"
+                )
+
+    def _leaf(self, step: Any, path: Path, emit: Callable[[], T]) -> T:
+        where = f"{'/'.join(path)} ({type(step).__name__})"
+        try:
+            return emit()
+        except EdgekitError:
+            raise
+        except Unfaithful as error:
+            raise ConversionRefused(where, error.why, error.next_step) from error
+        except Exception as error:  # fitted attributes differ between scikit-learn releases
+            fault = (str(error).splitlines() or [""])[0][:200]
+            raise ConversionRefused(
+                where, f"{type(error).__name__}: {fault}", "report it as an issue, with the scikit-learn version"
+            ) from error
+
+
+def unwrap(step: Any) -> Any:
+    """The fitted estimator inside a search or a FrozenEstimator."""
+    while True:
+        kind = type(step).__name__
+        if kind in SEARCHES and hasattr(step, "best_estimator_"):
+            step = step.best_estimator_
+        elif kind == "FrozenEstimator":
+            step = step.estimator
+        else:
+            return step
+
+
+def last_step(model: Any) -> Any:
+    """The estimator at the end of nested pipelines."""
+    model = unwrap(model)
+    while isinstance(model, Pipeline):
+        model = unwrap(model.steps[-1][1])
+    return model
+
+
+def chosen(step: Any) -> list[tuple[str, Any, list[int]]]:
+    """A fitted ColumnTransformer's parts: name, fitted transformer, indices of its columns; dropped ones apart."""
+    return [
+        (name, inner, [int(index) for index in step._transformer_to_input_indices[name]])
+        for name, inner, _ in step.transformers_
+        if not (isinstance(inner, str) and inner == "drop") and len(step._transformer_to_input_indices[name])
+    ]
+
+
+def used_columns(step: Any, count: int) -> frozenset[int]:
+    """Indices of the columns that a model reads: a ColumnTransformer may leave some out."""
+    step = unwrap(step)
+    if isinstance(step, Pipeline):
+        first = next((inner for _, inner in step.steps if inner is not None and inner != "passthrough"), None)
+        return used_columns(first, count)
+    if isinstance(step, ColumnTransformer):
+        return frozenset(index for _, _, indices in chosen(step) for index in indices)
+    if isinstance(step, FeatureUnion):
+        parts: Sequence[frozenset[int]] = [
+            used_columns(inner, count) for _, inner in step.transformer_list if inner != "drop"
+        ]
+        return frozenset().union(*parts)
+    return frozenset(range(count))
+
+
+def _is_original(step: Any) -> bool:
+    """Whether the class is scikit-learn's own: a subclass may compute something else."""
+    return type(step).__module__.startswith("sklearn.")
+
+
+def _numbers(table: Table) -> Table:
+    for column in table:
+        if column.dtype == "text":
+            raise Unfaithful(
+                f"text reaches it (column '{column.source}')" if column.source else "text reaches it",
+                "encode text with an OneHotEncoder or OrdinalEncoder in a ColumnTransformer before it",
+            )
+    return table
