@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from edgekit import keys, profiles
+from edgekit_contracts.decode import encode_json
 from edgekit_contracts.errors import DoesNotFit
 from edgekit_contracts.manifest import MODEL_PATH, Budget, Lineage, Manifest, Parity, Quality, Variant
 from edgekit_contracts.names import check_model, check_version
@@ -162,7 +163,8 @@ def build(
         chosen = golden(draft, verified)
         now.say(f"bins {description.bins_id.hex()}, {chosen.rows} golden rows")
     with step("predict") as now:
-        weight = len(conversion.onnx) + len(msgspec.json.encode(description)) + len(msgspec.json.encode(chosen))
+        documents = (description, chosen, draft)
+        weight = len(conversion.onnx) + sum(len(encode_json(document)) for document in documents)
         budgets = tuple(predict(cost(conversion.onnx), board, weight) for board in boards)
         now.say("; ".join(map(describe_budget, budgets)))
     refuse_unfit(() if allow_unfit else budgets)

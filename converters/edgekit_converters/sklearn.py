@@ -88,7 +88,7 @@ class SklearnConverter:
         at = dict(zip(kinds, table, strict=True))
         # A column that no step reads has no place in the graph; it stands in the table as the first one that has.
         full = tuple(at.get(name, table[0]) for name in names)
-        walk = Walk(graph, sample.values.shape[1] if sample.values is not None else 0)
+        walk = Walk(graph, sample.values.shape[1] if sample.values is not None else 0, none=knows_none(model))
         outputs = _declare(graph, walk.predict(model, full, (root,)), classes)
         built = graph.build()
         data = serialize(built)
@@ -132,7 +132,6 @@ class SklearnConverter:
             raise DataMismatch(f"the original model does not answer these rows: {fault}") from error
         labels = answer.astype(object) if answer.dtype.kind in "OU" else answer
         return Answers(labels, None if shares is None else np.asarray(shares, dtype=np.float64), None)
-
 
     def _exact(self, model: Any, frame: pd.DataFrame, run: _Session) -> bool:
         """Whether the first rows agree as float64 does: what others wrote may hide float32 inside."""

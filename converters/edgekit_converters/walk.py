@@ -42,11 +42,11 @@ class Walk:
     Args:
         graph: Where the nodes go.
         targets: Columns of a regression's answer.
+        none: A missing text is None in the model's eyes, else NaN.
     """
 
-    def __init__(self, graph: GraphBuilder, targets: int) -> None:
-        self.graph = graph
-        self.targets = targets
+    def __init__(self, graph: GraphBuilder, targets: int, *, none: bool) -> None:
+        self.graph, self.targets, self.none = graph, targets, none
         self.encodings: dict[str, list[Encoding]] = {}
         self.notes: list[str] = []
         self.delegated = False
@@ -114,7 +114,7 @@ class Walk:
         if selection.is_selector(step):
             return selection.select(step, table)
         if kind == "SimpleImputer":
-            return imputers.simple_imputer(self.graph, step, table)
+            return imputers.simple_imputer(self.graph, step, table, none=self.none)
         if kind in {"OneHotEncoder", "OrdinalEncoder"}:
             self._learn(step, table)
             emit = encoders.one_hot_encoder if kind == "OneHotEncoder" else encoders.ordinal_encoder

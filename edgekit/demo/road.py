@@ -85,9 +85,9 @@ def run(directory: Path, say: Callable[[str], None], on_step: Callable[[Step], N
             _send(devices, reference)
             say("the centre: waiting until every window is stored and acknowledged")
             fleet = _arrived(collector, 2 * REQUESTS)
+            opened = open_bundle(built.path, keys=load_public_keys([public]))
+            report = write_report(opened, directory / "report.html", store)
         shutil.copyfile(store, directory / "fleet.db")
-        opened = open_bundle(built.path, keys=load_public_keys([public]))
-        report = write_report(opened, directory / "report.html", store)
     return Outcome(built, fleet, report, directory / "fleet.db")
 
 

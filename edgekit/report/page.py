@@ -183,8 +183,11 @@ def _features(bundle: Bundle, devices: Sequence[DeviceStatus], counts: dict[str,
         ]
         for device in alarmed:
             drifted = any(item.name == feature.name for item in device.drifted)
-            drawing = histogram(known.bins, counts[device.device].features[index].bins)
-            cells.append(_Html(drawing + ('<b class="bad">drifted</b>' if drifted else "")))
+            seen = counts[device.device].features[index]
+            drawing = histogram(known.bins, seen.bins, ordered=spec.categories is None)
+            missing = f"{seen.null / max(1, sum(seen.bins) + seen.null):.1%} missing" if seen.null else ""
+            note = "; ".join(filter(None, ['<b class="bad">drifted</b>' if drifted else "", missing]))
+            cells.append(_Html(drawing + note))
         rows.append((cells, False))
     note = f"Bars: share of the {reference.rows:,} reference rows in each bin." + (
         " Dots: what the device saw." if alarmed else ""

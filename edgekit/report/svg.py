@@ -10,8 +10,10 @@ WIDTH: Final = 220
 HEIGHT: Final = 44
 
 
-def histogram(reference: Sequence[int], seen: Sequence[int] | None = None, *, title: str = "") -> str:
-    """Bars of the reference's shares, one for each bin; `seen`, on the same bins, as a line of dots over them."""
+def histogram(
+    reference: Sequence[int], seen: Sequence[int] | None = None, *, ordered: bool = True, title: str = ""
+) -> str:
+    """Bars of the reference's shares, one for each bin; `seen`, on the same bins, as dots, joined where `ordered`."""
     shares = _shares(reference)
     dots = _shares(seen) if seen is not None and any(seen) else []
     top = max([*shares, *dots, 1e-9])
@@ -22,9 +24,9 @@ def histogram(reference: Sequence[int], seen: Sequence[int] | None = None, *, ti
         for i, share in enumerate(shares)
     ]
     points = [(i * step + step / 2, 3 + (HEIGHT - 6) * (1 - share / top)) for i, share in enumerate(dots)]
-    if points:
+    if points and ordered:
         parts.append(f'<polyline class="seen" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}"/>')
-        parts += [f'<circle class="seen" cx="{x:.1f}" cy="{y:.1f}" r="2.2"/>' for x, y in points]
+    parts += [f'<circle class="seen" cx="{x:.1f}" cy="{y:.1f}" r="2.2"/>' for x, y in points]
     return _svg(parts, title)
 
 
@@ -51,4 +53,5 @@ def _shares(counts: Sequence[int]) -> list[float]:
 
 def _svg(parts: Sequence[str], title: str, height: int = HEIGHT) -> str:
     label = f"<title>{escape(title)}</title>" if title else ""
-    return f'<svg role="img" width="{WIDTH}" height="{height}" viewBox="-2 -2 {WIDTH + 4} {height + 4}">{label}{"".join(parts)}</svg>'
+    box = f'width="{WIDTH}" height="{height}" viewBox="-2 -2 {WIDTH + 4} {height + 4}"'
+    return f'<svg role="img" {box}>{label}{"".join(parts)}</svg>'

@@ -22,7 +22,7 @@ WHY_MAX_CHARS: Final = 300
 """Of a foreign error message; skl2onnx prints whole models."""
 NEXT_STEP: Final = "replace the step by one with a conversion, or report it as an issue"
 FLOAT32_ONLY: Final = frozenset(
-    """AdaBoostClassifier AdaBoostRegressor BaggingClassifier BaggingRegressor RandomTreesEmbedding""".split()
+    ["AdaBoostClassifier", "AdaBoostRegressor", "BaggingClassifier", "BaggingRegressor", "RandomTreesEmbedding"]
 )
 """Ensembles of trees, which read float32 themselves: the float64 files of skl2onnx do not load or err at the leaves."""
 

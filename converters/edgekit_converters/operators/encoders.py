@@ -81,8 +81,8 @@ def ordinal_codes(step: Any, index: int) -> Codes:
     """The number of each category of a column."""
     categories, grouped, _ = _grouped(step, index)
     codes: list[float] = [float(group) for group in grouped]
+    codes += [0.0] * (len(categories) - len(codes))  # grouping leaves the missing category out
     if index in step._missing_indices:
-        # Codes are given before missing values are put in; the missing category itself is never grouped.
         codes[step._missing_indices[index]] = float(step.encoded_missing_value)
     unknown = float(step.unknown_value) if step.handle_unknown == "use_encoded_value" else 0.0
     return Codes(categories, codes, unknown, 1)

@@ -20,8 +20,14 @@ from edgekit_converters.nulls import is_null
 from edgekit_converters.operators import Unfaithful
 
 
-def simple_imputer(graph: GraphBuilder, step: Any, table: Table) -> Table:
+def simple_imputer(graph: GraphBuilder, step: Any, table: Table, *, none: bool) -> Table:
     """The table with its missing values filled, then the columns of the missing indicator.
+
+    Args:
+        graph: Where the nodes go.
+        step: The fitted imputer.
+        table: Its columns.
+        none: A missing text is None in the model's eyes, else NaN: an imputer of the other one leaves it alone.
 
     Raises:
         Unfaithful: `missing_values` is a text.
@@ -31,11 +37,15 @@ def simple_imputer(graph: GraphBuilder, step: Any, table: Table) -> Table:
     filled: list[Column] = [*table]
     masks: list[Column] = [*table]
     # Neighbours of one type go together: a node costs more than a column.
-    for dtype, run in groupby(range(len(table)), key=lambda index: table[index].dtype == "text"):
+    for text, run in groupby(range(len(table)), key=lambda index: table[index].dtype == "text"):
         indices = list(run)
         part = tuple(table[index] for index in indices)
         fill = [statistics[index] for index in indices]
-        value, mask = (_text if dtype else _numbers)(graph, step.missing_values, part, fill)
+        value, mask = (
+            _text(graph, step.missing_values, part, fill, none)
+            if text
+            else _numbers(graph, step.missing_values, part, fill)
+        )
         for position, index in enumerate(indices):
             filled[index] = Column(value, position, table[index].source)
             masks[index] = Column(mask, position)
@@ -61,11 +71,16 @@ def _numbers(graph: GraphBuilder, missing: Any, part: Table, fill: list[Any]) ->
     return graph.value("Where", [mask, graph.constant(row, "statistics"), x], x), mask
 
 
-def _text(graph: GraphBuilder, missing: Any, part: Table, fill: list[Any]) -> tuple[Value, Value]:
+def _text(graph: GraphBuilder, missing: Any, part: Table, fill: list[Any], none: bool) -> tuple[Value, Value]:
     key = MISSING_TEXT if is_null(missing) else missing
     if not isinstance(key, str):
         raise Unfaithful(f"missing_values={missing!r} in columns of text", "mark missing texts with NaN or None")
     x = graph.matrix(part)
+    if is_null(missing) and (missing is None) != none:
+        never = graph.value(
+            "LabelEncoder", [x], replace(x, dtype="int64"), ML, keys_strings=[""], values_int64s=[0], default_int64=0
+        )
+        return x, graph.cast(never, "bool")
     found = graph.value(
         "LabelEncoder",
         [x],

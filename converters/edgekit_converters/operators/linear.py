@@ -15,15 +15,47 @@ from edgekit_converters.graph import GraphBuilder, Value
 from edgekit_converters.operators import Predicted, Unfaithful, scores
 
 REGRESSORS: Final = frozenset(
-    """ARDRegression BayesianRidge ElasticNet ElasticNetCV HuberRegressor Lars LarsCV Lasso LassoCV LassoLars
-    LassoLarsCV LassoLarsIC LinearRegression LinearSVR MultiTaskElasticNet MultiTaskElasticNetCV MultiTaskLasso
-    MultiTaskLassoCV OrthogonalMatchingPursuit OrthogonalMatchingPursuitCV PassiveAggressiveRegressor QuantileRegressor
-    Ridge RidgeCV SGDRegressor TheilSenRegressor""".split()
+    [
+        "ARDRegression",
+        "BayesianRidge",
+        "ElasticNet",
+        "ElasticNetCV",
+        "HuberRegressor",
+        "Lars",
+        "LarsCV",
+        "Lasso",
+        "LassoCV",
+        "LassoLars",
+        "LassoLarsCV",
+        "LassoLarsIC",
+        "LinearRegression",
+        "LinearSVR",
+        "MultiTaskElasticNet",
+        "MultiTaskElasticNetCV",
+        "MultiTaskLasso",
+        "MultiTaskLassoCV",
+        "OrthogonalMatchingPursuit",
+        "OrthogonalMatchingPursuitCV",
+        "PassiveAggressiveRegressor",
+        "QuantileRegressor",
+        "Ridge",
+        "RidgeCV",
+        "SGDRegressor",
+        "TheilSenRegressor",
+    ]
 )
 LOG_LINKED: Final = frozenset({"GammaRegressor", "PoissonRegressor", "TweedieRegressor"})
 CLASSIFIERS: Final = frozenset(
-    """LinearSVC LogisticRegression LogisticRegressionCV PassiveAggressiveClassifier Perceptron RidgeClassifier
-    RidgeClassifierCV SGDClassifier""".split()
+    [
+        "LinearSVC",
+        "LogisticRegression",
+        "LogisticRegressionCV",
+        "PassiveAggressiveClassifier",
+        "Perceptron",
+        "RidgeClassifier",
+        "RidgeClassifierCV",
+        "SGDClassifier",
+    ]
 )
 
 
@@ -50,7 +82,7 @@ def classifier(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
     Raises:
         Unfaithful: Several labels at once.
     """
-    if np.ndim(step.classes_) != 1 or getattr(step, "_label_binarizer", None) is not None and _multilabel(step):
+    if np.ndim(step.classes_) != 1 or (getattr(step, "_label_binarizer", None) is not None and _multilabel(step)):
         raise Unfaithful("it answers several labels at once", "train one model for each label")
     score = decision(graph, step, x)
     label = (scores.positive if score.width == 1 else scores.best)(graph, score, step.classes_)

@@ -6,6 +6,7 @@ Source: `transform` of sklearn/preprocessing/_data.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -44,6 +45,12 @@ def robust_scaler(graph: GraphBuilder, step: Any, x: Value) -> Value:
     return x
 
 
+def binarizer(graph: GraphBuilder, step: Any, x: Value) -> Value:
+    """Binarizer: 1 where x > threshold, else 0."""
+    limit = graph.constant(np.array([step.threshold], dtype=np.float64), "threshold")
+    return graph.cast(graph.value("Greater", [x, limit], replace(x, dtype="bool")), "float64")
+
+
 def clip(graph: GraphBuilder, x: Value, low: float, high: float) -> Value:
     """X cut to [low, high]; NaN stays NaN, which ONNX leaves open for `Clip`."""
     for operator, bound in (("Less", low), ("Greater", high)):
@@ -58,6 +65,7 @@ def _row(graph: GraphBuilder, op: str, x: Value, row: NDArray[np.float64]) -> Va
 
 
 EMITTERS: Final[Mapping[str, Callable[[GraphBuilder, Any, Value], Value]]] = {
+    "Binarizer": binarizer,
     "StandardScaler": standard_scaler,
     "MinMaxScaler": min_max_scaler,
     "MaxAbsScaler": max_abs_scaler,

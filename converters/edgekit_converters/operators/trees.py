@@ -23,8 +23,16 @@ from edgekit_converters.graph import ML, GraphBuilder, Value
 from edgekit_converters.operators import Predicted, Unfaithful, scores
 
 AVERAGED: Final = frozenset(
-    """DecisionTreeClassifier DecisionTreeRegressor ExtraTreeClassifier ExtraTreeRegressor ExtraTreesClassifier
-    ExtraTreesRegressor RandomForestClassifier RandomForestRegressor""".split()
+    [
+        "DecisionTreeClassifier",
+        "DecisionTreeRegressor",
+        "ExtraTreeClassifier",
+        "ExtraTreeRegressor",
+        "ExtraTreesClassifier",
+        "ExtraTreesRegressor",
+        "RandomForestClassifier",
+        "RandomForestRegressor",
+    ]
 )
 BOOSTED: Final = frozenset({"GradientBoostingClassifier", "GradientBoostingRegressor"})
 HISTOGRAM: Final = frozenset({"HistGradientBoostingClassifier", "HistGradientBoostingRegressor"})
@@ -96,7 +104,10 @@ def histogram(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
         Unfaithful: Categorical splits, or a link that is not known.
     """
     if getattr(step, "is_categorical_", None) is not None and np.any(step.is_categorical_):
-        raise Unfaithful("categorical features have no conversion yet", "encode them with an OrdinalEncoder first")
+        raise Unfaithful(
+            "categorical features have no conversion yet",
+            "train with categorical_features=None, the categories encoded as numbers",
+        )
     count = step.n_trees_per_iteration_
     trees = []
     for stage in step._predictors:
