@@ -14,8 +14,8 @@
 - `registry`: what a framework's converter is (`Converter`), what it gives (`Conversion`), how it is found.
 - `data`, `load`: files become a DataFrame and an estimator, without running what is in them.
 - `schema`, `nulls`, `nullable`: what the data and the model say of each feature; what a missing value means to them.
-- `sklearn`: the converter of scikit-learn. `walk` goes through the fitted pipeline; `operators` holds the emitters of its
-  leaf steps, and the way to skl2onnx for those that have none.
+- `sklearn`: the converter of scikit-learn. `walk` goes through the fitted pipeline; `operators` holds the emitters of
+  its leaf steps, and the way to skl2onnx for those that have none.
 - `verify`, `quality`, `reference`, `golden`: does it answer like the original, how good is it, what did its data look
   like, which rows travel along as its self-test.
 - `fit`, `cost`, `calibrate`: what it will take on a device. `bundle`, `signing`: the archive.

@@ -29,7 +29,7 @@ ELEMENT: Final[Mapping[Dtype, int]] = {
     "bool": TensorProto.BOOL,
     "text": TensorProto.STRING,
 }
-_DTYPE: Final[Mapping[int, Dtype]] = {element: dtype for dtype, element in ELEMENT.items()}
+_DTYPE: Final[Mapping[int, Dtype]] = dict(zip(ELEMENT.values(), ELEMENT.keys(), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,8 @@ class GraphBuilder:
             dtype: The element type; by default the columns' own, float64 where they differ.
         """
         kinds = {column.dtype for column in table}
-        wanted: Dtype = dtype or (kinds.pop() if len(kinds) == 1 else "float64")
+        default: Dtype = kinds.pop() if len(kinds) == 1 else "float64"
+        wanted = dtype or default
         runs = [(value, list(run)) for value, run in groupby(table, key=lambda column: column.value)]
         parts = [self.cast(self.gather(value, [c.index for c in run]), wanted) for value, run in runs]
         if len(parts) == 1:

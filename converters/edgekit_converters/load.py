@@ -17,7 +17,15 @@ from edgekit_contracts.errors import EdgekitError, MissingExtra, MissingFile, No
 SUPPORTED: Final = "a .skops file; or, with --trust, a .joblib or .pkl file that you made yourself"
 
 REVIEWED: Final = frozenset(
-    {
+    [
+        "numpy.dtype",
+        "numpy.floating",
+        "numpy.integer",
+        "numpy.number",
+        *(
+            f"sklearn._loss.loss.{name}"
+            for name in ("HalfTweedieLoss", "HalfTweedieLossIdentity", "HalfPoissonLoss", "HalfGammaLoss")
+        ),
         "sklearn.calibration._CalibratedClassifier",
         "sklearn.calibration._SigmoidCalibration",
         "sklearn.calibration._TemperatureScaling",
@@ -25,17 +33,24 @@ REVIEWED: Final = frozenset(
         "sklearn.compose._column_transformer.make_column_selector",
         "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
         "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-        "sklearn.metrics._dist_metrics.EuclideanDistance64",
-        "sklearn.metrics._dist_metrics.ManhattanDistance64",
-        "sklearn.metrics._dist_metrics.MinkowskiDistance64",
-        "sklearn.metrics._dist_metrics.ChebyshevDistance64",
+        *(
+            f"sklearn.gaussian_process.kernels.{name}"
+            for name in ("ConstantKernel", "DotProduct", "Matern", "Product", "RBF", "RationalQuadratic", "Sum")
+        ),
+        "sklearn.gaussian_process.kernels.WhiteKernel",
+        *(
+            f"sklearn.metrics._dist_metrics.{name}Distance64"
+            for name in ("Chebyshev", "Euclidean", "Manhattan", "Minkowski")
+        ),
+        "sklearn.metrics._scorer._PassthroughScorer",
+        *(f"sklearn.model_selection._split.{name}" for name in ("KFold", "StratifiedKFold")),
         "sklearn.neighbors._ball_tree.BallTree",
         "sklearn.neighbors._kd_tree.KDTree",
         "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
         "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
         "sklearn.tree._tree.Tree",
         "sklearn.utils._bunch.Bunch",
-    }
+    ]
 )
 """Read one by one: plain holders of numbers, whose construction and use run no code from the file."""
 

@@ -158,7 +158,7 @@ class _Session:
 
     def answers(self, frame: pd.DataFrame) -> Answers:
         try:
-            found = self._session.run(self._names, schema.tensors_of(frame, self._tensors))
+            found: list[Any] = list(self._session.run(self._names, schema.tensors_of(frame, self._tensors)))
         except Exception as error:  # onnxruntime raises several unrelated classes
             raise DataMismatch(f"the converted model fails: {str(error)[:200]}") from error
         results = dict(zip(self._names, found, strict=True))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -228,7 +228,7 @@ def _indicators(graph: GraphBuilder, part: Table, found: list[Codes]) -> tuple[V
         missing = graph.value("And", [graph.value("IsNaN", [spread], like), at_null], like)
         hits = graph.value("Or", [hits, missing], like)
     ends = np.cumsum([0] + [len(codes.categories) for codes in found])
-    return graph.cast(hits, "float64"), [range(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    return graph.cast(hits, "float64"), [range(start, end) for start, end in pairwise(ends)]
 
 
 def _product(graph: GraphBuilder, hits: Value, weights: NDArray[np.float64], bias: NDArray[np.float64]) -> Value:

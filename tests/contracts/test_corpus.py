@@ -1,0 +1,70 @@
+"""Files that releases wrote, read with today's code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import edgekit_runtime
+from edgekit_contracts import telemetry
+from edgekit_contracts.decode import decode_json
+from edgekit_contracts.limits import MESSAGE_MAX_BYTES, STATE_MAX_BYTES
+from edgekit_contracts.profile import decode_profile
+from edgekit_contracts.reference import decode_reference
+from edgekit_contracts.state import WANT_FORMAT, Want, decode_host, decode_status
+from edgekit_contracts.telemetry import Ack, Clock, Event, Gap, Kind, ReferencePart, Window
+from edgekit_runtime.batch import predict_file
+
+CORPUS = Path(__file__).parents[1] / "corpus"
+EPOCH = 81985529216486895
+
+
+def test_a_bundle_1_0_verifies_tests_itself_and_answers(tmp_path: Path) -> None:
+    folder = CORPUS / "bundle-1.0"
+    with edgekit_runtime.load(folder / "progression-1.0.edge", keys=[folder / "signer.pub.pem"]) as engine:
+        assert engine.manifest.title == "progression 1.0"
+        predict_file(engine, folder / "patients.csv", tmp_path / "out.csv", lambda rows: None)
+    lines = (tmp_path / "out.csv").read_text().splitlines()
+    assert len(lines) == 21
+    assert lines[0].endswith("progression,prediction,probability_fast,probability_slow")
+
+
+def test_a_telemetry_message_1_is_read() -> None:
+    records = telemetry.decode_message((CORPUS / "telemetry-1" / "message.msgpack").read_bytes())
+    assert [(one.device, one.epoch, one.sequence) for one in records] == [("clinic-1", EPOCH, n) for n in (1, 2, 5, 6)]
+    assert [one.kind for one in records] == [Kind.REFERENCE, Kind.WINDOW, Kind.GAP, Kind.EVENT]
+    assert records[0].clock is Clock.SYNCED
+    part, window, gap, event = [telemetry.decode_body(one) for one in records]
+    assert isinstance(part, ReferencePart)
+    assert isinstance(window, Window)
+    reference = decode_reference(part.data)
+    assert reference.bins_id == records[1].bins_id
+    counts = telemetry.decode_counts(window.counts, reference.bins, records[1].n)
+    assert (counts.resent, sum(counts.latency), sum(counts.classes)) == (1, 1, 20)
+    assert window.software.rejected == 1
+    assert gap == Gap(3, 5, 3, 60, 2400, "outbox full")
+    assert event == Event("started", "edgekit-runtime 0.1.0")
+
+
+def test_an_acknowledgement_1_is_read() -> None:
+    data = (CORPUS / "telemetry-1" / "ack.msgpack").read_bytes()
+    ack = telemetry.decode_msgpack(data, Ack, what="acknowledgement", limit=MESSAGE_MAX_BYTES)
+    assert ack == Ack(EPOCH, 6, ((8, 9),))
+
+
+@pytest.mark.parametrize(("name", "dead"), [("birth", False), ("will", True)])
+def test_a_status_1_0_is_read(name: str, dead: bool) -> None:
+    status = decode_status((CORPUS / "state-1.0" / f"{name}.json").read_bytes())
+    assert (status.device, status.session, status.dead) == ("clinic-1", 3, dead)
+
+
+def test_presence_and_wish_1_0_are_read() -> None:
+    assert decode_host((CORPUS / "state-1.0" / "host.json").read_bytes()).alive
+    data = (CORPUS / "state-1.0" / "want.json").read_bytes()
+    want = decode_json(data, Want, what="want", limit=STATE_MAX_BYTES, format=WANT_FORMAT)
+    assert (want.model, want.revision) == ("progression", 1)
+
+
+def test_a_profile_1_0_is_read() -> None:
+    assert decode_profile((CORPUS / "profile-1.0.toml").read_bytes()).name == "raspberry-pi-4"

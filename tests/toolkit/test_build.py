@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+
+import edgekit
+import edgekit_runtime
+from edgekit import cli
+from edgekit_contracts.errors import DoesNotFit
+from edgekit_runtime.bundle import open_bundle
+from tests import models
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def own_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEKIT_KEYS", str(tmp_path / "keys"))
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> models.Project:
+    return models.project(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs `edgekit` and gives exit code, standard output and standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = cli.run([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture
+def bundle(project: models.Project, tmp_path: Path, run: Run) -> Path:
+    out = tmp_path / "press-1.2.edge"
+    code, _, err = run(
+        "build", project.model, "--data", project.data, "--target", "grade", "--device", "raspberry-pi-4", "-o", out
+    )
+    assert code == 0, err
+    return out
+
+
+def test_a_build_shows_each_step_and_prints_the_bundle(project: models.Project, tmp_path: Path, run: Run) -> None:
+    out = tmp_path / "press-1.2.edge"
+    arguments = ["--data", project.data, "--device", "raspberry-pi-4", "--device", "intel-n100", "--target", "grade"]
+    code, words, err = run("build", project.model, *arguments, "-o", out)
+    assert (code, words.strip()) == (0, str(out))
+    for step in ("load", "data", "convert", "verify", "quality", "reference", "predict", "sign", "write"):
+        assert f"ok  {step:<10}" in err
+    assert "made now in" in err
+    manifest = open_bundle(out, keys=None).manifest
+    assert (manifest.name, manifest.version) == ("press", "1.2")
+    assert manifest.classes == ("A", "B")
+    assert [budget.profile for budget in manifest.budgets] == ["raspberry-pi-4", "intel-n100"]
+    assert [feature.name for feature in manifest.features] == ["width", "height", "material"]
+    assert manifest.lineage.data_origin == "data.csv"
+
+
+def test_json_gives_the_same_to_a_program(project: models.Project, tmp_path: Path, run: Run) -> None:
+    code, words, _ = run(
+        "build",
+        project.model,
+        "--data",
+        project.data,
+        "--device",
+        "raspberry-pi-5",
+        "-o",
+        tmp_path / "a-1.edge",
+        "--json",
+    )
+    assert code == 0
+    result = json.loads(words)
+    assert result["schema"] == 1
+    assert result["manifest"]["name"] == "a"
+    assert [step["name"] for step in result["steps"]][-1] == "write"
+
+
+def test_building_twice_gives_the_same_bytes(project: models.Project, tmp_path: Path, run: Run) -> None:
+    first, second = tmp_path / "1" / "press-1.2.edge", tmp_path / "2" / "press-1.2.edge"
+    for out in (first, second):
+        run("build", project.model, "--data", project.data, "--device", "raspberry-pi-4", "-o", out)
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_bundle_answers_like_the_model(bundle: Path, project: models.Project) -> None:
+    import skops.io
+
+    model = skops.io.load(project.model, trusted=skops.io.get_untrusted_types(file=project.model))
+    frame = pd.read_csv(project.data)[["width", "height", "material"]]
+    columns: dict[str, Any] = {
+        "width": frame["width"].to_numpy(),
+        "height": frame["height"].to_numpy(),
+        "material": [None if pd.isna(text) else text for text in frame["material"]],
+    }
+    public = bundle.parent / "keys" / "edgekit.pub.pem"
+    with edgekit_runtime.load(bundle, keys=[public]) as engine:
+        answers = engine.predict(columns)
+    assert answers.labels is not None
+    assert answers.probabilities is not None
+    assert answers.labels.tolist() == model.predict(frame).tolist()
+    np.testing.assert_allclose(answers.probabilities, model.predict_proba(frame), atol=1e-4)
+
+
+def test_inspect_verify_and_check_work_on_it(bundle: Path, run: Run) -> None:
+    code, words, _ = run("inspect", bundle)
+    assert code == 0
+    assert "press 1.2" in words
+    assert "material" in words
+    assert "brass, steel, zinc" in words
+    assert json.loads(run("inspect", bundle, "--json")[1])["manifest"]["task"] == "classification"
+    code, words, _ = run("verify", bundle)
+    assert code == 0
+    assert "rows right on onnxruntime" in words
+    assert json.loads(run("verify", bundle, "--json")[1])["golden_rows"] > 60
+    code, words, _ = run("check", bundle)
+    assert code == 0
+    assert "raspberry-pi-4" in words
+    assert json.loads(run("check", bundle, "--device", "jetson-orin-nano", "--json")[1])["budgets"][0]["fits"] is True
+
+
+def test_a_model_that_does_not_fit_is_refused_with_exit_1(bundle: Path, project: models.Project, run: Run) -> None:
+    profile = bundle.parent / "small.toml"
+    text = Path(edgekit.__file__).parents[1].joinpath("device_profiles", "raspberry-pi-4.toml").read_text()
+    profile.write_text(
+        text.replace("memory_mb = 256.0", "memory_mb = 10.0").replace('name = "raspberry-pi-4"', 'name = "small"')
+    )
+    code, words, err = run("check", bundle, "--device", profile)
+    assert code == 1
+    assert "does not fit" in words
+    assert "Error: the model does not fit small: memory" in err
+    out = bundle.parent / "none-1.edge"
+    code, _, err = run("build", project.model, "--data", project.data, "--device", profile, "-o", out)
+    assert code == 1
+    assert not out.exists()
+    code, _, err = run("build", project.model, "--data", project.data, "--device", profile, "-o", out, "--allow-unfit")
+    assert (code, out.exists()) == (0, True)
+
+
+def test_the_report_is_one_page_with_nothing_from_elsewhere(bundle: Path, run: Run) -> None:
+    code, words, _ = run("report", bundle)
+    assert code == 0
+    page = Path(words.strip()).read_text()
+    assert page.count("<svg") >= 3
+    assert "http" not in page.replace("http://www.w3.org", "")
+    for text in ("press 1.2", "material", "raspberry-pi-4", "accuracy"):
+        assert text in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["none.skops", "--data", "DATA"], 2, "cannot read the model none.skops"),
+        (["MODEL", "--data", "none.csv"], 2, "cannot read the data file none.csv"),
+        (["MODEL", "--data", "DATA", "--device", "toaster"], 2, "there is no device profile 'toaster'"),
+        (["PICKLE", "--data", "DATA"], 2, "is a pickle, and loading a pickle runs whatever code is in it"),
+        (["JOBLIB", "--data", "DATA"], 2, "is a pickle, and loading a pickle runs whatever code is in it"),
+        (["NUMBER", "--data", "DATA", "--trust"], 2, "is not a model that can be converted"),
+        (["UNFITTED", "--data", "DATA", "--trust"], 2, "is not fitted"),
+        (["DATA", "--data", "DATA"], 2, "is not a model that can be converted"),
+        (["MODEL", "--data", "LACKS"], 2, "the data does not fit the model: it lacks the column 'height'"),
+        (["MODEL", "--data", "DATA", "--target", "colour"], 2, "'colour'"),
+        (["MODEL", "--data", "DATA", "--name", "A/B"], 2, "'A/B' cannot be a model's name"),
+        (["MODEL", "--data", "DATA", "--version", "x"], 2, "'x' cannot be a version"),
+        (["MODEL", "--data", "DATA", "--key", "DATA"], 2, "holds no EC P-256 private key"),
+        (["MODEL"], 2, "Missing option '--data'"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing(
+    arguments: list[str],
+    code: int,
+    sentence: str,
+    project: models.Project,
+    tmp_path: Path,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = {name: tmp_path / f"{name.lower()}.pkl" for name in ("PICKLE", "NUMBER", "UNFITTED")}
+    files["PICKLE"].write_bytes(pickle.dumps({"a": 1}))
+    files["NUMBER"].write_bytes(pickle.dumps(42))
+    files["UNFITTED"].write_bytes(pickle.dumps(models.pipeline(models.Ridge())))
+    files["JOBLIB"] = tmp_path / "model.joblib"
+    joblib.dump([1], files["JOBLIB"])
+    files["LACKS"] = tmp_path / "lacks.csv"
+    files["LACKS"].write_text("width,material\n1,steel\n")
+    files |= {"MODEL": project.model, "DATA": project.data}
+    found, words, err = run("build", *[files.get(argument, argument) for argument in arguments])
+    assert found == code
+    assert sentence in err
+    assert "Traceback" not in err
+    assert words == ""
+    assert "Try" in err
+    assert not list(tmp_path.glob("*.edge"))
+
+
+@pytest.mark.parametrize("command", ["inspect", "verify", "check", "report"])
+def test_a_damaged_bundle_is_one_sentence_and_exit_1(bundle: Path, command: str, run: Run) -> None:
+    data = bundle.read_bytes()
+    bundle.write_bytes(data[: len(data) // 2])
+    code, words, err = run(command, bundle)
+    assert (code, words) == (1, "")
+    assert "Error: press-1.2.edge is damaged: it is not a whole archive" in err
+    assert "Try:   copy the bundle again" in err
+    flipped = bytearray(data)
+    flipped[len(data) // 3] ^= 4
+    bundle.write_bytes(flipped)
+    assert run(command, bundle)[0] == 1
+
+
+def test_a_foreign_key_is_refused(bundle: Path, tmp_path: Path, run: Run) -> None:
+    code, words, _ = run("keys", "create", "--dir", tmp_path / "other")
+    assert code == 0
+    code, _, err = run("verify", bundle, "--key", words.strip())
+    assert code == 1
+    assert "is not trusted here" in err
+    assert run("keys", "create", "--dir", tmp_path / "other")[0] == 2
+
+
+def test_the_python_api_takes_objects_and_shows_itself_in_notebooks(tmp_path: Path) -> None:
+    frame = models.table()
+    model = models.pipeline(models.Ridge()).fit(frame[["width", "height", "material"]], frame["price"])
+    built = edgekit.build(
+        model,
+        frame.drop(columns="grade"),
+        target="price",
+        device="raspberry-pi-5",
+        out=tmp_path / "price-2.0.edge",
+    )
+    assert built.manifest.task == "regression"
+    assert built.manifest.quality[0].metric == "mean absolute error"
+    assert built.manifest.quality[0].model < built.manifest.quality[0].baseline
+    assert "<table>" in built._repr_html_()
+    with edgekit_runtime.load(built.path, keys=[tmp_path / "keys" / "edgekit.pub.pem"]) as engine:
+        answer = engine.predict({"width": [10.0], "height": [None], "material": ["steel"]}).values
+    expected = model.predict(pd.DataFrame({"width": [10.0], "height": [np.nan], "material": ["steel"]}))
+    assert answer is not None
+    assert answer.ravel().tolist() == pytest.approx(expected.tolist())
+
+
+def test_a_matrix_model_names_its_columns(tmp_path: Path) -> None:
+    from sklearn.datasets import load_wine
+    from sklearn.ensemble import RandomForestClassifier
+
+    X, y = load_wine(return_X_y=True)
+    model = RandomForestClassifier(20, random_state=0).fit(X, y)
+    built = edgekit.build(model, X, device="raspberry-pi-4", out=tmp_path / "wine-1.0.edge")
+    assert [feature.name for feature in built.manifest.features][:3] == ["x0", "x1", "x2"]
+    assert built.manifest.classes == (0, 1, 2)
+
+
+def test_a_refused_profile_raises_in_python_too(tmp_path: Path) -> None:
+    frame = models.table()
+    model = models.pipeline(models.Ridge()).fit(frame[["width", "height", "material"]], frame["price"])
+    profile = tmp_path / "small.toml"
+    text = Path(edgekit.__file__).parents[1].joinpath("device_profiles", "raspberry-pi-4.toml").read_text()
+    profile.write_text(text.replace("latency_ms = 20.0", "latency_ms = 0.001"))
+    with pytest.raises(DoesNotFit, match="latency"):
+        edgekit.build(model, frame, device=str(profile), out=tmp_path / "x-1.edge")
