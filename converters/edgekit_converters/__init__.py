@@ -27,3 +27,5 @@ it cannot convert faithfully (`ConversionRefused`, with the path of the step); i
 
 Arrows go down: this package imports `edgekit_runtime` and `edgekit_contracts`, never `edgekit`.
 """
+
+import edgekit_runtime as _runtime  # noqa: F401 - keeps onnxruntime from reporting to its maker; must come first

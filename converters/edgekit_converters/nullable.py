@@ -30,7 +30,7 @@ def nullable(frame: pd.DataFrame, names: Sequence[str], original: Answerer, conv
         original: The original's answers; any EdgekitError means none.
         converted: The converted model's.
     """
-    full = frame.dropna()
+    full = frame[frame[list(names)].notna().all(axis=1)]
     rows = (full if len(full) else frame).head(ROWS)
     found = {}
     for name in names:

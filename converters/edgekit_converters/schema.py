@@ -93,6 +93,8 @@ def tensors_of(frame: pd.DataFrame, tensors: Iterable[Tensor]) -> dict[str, Any]
 
 def floats(series: pd.Series[Any]) -> NDArray[np.float64]:
     """A column of numbers as float64, missing values as NaN."""
+    if isinstance(series.dtype, np.dtype) and series.dtype.kind in "fiub":
+        return series.to_numpy(dtype=np.float64)
     return np.asarray(series.astype(object).where(series.notna(), np.nan), dtype=np.float64)
 
 

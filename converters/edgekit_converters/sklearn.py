@@ -107,7 +107,7 @@ class SklearnConverter:
             ml_opset=target.ml_opset,
             ir=target.ir,
             operators=operators(built),
-            notes=tuple(walk.notes),
+            notes=tuple(dict.fromkeys(walk.notes)),
         )
 
     def answers(self, model: Any, X: pd.DataFrame | NDArray[Any]) -> Answers:

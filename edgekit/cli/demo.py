@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from pathlib import Path
 
@@ -24,6 +25,9 @@ def demo(directory: Path) -> None:
     """Play the whole road here: train, prove, pack, run on three devices, catch a drift. Under a minute."""
     from edgekit.demo import road
 
+    # `timeout`, `kill` and a closing terminal clean up like Ctrl-C.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     started = time.monotonic()
 
     def say(line: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -92,6 +93,19 @@ class Device:
 
 
 @contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Between the start of a process and the promise to stop it, Ctrl-C waits."""
+    caught: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught:
+        raise KeyboardInterrupt
+
+
+@contextmanager
 def running(directory: Path, names: Sequence[str], bundle: Path, key: Path, broker: str) -> Iterator[list[Device]]:
     """Starts one device for each name and stops them all at the end."""
     with ExitStack() as stack:
@@ -102,9 +116,9 @@ def running(directory: Path, names: Sequence[str], bundle: Path, key: Path, brok
                 f'device = "{name}"\nbundle = "{bundle}"\nkeys = ["{key}"]\nstate_dir = "{directory / name}"\n\n'
                 f'[serve]\nport = 0\n\n[telemetry]\nbroker = "{broker}"\nwindow_s = 1\n'
             )
-            device = Device(name, config)
-            stack.callback(device.stop)
-            devices.append(device)
+            with _ctrl_c_later():
+                devices.append(Device(name, config))
+                stack.callback(devices[-1].stop)
         for device in devices:
             device.wait()
         yield devices

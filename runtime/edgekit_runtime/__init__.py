@@ -19,6 +19,7 @@ On the way `observe` copies the rows into a block that is counted elsewhere. Not
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from edgekit_runtime.engine import Engine
 
 __version__: Final = "0.1.0"
+
+# onnxruntime 1.29 and later report sessions, models and errors to their maker, and write a device identifier to disk,
+# unless this is set before they are imported (microsoft/onnxruntime#27379). A device reports to its owner alone.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def load(path: str | Path, *, keys: Sequence[str | Path], threads: int = 1) -> Engine:

@@ -1,5 +1,8 @@
 """Real bundled data with what real data has: texts, whole numbers, truth values, missing values."""
 
+# The annotations that pyright infers for scikit-learn and joblib come from their defaults.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -31,9 +34,9 @@ CONVERTER = SklearnConverter()
 @cache
 def cancer() -> pd.DataFrame:
     """240 rows of the breast cancer data; `size` is an honest text, `lab` a random one."""
-    data = load_breast_cancer(as_frame=True).frame.iloc[:240]
+    data: pd.DataFrame = load_breast_cancer(as_frame=True).frame.iloc[:240]
     random = np.random.default_rng(0)
-    frame = data[["mean radius", "mean texture", "mean area"]].set_axis(NUMBERS, axis=1)
+    frame: pd.DataFrame = data[["mean radius", "mean texture", "mean area"]].set_axis(NUMBERS, axis=1)
     limits = [0, 400, 700, 10_000]
     frame["size"] = pd.cut(frame["area"], limits, labels=["small", "middle", "large"]).astype(str)
     frame["lab"] = random.choice(["a", "b", "ü"], len(frame))
@@ -88,7 +91,8 @@ def run(conversion: Conversion, model: Any, X: Any) -> dict[str, NDArray[Any]]:
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(conversion.onnx, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in conversion.outputs]
-    return dict(zip(names, session.run(names, tensors_of(frame_for(model, X), conversion.inputs)), strict=True))
+    found: list[Any] = list(session.run(names, tensors_of(frame_for(model, X), conversion.inputs)))
+    return dict(zip(names, found, strict=True))
 
 
 def assert_same(model: Any, X: Any, *, rows: Any = None, exact: bool | None = None) -> Conversion:

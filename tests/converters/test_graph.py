@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -7,6 +9,10 @@ from onnx import TensorProto, helper
 
 from edgekit_converters.graph import GraphBuilder, columns, operators, serialize
 from tests.converters.frames import TARGET
+
+
+def answer(model: onnx.ModelProto, feed: dict[str, Any]) -> Any:
+    return ort.InferenceSession(serialize(model)).run(None, feed)[0]
 
 
 def test_a_graph_computes_and_names_its_opsets_once() -> None:
@@ -19,8 +25,7 @@ def test_a_graph_computes_and_names_its_opsets_once() -> None:
     assert [(one.domain, one.version) for one in model.opset_import] == [("", 18)]
     assert model.ir_version == 8
     assert len(model.graph.initializer) == 1  # equal constants are one
-    session = ort.InferenceSession(serialize(model))
-    assert session.run(None, {"x": np.array([[1.0, 2.0]])})[0].tolist() == [[2.0, 3.0]]
+    assert answer(model, {"x": np.array([[1.0, 2.0]])}).tolist() == [[2.0, 3.0]]
 
 
 def test_choosing_all_columns_in_order_costs_no_node_and_reordering_one() -> None:
@@ -33,7 +38,7 @@ def test_choosing_all_columns_in_order_costs_no_node_and_reordering_one() -> Non
     graph.output("y", swapped)
     model = graph.build()
     assert operators(model) == ("ai.onnx:Gather", "ai.onnx:Identity")
-    assert ort.InferenceSession(serialize(model)).run(None, {"x": np.eye(3)})[0].tolist() == [[0, 1], [0, 0], [1, 0]]
+    assert answer(model, {"x": np.eye(3)}).tolist() == [[0, 1], [0, 0], [1, 0]]
 
 
 def test_columns_of_several_values_are_joined_in_their_order() -> None:
@@ -41,7 +46,7 @@ def test_columns_of_several_values_are_joined_in_their_order() -> None:
     a, b = graph.input("a", "float64", 2), graph.input("b", "float64", 1)
     graph.output("y", graph.matrix((columns(a)[1], columns(b)[0], columns(a)[0])))
     feed = {"a": np.array([[1.0, 2.0]]), "b": np.array([[3.0]])}
-    assert ort.InferenceSession(serialize(graph.build())).run(None, feed)[0].tolist() == [[2, 3, 1]]
+    assert answer(graph.build(), feed).tolist() == [[2, 3, 1]]
 
 
 def test_what_no_output_needs_is_left_out() -> None:
@@ -71,17 +76,16 @@ def test_another_model_is_stitched_in_under_names_of_ours() -> None:
     assert once.name != "x"
     assert twice.width == 1
     graph.output("y", twice)
-    assert ort.InferenceSession(serialize(graph.build())).run(None, {"x": np.array([[4.0]])})[0].item() == 4.0
+    assert answer(graph.build(), {"x": np.array([[4.0]])}).item() == 4.0
 
 
 def test_the_same_calls_give_the_same_bytes() -> None:
     def build() -> bytes:
         graph = GraphBuilder(TARGET)
         x = graph.input("t", "text", 1)
-        hit = graph.value("Gather", [graph.constant(np.array(["a", "ü"], dtype=object)), "index"], x)
-        graph.constant(np.array([1], dtype=np.int64))
-        del hit
-        graph.output("y", x)
+        index = graph.constant(np.array([[1], [0]], dtype=np.int64))
+        texts = graph.constant(np.array(["a", "ü"], dtype=object))
+        graph.output("y", graph.value("Gather", [texts, index], x, axis=0))
         return serialize(graph.build())
 
     assert build() == build()

@@ -1,3 +1,6 @@
+# The annotations that pyright infers for scikit-learn and joblib come from their defaults.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import pickle

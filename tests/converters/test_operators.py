@@ -1,5 +1,8 @@
 """Single steps, compared bit for bit or nearly, with values that training has not seen."""
 
+# The annotations that pyright infers for scikit-learn and joblib come from their defaults.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,3 +1,6 @@
+# The annotations that pyright infers for scikit-learn and joblib come from their defaults.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from typing import Any
@@ -71,7 +74,7 @@ MIXED_REGRESSORS = [
 ]
 
 
-def named(models: list[Any]) -> Any:
+def named(models: list[Any]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("last", models, ids=lambda model: type(model).__name__)
 
 

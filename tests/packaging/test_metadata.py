@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def test_the_device_s_dependencies_are_the_runtime_extra() -> None:
 
 def test_no_requirement_names_the_distribution_of_somebody_else() -> None:
     root = project("pyproject.toml")
-    requirements = [*root["dependencies"], *sum(root["optional-dependencies"].values(), [])]
+    requirements = [*root["dependencies"], *chain.from_iterable(root["optional-dependencies"].values())]
     assert not [one for one in requirements if re.match(r"edgekit(?!-)", one)]
 
 

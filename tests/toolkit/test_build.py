@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +12,15 @@ import pytest
 
 import edgekit
 import edgekit_runtime
-from edgekit import cli
 from edgekit_contracts.errors import DoesNotFit
 from edgekit_runtime.bundle import open_bundle
 from tests import models
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(autouse=True)
-def own_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EDGEKIT_KEYS", str(tmp_path / "keys"))
-    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+from tests.toolkit.conftest import Run
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> models.Project:
     return models.project(tmp_path_factory.mktemp("project"))
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs `edgekit` and gives exit code, standard output and standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = cli.run([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 @pytest.fixture

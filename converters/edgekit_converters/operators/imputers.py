@@ -66,8 +66,9 @@ def _numbers(graph: GraphBuilder, missing: Any, part: Table, fill: list[Any]) ->
         mask = graph.value("IsNaN", [x], like)
     else:
         mask = graph.value("Equal", [x, graph.constant(np.array([missing], dtype=np.float64), "missing")], like)
-    # A column that is dropped afterwards may have any statistic.
-    row = np.array([[0.0 if is_null(one) else float(one) for one in fill]], dtype=np.float64)
+    # A text cannot stand in a column of numbers: it stays missing, which an encoder knows as little (one that learned
+    # the text is refused). A column that is dropped afterwards may have any statistic.
+    row = np.array([[np.nan if is_null(one) or isinstance(one, str) else float(one) for one in fill]])
     return graph.value("Where", [mask, graph.constant(row, "statistics"), x], x), mask
 
 

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from edgekit import cli
+from edgekit.cli import doctor
+from tests import bundles
+from tests.brokers import Mosquitto, free_port, wait_until
+from tests.service import STOP_S, Service
+from tests.toolkit.conftest import Run
+
+
+def every_command() -> list[list[str]]:
+    found = [[]]
+    for name, command in cli.cli.commands.items():
+        found.append([name])
+        if isinstance(command, click.Group):
+            found += [[name, inner] for inner in command.commands]
+    return found
+
+
+@pytest.mark.parametrize("command", every_command(), ids=" ".join)
+def test_every_command_explains_itself(command: list[str], run: Run) -> None:
+    code, out, err = run(*command, "--help")
+    assert (code, err) == (0, "")
+    assert "Usage: edgekit" in out
+
+
+def test_the_version_is_shown(run: Run) -> None:
+    assert run("--version")[1] == "edgekit, version 0.1.0\n"
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["build"], ["profiles", "show"], ["check", "a", "--color"]])
+def test_wrong_usage_is_exit_2(arguments: list[str], run: Run) -> None:
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert "Error: " in err
+
+
+def test_profiles_are_listed_and_shown_with_their_sources(run: Run) -> None:
+    code, out, _ = run("profiles", "list")
+    assert code == 0
+    for name in ("raspberry-pi-4", "raspberry-pi-5", "jetson-orin-nano", "intel-n100", "this-machine"):
+        assert name in out
+    assert len(json.loads(run("profiles", "list", "--json")[1])["profiles"]) == 4
+    code, out, _ = run("profiles", "show", "raspberry-pi-5")
+    assert code == 0
+    assert "sbc-bench" in out
+    assert json.loads(run("profiles", "show", "raspberry-pi-5", "--json")[1])["profile"]["name"] == "raspberry-pi-5"
+
+
+def test_an_unknown_profile_names_the_known_ones(run: Run) -> None:
+    code, _, err = run("profiles", "show", "toaster")
+    assert code == 2
+    assert "there is no device profile 'toaster'" in err
+    assert "raspberry-pi-4" in err
+
+
+def test_this_machine_is_measured_now(run: Run) -> None:
+    code, out, _ = run("profiles", "show", "this-machine", "--json")
+    assert code == 0
+    assert json.loads(out)["profile"]["rates"]["call_us"]["kind"] == "measured"
+
+
+def test_the_doctor_finds_this_machine_well(run: Run, own_keys: Path) -> None:
+    code, out, _ = run("doctor", "--json")
+    findings = {finding["check"]: finding for finding in json.loads(out)["findings"]}
+    assert findings["onnxruntime"]["verdict"] == "ok"
+    assert findings["signing key"]["verdict"] == "warning"
+    assert code == 0
+    run("keys", "create")
+    (own_keys / "edgekit.pem").chmod(0o644)
+    code, out, _ = run("doctor")
+    assert code == 3
+    assert "chmod 600" in out
+
+
+def test_the_doctor_names_a_broker_that_is_down(run: Run) -> None:
+    code, out, _ = run("doctor", "--broker", f"mqtt://127.0.0.1:{free_port()}")
+    assert code == 3
+    assert "no MQTT broker answers at" in out
+
+
+def test_a_library_that_ends_with_a_signal_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = subprocess.CompletedProcess([], -4, "", "")
+    monkeypatch.setattr(doctor.subprocess, "run", lambda *_, **__: done)
+    (finding,) = doctor._runtime()
+    assert (finding.verdict, finding.detail) == ("fault", "importing it ends with signal 4")
+
+
+def test_a_missing_library_names_its_extra(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    code, _, err = run("verify", tmp_path / "x.edge")
+    assert code == 2
+    assert "this needs the library 'onnxruntime', which is not installed" in err
+    assert "pip install 'edgekit-toolkit[build]'" in err
+
+
+def test_own_keys_are_made_shown_and_secret(run: Run, own_keys: Path) -> None:
+    assert run("keys", "show")[0] == 2
+    code, out, _ = run("keys", "create")
+    assert (code, out.strip()) == (0, str(own_keys / "edgekit.pub.pem"))
+    assert (own_keys / "edgekit.pem").stat().st_mode & 0o077 == 0
+    assert len(json.loads(run("keys", "show", "--json")[1])["key"]) == 64
+
+
+def test_collect_without_a_broker_is_exit_3(run: Run, tmp_path: Path) -> None:
+    code, _, err = run("collect", "--broker", f"mqtt://127.0.0.1:{free_port()}", "--store", tmp_path / "fleet.db")
+    assert code == 3
+    assert "Error: no MQTT broker answers at mqtt://127.0.0.1:" in err
+    assert "Try:   start the broker" in err
+
+
+def test_a_wrong_broker_address_is_exit_2(run: Run, tmp_path: Path) -> None:
+    code, _, err = run("collect", "--broker", "http://u:secret@x", "--store", tmp_path / "fleet.db")
+    assert code == 2
+    assert "secret" not in err
+
+
+def test_fleet_status_without_a_store_is_exit_3(run: Run, tmp_path: Path) -> None:
+    code, _, err = run("fleet", "status", "--store", tmp_path / "none.db")
+    assert code == 3
+    assert "none.db" in err
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_a_store_that_is_none_is_exit_3(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "fleet.db").write_text("this is not a database, but long enough to be taken for one" * 20)
+    code, _, err = run("fleet", "status", "--store", tmp_path / "fleet.db")
+    assert code == 3
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_collect_stores_what_a_device_sends_and_fleet_status_shows_it(
+    mosquitto: Mosquitto, tmp_path: Path, run: Run, number: int
+) -> None:
+    store = tmp_path / "fleet.db"
+    service = Service(tmp_path, bundles.make(tmp_path), broker=str(mosquitto.broker))
+    arguments = ["collect", "--broker", str(mosquitto.broker), "--store", str(store), "--json"]
+    collector = subprocess.Popen(
+        [sys.executable, "-c", "from edgekit.cli import main; main()", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        service.start()
+        for _ in range(5):
+            assert service.infer()[0] == 200
+
+        def seen() -> bool:
+            code, out, _ = run("fleet", "status", "--store", store, "--json")
+            devices = json.loads(out)["devices"] if code == 0 else []
+            return bool(devices) and devices[0]["rows"] == 20
+
+        wait_until(seen, "the device's rows in the fleet's table")
+        code, out, _ = run("fleet", "status", "--store", store)
+        assert code == 0
+        assert "dev-1" in out
+        assert "tiny 1.0" in out
+        assert "online" in out
+        service.stop()
+        os.kill(collector.pid, number)
+        out, err = collector.communicate(timeout=STOP_S)
+        assert collector.returncode == 0, err
+        assert json.loads(out)["counts"]["stored"] > 0
+    finally:
+        service.close()
+        collector.kill()
+        collector.communicate()
