@@ -47,9 +47,8 @@ def as_frame(data: pd.DataFrame | NDArray[Any]) -> pd.DataFrame:
         if not all(isinstance(name, str) for name in frame.columns):
             frame = frame.set_axis(_numbered(frame.shape[1]), axis=1)
     else:
-        if hasattr(data, "toarray"):  # a scipy sparse matrix
-            data = data.toarray()
-        matrix = np.asarray(data)
+        dense = getattr(data, "toarray", None)  # a scipy sparse matrix
+        matrix = np.asarray(data if dense is None else dense())
         if matrix.ndim != 2:
             raise DataMismatch(f"the data has {matrix.ndim} dimensions", "give a table: rows and columns")
         frame = pd.DataFrame(matrix, columns=_numbered(matrix.shape[1]))

@@ -135,8 +135,8 @@ class GraphBuilder:
             table: At least one column; all text, or none of them.
             dtype: The element type; by default the columns' own, float64 where they differ.
         """
-        kinds = {column.dtype for column in table}
-        default: Dtype = kinds.pop() if len(kinds) == 1 else "float64"
+        first = table[0].dtype
+        default: Dtype = first if all(column.dtype == first for column in table) else "float64"
         wanted = dtype or default
         runs = [(value, list(run)) for value, run in groupby(table, key=lambda column: column.value)]
         parts = [self.cast(self.gather(value, [c.index for c in run]), wanted) for value, run in runs]

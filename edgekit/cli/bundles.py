@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from edgekit.cli.output import echo_facts, echo_json, echo_table
+from edgekit_contracts.manifest import Budget, Feature
 
 _bundle = click.argument("bundle", type=click.Path(path_type=Path))
 _json = click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
@@ -54,10 +55,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
     click.echo()
     echo_table(
         ["feature", "type", "missing", "range or categories"],
-        [
-            [f.name, f.dtype, "allowed" if f.nullable else "refused", _domain(f.minimum, f.maximum, f.categories)]
-            for f in manifest.features
-        ],
+        [[f.name, f.dtype, "allowed" if f.nullable else "refused", _domain(f)] for f in manifest.features],
     )
     if manifest.budgets:
         click.echo()
@@ -139,15 +137,14 @@ def report(bundle: Path, store: Path | None, out: Path | None) -> None:
     click.echo(write_report(open_bundle(bundle, keys=None), out or bundle.with_suffix(".html"), store))
 
 
-def _domain(minimum: float | None, maximum: float | None, categories: tuple[str, ...] | None) -> str:
-    if categories is not None:
-        return ", ".join(categories[:6]) + (f" and {len(categories) - 6} more" if len(categories) > 6 else "")
-    return f"{minimum:g} to {maximum:g}" if minimum is not None and maximum is not None else ""
+def _domain(feature: Feature) -> str:
+    if feature.categories is not None:
+        more = f" and {len(feature.categories) - 6} more" if len(feature.categories) > 6 else ""
+        return f"{', '.join(feature.categories[:6])}{more}{'; others are refused' if feature.closed else ''}"
+    return "" if feature.minimum is None else f"{feature.minimum:g} to {feature.maximum:g}"
 
 
-def _echo_budgets(budgets: tuple[object, ...]) -> None:
-    from edgekit_contracts.manifest import Budget
-
+def _echo_budgets(budgets: tuple[Budget, ...]) -> None:
     echo_table(
         ["device", "latency ms (range)", "limit", "memory MB", "limit", "bundle MB", "limit", "verdict"],
         [
@@ -162,6 +159,5 @@ def _echo_budgets(budgets: tuple[object, ...]) -> None:
                 "fits" if b.fits else "does not fit",
             ]
             for b in budgets
-            if isinstance(b, Budget)
         ],
     )

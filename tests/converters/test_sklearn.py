@@ -49,6 +49,7 @@ pytestmark = pytest.mark.filterwarnings(
 EXACT_CLASSIFIERS = [
     LogisticRegression(max_iter=300),
     LinearSVC(),
+    LinearDiscriminantAnalysis(),
     SGDClassifier(loss="log_loss", random_state=0),
     KNeighborsClassifier(),
     MLPClassifier((8,), max_iter=10, random_state=0),
@@ -81,6 +82,10 @@ def named(models: list[Any]) -> pytest.MarkDecorator:
 @named(EXACT_CLASSIFIERS)
 def test_the_textbook_pipeline_answers_like_the_original_in_float64(last: Any) -> None:
     assert_same(textbook(last).fit(features(), target("text")), features(), exact=True)
+
+
+def test_discriminant_analysis_of_three_classes_answers_like_the_original() -> None:
+    assert_same(textbook(LinearDiscriminantAnalysis()).fit(features(), target("three")), features(), exact=True)
 
 
 @named(MIXED_CLASSIFIERS)
@@ -260,7 +265,12 @@ def test_the_same_model_and_data_give_the_same_bytes(last: Any) -> None:
             "pipeline/step (FunctionTransformer)",
             "apply the function",
         ),
-        (StandardScaler(), LinearDiscriminantAnalysis(), "pipeline/last (LinearDiscriminantAnalysis)", "LogisticReg"),
+        (
+            StandardScaler(),
+            CalibratedClassifierCV(make_pipeline(StandardScaler(), LogisticRegression()), cv=2),
+            "pipeline/last (CalibratedClassifierCV)",
+            "the Pipeline's last step",
+        ),
         (
             StandardScaler(),
             TransformedTargetRegressor(Ridge()),

@@ -34,11 +34,6 @@ def _has_pipeline(step: Any) -> bool:
 
 
 KNOWN_WRONG: Final[Mapping[str, tuple[Callable[[Any], bool], str, str]]] = {
-    "LinearDiscriminantAnalysis": (
-        lambda step: len(getattr(step, "classes_", ())) == 2,
-        "the converter at hand gives wrong probabilities for two classes (sklearn-onnx #1116)",
-        "use LogisticRegression",
-    ),
     "CalibratedClassifierCV": (
         _has_pipeline,
         "the converter at hand answers wrongly for a calibrated Pipeline (sklearn-onnx #1246)",

@@ -1,7 +1,7 @@
 """Linear models: x @ coef.T + intercept in float64, and what the class makes of it.
 
 Source: sklearn/linear_model/_base.py (`LinearModel.predict`, `LinearClassifierMixin`), _logistic.py, _glm/glm.py,
-_stochastic_gradient.py.
+_stochastic_gradient.py; sklearn/discriminant_analysis.py.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ REGRESSORS: Final = frozenset(
 LOG_LINKED: Final = frozenset({"GammaRegressor", "PoissonRegressor", "TweedieRegressor"})
 CLASSIFIERS: Final = frozenset(
     [
+        "LinearDiscriminantAnalysis",
         "LinearSVC",
         "LogisticRegression",
         "LogisticRegressionCV",
@@ -104,8 +105,8 @@ def _probabilities(graph: GraphBuilder, step: Any, score: Value) -> Value:
 
 
 def _one_vs_rest(step: Any) -> bool:
-    """As `LogisticRegression.predict_proba` decides it."""
-    if not type(step).__name__.startswith("LogisticRegression"):
+    """As `LogisticRegression.predict_proba` decides it; linear discriminant analysis decides by the classes alone."""
+    if not type(step).__name__.startswith(("LogisticRegression", "LinearDiscriminantAnalysis")):
         return True
     scheme = getattr(step, "multi_class", "deprecated")  # gone since scikit-learn 1.8
     if scheme in {"ovr", "warn"}:
