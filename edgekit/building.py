@@ -140,6 +140,7 @@ def build(
         now.say(
             f"ONNX opset {conversion.opset}, IR {conversion.ir}, {conversion.precision}, "
             f"{len(conversion.onnx) / 1000:,.1f} kB, for onnxruntime {aimed} or newer"
+            + "".join(f"; note: {note}" for note in conversion.notes)
         )
     draft = _draft(name, version, conversion, aimed, _lineage(estimator, model_path, data_sha256, origin, len(frame)))
     with step("verify") as now:

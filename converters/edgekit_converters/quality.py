@@ -44,7 +44,7 @@ def _classification(labels: NDArray[Any], target: NDArray[Any]) -> tuple[Quality
     rule = f"always '{classes[counts.argmax()]}', the most frequent class"
     return (
         _entry("accuracy", target, right.mean(), counts.max() / counts.sum(), rule),
-        _entry("balanced accuracy", target, np.mean(recalls), 1 / len(classes), rule),
+        _entry("balanced accuracy", target, float(np.mean(recalls)), 1 / len(classes), rule),
         _entry("lowest recall of a class", target, min(recalls), 0.0 if len(classes) > 1 else 1.0, rule),
     )
 

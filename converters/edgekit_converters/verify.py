@@ -151,7 +151,7 @@ def _join(parts: list[Answers]) -> Answers:
 
 def _join_columns(parts: list[Mapping[str, Column]]) -> Mapping[str, Column]:
     return {
-        name: np.concatenate([part[name] for part in parts])
+        name: np.concatenate([np.asarray(part[name]) for part in parts])
         if isinstance(first, np.ndarray)
         else [value for part in parts for value in part[name]]
         for name, first in parts[0].items()

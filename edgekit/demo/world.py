@@ -25,7 +25,7 @@ NUMBERS: Final = ["age", "bmi", "blood_pressure", "cholesterol", "ldl", "hdl", "
 
 def patients() -> pd.DataFrame:
     """442 patients: nine numbers, two texts, some of them missing, and the target, `fast` or `slow`."""
-    data = load_diabetes(as_frame=True, scaled=False)
+    data: Any = load_diabetes(as_frame=True, scaled=False)
     frame = data.data.set_axis(["age", "sex", *NUMBERS[1:]], axis=1)
     frame["sex"] = np.where(frame["sex"] == 1, "female", "male")
     frame["weight_class"] = pd.cut(

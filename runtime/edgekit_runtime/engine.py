@@ -143,12 +143,13 @@ class Engine:
         """
         feed = {tensor.name: batch.text if kind == "text" else batch.numbers for kind, tensor in self._tensors.items()}
         try:
-            results = dict(zip(self._roles, self._session.run(self._outputs, feed), strict=True))
+            outputs: Any = self._session.run(self._outputs, feed)
         except Exception as error:  # onnxruntime raises several unrelated classes
             raise Refused(
                 f"ONNX Runtime failed on {batch.rows} rows: {_first_line(error)}",
                 "run 'edgekit verify' on the bundle on this machine",
             ) from error
+        results = dict(zip(self._roles, outputs, strict=True))
         labels = results.get("label")
         if labels is not None and self._label_dtype == "bool":
             labels = labels.astype(bool)

@@ -8,7 +8,7 @@ import pytest
 
 import edgekit_runtime
 from edgekit_contracts import telemetry
-from edgekit_contracts.decode import decode_json
+from edgekit_contracts.decode import decode_json, decode_msgpack
 from edgekit_contracts.limits import MESSAGE_MAX_BYTES, STATE_MAX_BYTES
 from edgekit_contracts.profile import decode_profile
 from edgekit_contracts.reference import decode_reference
@@ -49,7 +49,7 @@ def test_a_telemetry_message_1_is_read() -> None:
 
 def test_an_acknowledgement_1_is_read() -> None:
     data = (CORPUS / "telemetry-1" / "ack.msgpack").read_bytes()
-    ack = telemetry.decode_msgpack(data, Ack, what="acknowledgement", limit=MESSAGE_MAX_BYTES)
+    ack = decode_msgpack(data, Ack, what="acknowledgement", limit=MESSAGE_MAX_BYTES)
     assert ack == Ack(EPOCH, 6, ((8, 9),))
 
 

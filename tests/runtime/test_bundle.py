@@ -5,6 +5,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -181,7 +182,8 @@ def test_plain_onnxruntime_runs_an_unpacked_bundle(made: bundles.Made, tmp_path:
         str(tmp_path / "unpacked" / "model.onnx"), providers=["CPUExecutionProvider"]
     )
     feed = {"numbers": np.array([[20.0, np.nan]]), "text": np.array([["f"]], dtype=object)}
-    (label, probabilities) = session.run(None, feed)
+    answers: Any = session.run(None, feed)
+    label, probabilities = answers
     expected = bundles.answers({"age": [20.0], "bmi": [None], "sex": ["f"]})
     assert label.tolist() == ["no" if expected[0, 0] > 0.5 else "yes"]
     np.testing.assert_allclose(probabilities, expected, atol=1e-12)

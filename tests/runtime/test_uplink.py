@@ -207,8 +207,8 @@ def test_nothing_is_sent_until_a_collector_is_alive_and_only_an_acknowledgement_
         wait_until(lambda: centre.sequences().count(1) >= 2, "it is sent, and, unacknowledged, sent again")
         assert (outbox.records, uplink.state.in_flight, uplink.state.state) == (1, 1, "connected")
         centre.acknowledge("pump-1", Ack(outbox.epoch, 1))
-        wait_until(lambda: outbox.records == 0, "it left")
-        assert uplink.state.acknowledged == 1
+        wait_until(lambda: uplink.state.acknowledged == 1, "it left")
+        assert outbox.records == 0
         append_window(outbox)
         uplink.wake()
         wait_until(lambda: 2 in centre.sequences(), "the next one follows at once")

@@ -9,6 +9,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.linear_model import Ridge
 
 import edgekit
 import edgekit_runtime
@@ -171,7 +172,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     files = {name: tmp_path / f"{name.lower()}.pkl" for name in ("PICKLE", "NUMBER", "UNFITTED")}
     files["PICKLE"].write_bytes(pickle.dumps({"a": 1}))
     files["NUMBER"].write_bytes(pickle.dumps(42))
-    files["UNFITTED"].write_bytes(pickle.dumps(models.pipeline(models.Ridge())))
+    files["UNFITTED"].write_bytes(pickle.dumps(models.pipeline(Ridge())))
     files["JOBLIB"] = tmp_path / "model.joblib"
     joblib.dump([1], files["JOBLIB"])
     files["LACKS"] = tmp_path / "lacks.csv"
@@ -211,7 +212,7 @@ def test_a_foreign_key_is_refused(bundle: Path, tmp_path: Path, run: Run) -> Non
 
 def test_the_python_api_takes_objects_and_shows_itself_in_notebooks(tmp_path: Path) -> None:
     frame = models.table()
-    model = models.pipeline(models.Ridge()).fit(frame[["width", "height", "material"]], frame["price"])
+    model = models.pipeline(Ridge()).fit(frame[["width", "height", "material"]], frame["price"])
     built = edgekit.build(
         model,
         frame.drop(columns="grade"),
@@ -243,7 +244,7 @@ def test_a_matrix_model_names_its_columns(tmp_path: Path) -> None:
 
 def test_a_refused_profile_raises_in_python_too(tmp_path: Path) -> None:
     frame = models.table()
-    model = models.pipeline(models.Ridge()).fit(frame[["width", "height", "material"]], frame["price"])
+    model = models.pipeline(Ridge()).fit(frame[["width", "height", "material"]], frame["price"])
     profile = tmp_path / "small.toml"
     text = Path(edgekit.__file__).parents[1].joinpath("device_profiles", "raspberry-pi-4.toml").read_text()
     profile.write_text(text.replace("latency_ms = 20.0", "latency_ms = 0.001"))

@@ -19,7 +19,7 @@ from tests.toolkit.conftest import Run
 
 
 def every_command() -> list[list[str]]:
-    found = [[]]
+    found: list[list[str]] = [[]]
     for name, command in cli.cli.commands.items():
         found.append([name])
         if isinstance(command, click.Group):
@@ -91,7 +91,7 @@ def test_the_doctor_names_a_broker_that_is_down(run: Run) -> None:
 
 def test_a_library_that_ends_with_a_signal_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     done = subprocess.CompletedProcess([], -4, "", "")
-    monkeypatch.setattr(doctor.subprocess, "run", lambda *_, **__: done)
+    monkeypatch.setattr("edgekit.cli.doctor.subprocess.run", lambda *_, **__: done)
     (finding,) = doctor._runtime()
     assert (finding.verdict, finding.detail) == ("fault", "importing it ends with signal 4")
 
