@@ -15,18 +15,14 @@ from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import FeatureUnion, Pipeline
 
 from edgekit_contracts.errors import ConversionRefused, EdgekitError
-from edgekit_converters.graph import GraphBuilder, Table, columns
+from edgekit_converters.graph import GraphBuilder, Table, Value, columns
 from edgekit_converters.nulls import is_null
 from edgekit_converters.operators import (
     Predicted,
     Unfaithful,
+    catalog,
     delegate,
-    encoders,
-    imputers,
-    linear,
-    numeric,
     selection,
-    trees,
 )
 from edgekit_converters.schema import Encoding
 
@@ -64,7 +60,7 @@ class Walk:
                 table = self.transform(inner, table, (*path, name))
             name, last = step.steps[-1]
             return self.predict(last, table, (*path, name))
-        return self._leaf(step, path, lambda: self._predict(step, table))
+        return self._leaf(step, path, lambda: self._predict(step, table, path))
 
     def transform(self, step: Any, table: Table, path: Path) -> Table:
         """The columns that a step gives.
@@ -89,7 +85,7 @@ class Walk:
                 for name, inner in step.transformer_list
             ]
             return tuple(column for part in parts for column in part)
-        return self._leaf(step, path, lambda: self._transform(step, table))
+        return self._leaf(step, path, lambda: self._transform(step, table, path))
 
     def _column_transformer(self, step: Any, table: Table, path: Path) -> Table:
         result: list[Any] = []
@@ -105,53 +101,32 @@ class Walk:
         factor = self.graph.constant(np.array([float(weights[name])]), "weight")
         return columns(self.graph.value("Mul", [x, factor], x))
 
-    def _transform(self, step: Any, table: Table) -> Table:
-        kind = type(step).__name__
-        if not table:
-            return ()
-        if kind == "FunctionTransformer" and step.func is None:
-            return table
-        if selection.is_selector(step):
-            return selection.select(step, table)
-        if kind == "SimpleImputer":
-            return imputers.simple_imputer(self.graph, step, table, none=self.none)
-        if kind in {"OneHotEncoder", "OrdinalEncoder"}:
-            self._learn(step, table)
-            emit = encoders.one_hot_encoder if kind == "OneHotEncoder" else encoders.ordinal_encoder
-            return emit(self.graph, step, table)
-        x = self.graph.matrix(_numbers(table), "float64")
-        if kind in numeric.EMITTERS and _is_original(step):
-            return columns(numeric.EMITTERS[kind](self.graph, step, x))
-        if kind == "FunctionTransformer":
-            raise Unfaithful(
-                "it calls a function of its own",
-                "apply the function to the data before the model, or use a scikit-learn step that does the same",
-            )
-        self.delegated = True
-        return columns(delegate.transformer(self.graph, step, x))
+    def matrix(self, table: Table) -> Value:
+        """The columns as one float64 matrix.
 
-    def _predict(self, step: Any, table: Table) -> Predicted:
-        if not table:
-            raise Unfaithful("no column reaches it", "check the selection of columns before it")
-        kind, graph = type(step).__name__, self.graph
-        x = graph.matrix(_numbers(table), "float64")
-        if _is_original(step) and getattr(step, "loss", None) != "modified_huber":
-            families: tuple[tuple[frozenset[str], Callable[..., Predicted]], ...] = (
-                (linear.REGRESSORS | linear.LOG_LINKED, linear.regressor),
-                (linear.CLASSIFIERS, linear.classifier),
-                (trees.AVERAGED, trees.averaged),
-                (trees.BOOSTED, trees.boosted),
-                (trees.HISTOGRAM, trees.histogram),
-            )
-            for names, emit in families:
-                if kind in names:
-                    return emit(graph, step, x)
+        Raises:
+            Unfaithful: Text is among them.
+        """
+        for column in table:
+            if column.dtype == "text":
+                raise Unfaithful(
+                    f"text reaches it (column '{column.source}')" if column.source else "text reaches it",
+                    "encode text with an OneHotEncoder or OrdinalEncoder in a ColumnTransformer before it",
+                )
+        return self.graph.matrix(table, "float64")
+
+    def delegate(self, step: Any, table: Table) -> Predicted:
+        """What skl2onnx makes of a last step.
+
+        Raises:
+            Unfaithful: It refuses, or is known to be wrong.
+        """
         self.delegated = True
         if is_classifier(step):
-            return delegate.classifier(graph, step, x)
-        return delegate.regressor(graph, step, x, self.targets)
+            return delegate.classifier(self.graph, step, self.matrix(table))
+        return delegate.regressor(self.graph, step, self.matrix(table), self.targets)
 
-    def _learn(self, step: Any, table: Table) -> None:
+    def learn(self, step: Any, table: Table) -> None:
         """Notes the categories of features that the encoder reads as they came, or with missing values filled."""
         closed = step.handle_unknown == "error"
         for column, categories in zip(table, step.categories_, strict=True):
@@ -165,6 +140,32 @@ class Walk:
                     f"for a number in '{column.source}' that the encoder has not learned, the original raises an "
                     "error, and the converted model answers"
                 )
+
+    def _transform(self, step: Any, table: Table, path: Path) -> Table:
+        kind = type(step).__name__
+        if not table:
+            return ()
+        if kind == "FunctionTransformer" and step.func is None:
+            return table
+        if selection.is_selector(step):
+            return selection.select(step, table)
+        if kind in catalog.TRANSFORMERS and _is_original(step):
+            return catalog.TRANSFORMERS[kind](self, step, table, path)
+        if kind == "FunctionTransformer":
+            raise Unfaithful(
+                "it calls a function of its own",
+                "apply the function to the data before the model, or use a scikit-learn step that does the same",
+            )
+        x = self.matrix(table)
+        self.delegated = True
+        return columns(delegate.transformer(self.graph, step, x))
+
+    def _predict(self, step: Any, table: Table, path: Path) -> Predicted:
+        if not table:
+            raise Unfaithful("no column reaches it", "check the selection of columns before it")
+        if type(step).__name__ in catalog.PREDICTORS and _is_original(step):
+            return catalog.PREDICTORS[type(step).__name__](self, step, table, path)
+        return self.delegate(step, table)
 
     def _leaf(self, step: Any, path: Path, emit: Callable[[], T]) -> T:
         where = f"{'/'.join(path)} ({type(step).__name__})"
@@ -229,13 +230,3 @@ def used_columns(step: Any, count: int) -> frozenset[int]:
 def _is_original(step: Any) -> bool:
     """Whether the class is scikit-learn's own: a subclass may compute something else."""
     return type(step).__module__.startswith("sklearn.")
-
-
-def _numbers(table: Table) -> Table:
-    for column in table:
-        if column.dtype == "text":
-            raise Unfaithful(
-                f"text reaches it (column '{column.source}')" if column.source else "text reaches it",
-                "encode text with an OneHotEncoder or OrdinalEncoder in a ColumnTransformer before it",
-            )
-    return table

@@ -1,7 +1,7 @@
 """One scikit-learn step into nodes, a family a file.
 
-Each module lists its classes in a mapping from class name to emitter; `edgekit_converters.sklearn` walks the fitted
-pipeline and looks the leaf steps up here. An emitter is exact: it computes in float64 with the operations that
+Each module lists its classes in a mapping from class name to emitter; `edgekit_converters.walk` walks the fitted
+pipeline and looks its steps up in `catalog`. An emitter is exact: it computes in float64 with the operations that
 scikit-learn itself uses, or it raises `Unfaithful`, to which the walk adds the path of the step.
 
 - `numeric`: scalers. - `selection`: choosing columns. - `imputers`: SimpleImputer. - `encoders`: OneHotEncoder and
@@ -11,9 +11,14 @@ probabilities. - `delegate`: everything else, through skl2onnx.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from edgekit_converters.graph import Value
+from edgekit_converters.graph import GraphBuilder, Table, Value, columns
+
+if TYPE_CHECKING:
+    from edgekit_converters.walk import Path, Walk
 
 
 class Unfaithful(Exception):
@@ -39,3 +44,27 @@ class Predicted:
     """[rows, classes]."""
     value: Value | None = None
     """[rows, targets] of a regression."""
+
+
+Transform = Callable[["Walk", Any, Table, "Path"], Table]
+"""Walk, fitted step, its columns, its path -> the columns of its `transform`."""
+Predict = Callable[["Walk", Any, Table, "Path"], Predicted]
+"""Walk, fitted step, its columns, its path -> what its `predict` and `predict_proba` answer."""
+
+
+def on_matrix(emit: Callable[[GraphBuilder, Any, Value], Value]) -> Transform:
+    """A transformer of one float64 matrix."""
+
+    def transform(walk: Walk, step: Any, table: Table, _path: Path) -> Table:
+        return columns(emit(walk.graph, step, walk.matrix(table)))
+
+    return transform
+
+
+def from_matrix(emit: Callable[[GraphBuilder, Any, Value], Predicted]) -> Predict:
+    """A predictor of one float64 matrix."""
+
+    def predict(walk: Walk, step: Any, table: Table, _path: Path) -> Predicted:
+        return emit(walk.graph, step, walk.matrix(table))
+
+    return predict

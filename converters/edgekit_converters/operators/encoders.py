@@ -11,10 +11,10 @@ sklearn/preprocessing/_encoders.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,10 @@ from numpy.typing import NDArray
 from edgekit_contracts.manifest import MISSING_TEXT
 from edgekit_converters.graph import ML, Column, GraphBuilder, Table, Value, columns
 from edgekit_converters.nulls import is_null
-from edgekit_converters.operators import Unfaithful
+from edgekit_converters.operators import Transform, Unfaithful
+
+if TYPE_CHECKING:
+    from edgekit_converters.walk import Path, Walk
 
 NOWHERE = -1
 """The code of a value that gives a row of zeros."""
@@ -239,3 +242,16 @@ def _product(graph: GraphBuilder, hits: Value, weights: NDArray[np.float64], bia
     if bias.any():
         result = graph.value("Add", [result, graph.constant(bias, "bias")], result)
     return result
+
+
+def _one_hot_step(walk: Walk, step: Any, table: Table, _path: Path) -> Table:
+    walk.learn(step, table)
+    return one_hot_encoder(walk.graph, step, table)
+
+
+def _ordinal_step(walk: Walk, step: Any, table: Table, _path: Path) -> Table:
+    walk.learn(step, table)
+    return ordinal_encoder(walk.graph, step, table)
+
+
+TRANSFORMERS: Final[Mapping[str, Transform]] = {"OneHotEncoder": _one_hot_step, "OrdinalEncoder": _ordinal_step}

@@ -8,16 +8,20 @@ Source: `SimpleImputer.transform` and `MissingIndicator.transform` of sklearn/im
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from edgekit_contracts.manifest import MISSING_TEXT
 from edgekit_converters.graph import ML, Column, GraphBuilder, Table, Value, columns
 from edgekit_converters.nulls import is_null
-from edgekit_converters.operators import Unfaithful
+from edgekit_converters.operators import Transform, Unfaithful
+
+if TYPE_CHECKING:
+    from edgekit_converters.walk import Path, Walk
 
 
 def simple_imputer(graph: GraphBuilder, step: Any, table: Table, *, none: bool) -> Table:
@@ -94,3 +98,10 @@ def _text(graph: GraphBuilder, missing: Any, part: Table, fill: list[Any], none:
     mask = graph.cast(found, "bool")
     row = np.array([[MISSING_TEXT if is_null(one) else str(one) for one in fill]], dtype=object)
     return graph.value("Where", [mask, graph.constant(row, "statistics"), x], x), mask
+
+
+def _simple(walk: Walk, step: Any, table: Table, _path: Path) -> Table:
+    return simple_imputer(walk.graph, step, table, none=walk.none)
+
+
+TRANSFORMERS: Final[Mapping[str, Transform]] = {"SimpleImputer": _simple}

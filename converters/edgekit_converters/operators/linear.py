@@ -6,13 +6,17 @@ _stochastic_gradient.py; sklearn/discriminant_analysis.py.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from edgekit_converters.graph import GraphBuilder, Value
-from edgekit_converters.operators import Predicted, Unfaithful, scores
+from edgekit_converters.graph import GraphBuilder, Table, Value
+from edgekit_converters.operators import Predict, Predicted, Unfaithful, from_matrix, scores
+
+if TYPE_CHECKING:
+    from edgekit_converters.walk import Path, Walk
 
 REGRESSORS: Final = frozenset(
     [
@@ -116,3 +120,17 @@ def _one_vs_rest(step: Any) -> bool:
 
 def _multilabel(step: Any) -> bool:
     return str(step._label_binarizer.y_type_).startswith("multilabel")
+
+
+def _stochastic(walk: Walk, step: Any, table: Table, path: Path) -> Predicted:
+    # Its probabilities for this loss are of a shape of their own.
+    if step.loss == "modified_huber":
+        return walk.delegate(step, table)
+    return classifier(walk.graph, step, walk.matrix(table))
+
+
+PREDICTORS: Final[Mapping[str, Predict]] = {
+    **dict.fromkeys(REGRESSORS | LOG_LINKED, from_matrix(regressor)),
+    **dict.fromkeys(CLASSIFIERS, from_matrix(classifier)),
+    "SGDClassifier": _stochastic,
+}

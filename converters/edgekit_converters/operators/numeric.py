@@ -5,7 +5,7 @@ Source: `transform` of sklearn/preprocessing/_data.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit_converters.graph import GraphBuilder, Value
+from edgekit_converters.operators import Transform, on_matrix
 
 
 def standard_scaler(graph: GraphBuilder, step: Any, x: Value) -> Value:
@@ -64,11 +65,10 @@ def _row(graph: GraphBuilder, op: str, x: Value, row: NDArray[np.float64]) -> Va
     return graph.value(op, [x, graph.constant(np.asarray(row, dtype=np.float64).reshape(1, -1), op.lower())], x)
 
 
-EMITTERS: Final[Mapping[str, Callable[[GraphBuilder, Any, Value], Value]]] = {
-    "Binarizer": binarizer,
-    "StandardScaler": standard_scaler,
-    "MinMaxScaler": min_max_scaler,
-    "MaxAbsScaler": max_abs_scaler,
-    "RobustScaler": robust_scaler,
+TRANSFORMERS: Final[Mapping[str, Transform]] = {
+    "Binarizer": on_matrix(binarizer),
+    "StandardScaler": on_matrix(standard_scaler),
+    "MinMaxScaler": on_matrix(min_max_scaler),
+    "MaxAbsScaler": on_matrix(max_abs_scaler),
+    "RobustScaler": on_matrix(robust_scaler),
 }
-"""Class -> emitter of one float64 matrix."""

@@ -11,7 +11,7 @@ sklearn/ensemble/_hist_gradient_boosting/_predictor.pyx; ONNX operator schema Tr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from edgekit_converters.graph import ML, GraphBuilder, Value
-from edgekit_converters.operators import Predicted, Unfaithful, scores
+from edgekit_converters.operators import Predict, Predicted, Unfaithful, from_matrix, scores
 
 AVERAGED: Final = frozenset(
     [
@@ -205,3 +205,10 @@ def _classes(graph: GraphBuilder, raw: Value, classes: NDArray[Any]) -> Predicte
 
 def _doubles(name: str, array: NDArray[np.float64]) -> TensorProto:
     return helper.make_tensor(name, TensorProto.DOUBLE, array.shape, np.ascontiguousarray(array).tobytes(), raw=True)
+
+
+PREDICTORS: Final[Mapping[str, Predict]] = {
+    **dict.fromkeys(AVERAGED, from_matrix(averaged)),
+    **dict.fromkeys(BOOSTED, from_matrix(boosted)),
+    **dict.fromkeys(HISTOGRAM, from_matrix(histogram)),
+}

@@ -1,0 +1,36 @@
+"""Which class goes to which emitter.
+
+A family is a module with `TRANSFORMERS`, `PREDICTORS` or both (class name -> emitter), and a place in `FAMILIES`. An
+emitter takes the walk, the fitted step, its columns and its path, so that a wrapper can walk on into what it wraps;
+`on_matrix` and `from_matrix` make one of a function that wants a graph and one float64 matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Final
+
+from edgekit_converters.operators import Predict, Transform, encoders, imputers, linear, numeric, trees
+
+FAMILIES: Final[tuple[ModuleType, ...]] = (
+    encoders,
+    imputers,
+    linear,
+    numeric,
+    trees,
+)
+
+
+def _merged(name: str) -> dict[str, object]:
+    merged: dict[str, object] = {}
+    for family in FAMILIES:
+        for kind, emitter in getattr(family, name, {}).items():
+            if kind in merged:
+                raise RuntimeError(f"{kind} has two emitters in {name}")
+            merged[kind] = emitter
+    return merged
+
+
+TRANSFORMERS: Final[Mapping[str, Transform]] = _merged("TRANSFORMERS")  # type: ignore[assignment]
+PREDICTORS: Final[Mapping[str, Predict]] = _merged("PREDICTORS")  # type: ignore[assignment]
