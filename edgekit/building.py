@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from edgekit import keys, profiles
-from edgekit_contracts.decode import encode_json
-from edgekit_contracts.errors import DoesNotFit
+from edgekit_contracts import limits
+from edgekit_contracts.errors import ConversionRefused, DoesNotFit, UsageError
 from edgekit_contracts.manifest import MODEL_PATH, Budget, Lineage, Manifest, Parity, Quality, Variant
 from edgekit_contracts.names import check_model, check_version
 from edgekit_converters import data as tables
@@ -33,12 +33,16 @@ from edgekit_converters.reference import reference
 from edgekit_converters.registry import Conversion, find
 from edgekit_converters.target import target_for
 from edgekit_converters.verify import columns_of, verify
+from edgekit_runtime.bundle import read_bundle
 from edgekit_runtime.engine import Engine
+from edgekit_runtime.selftest import check_golden
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+BUDGET_BYTES: Final = 700
+"""At most what one profile's budget adds to the manifest."""
 LIBRARIES: Final = ("edgekit-toolkit", "scikit-learn", "skl2onnx", "onnx", "onnxruntime", "numpy", "pandas")
 
 
@@ -124,6 +128,11 @@ def build(
             on_step(steps[-1])
 
     boards = [profiles.load(one) for one in ([device] if isinstance(device, str) else device)]
+    if not boards:
+        raise UsageError("no device profile is named", "name one with device=, such as 'raspberry-pi-4'")
+    for board in boards:
+        if not board.runtime.supported:
+            raise DoesNotFit(board.name, [str(board.runtime.why)])
     aimed = min((board.runtime.onnxruntime for board in boards), key=lambda text: [int(n) for n in text.split(".")])
     model_path = Path(model) if isinstance(model, str | Path) else None
     name, version, out = _identity(name, version, out, model_path)
@@ -137,6 +146,12 @@ def build(
         now.say(f"{len(frame):,} rows, {frame.shape[1]} features" + (f", target '{target}'" if target else ""))
     with step("convert") as now:
         conversion = converter.convert(estimator, frame, target_for(aimed))
+        if len(conversion.features) > limits.FEATURES_MAX:
+            raise ConversionRefused(
+                "the model",
+                f"it reads {len(conversion.features)} features, and a device counts at most {limits.FEATURES_MAX}",
+                "select features before the model is trained",
+            )
         now.say(
             f"ONNX opset {conversion.opset}, IR {conversion.ir}, {conversion.precision}, "
             f"{len(conversion.onnx) / 1000:,.1f} kB, for onnxruntime {aimed} or newer"
@@ -163,16 +178,19 @@ def build(
         description = reference(draft, columns, engine.predict(columns))
         chosen = golden(draft, verified)
         now.say(f"bins {description.bins_id.hex()}, {chosen.rows} golden rows")
+    signer, made = keys.signing_key(Path(key) if key is not None else None)
+    whole = msgspec.structs.replace(draft, parity=parity, quality=figures)
     with step("predict") as now:
-        documents = (description, chosen, draft)
-        weight = len(conversion.onnx) + sum(len(encode_json(document)) for document in documents)
+        weight = len(assemble(whole, conversion.onnx, description, chosen, signer)) + BUDGET_BYTES * len(boards)
         budgets = tuple(predict(cost(conversion.onnx), board, weight) for board in boards)
         now.say("; ".join(map(describe_budget, budgets)))
     refuse_unfit(() if allow_unfit else budgets)
-    manifest = msgspec.structs.replace(draft, parity=parity, quality=figures, budgets=budgets)
     with step("sign") as now:
-        signer, made = keys.signing_key(Path(key) if key is not None else None)
+        manifest = msgspec.structs.replace(whole, budgets=budgets)
         packed = assemble(manifest, conversion.onnx, description, chosen, signer)
+        # As a device reads it, before it is written.
+        written = read_bundle(packed, out.name, keys=[signer.public])
+        check_golden(Engine(written.model, written.manifest), written.golden)
         now.say(
             f"key {signer.public.hint[:12]}"
             + (f", made now in {keys.directory()}: give edgekit.pub.pem to devices" if made else "")
@@ -181,9 +199,6 @@ def build(
         write(out, packed)
         now.say(f"{out} ({len(packed) / 1000:,.1f} kB)")
 
-    from edgekit_runtime.bundle import open_bundle
-
-    written = open_bundle(out, keys=[signer.public])
     return Build(out, written.sha256, written.size, written.manifest, tuple(steps))
 
 
@@ -212,8 +227,9 @@ def _identity(
     name: str | None, version: str | None, out: str | Path | None, model: Path | None
 ) -> tuple[str, str, Path]:
     """Name, version and path; what is not given comes from `NAME-VERSION.edge`, or from the model's file."""
-    match = re.fullmatch(r"(?P<name>.+?)-(?P<version>[0-9][0-9A-Za-z.+]*)", Path(out).stem if out else "")
-    stem = match["name"] if match else Path(out).stem if out else model.stem if model else "model"
+    given = Path(out).name.removesuffix(".edge") if out else ""
+    match = re.fullmatch(r"(?P<name>.+?)-(?P<version>[0-9]+\.[0-9A-Za-z.+-]*|[0-9]+)", given)
+    stem = match["name"] if match else given or (model.stem if model else "model")
     name = check_model(name if name is not None else re.sub(r"[^a-z0-9_-]", "-", stem.lower()).strip("-_") or "model")
     version = check_version(version if version is not None else match["version"] if match else "1.0.0")
     return name, version, Path(out) if out is not None else Path(f"{name}-{version}.edge")

@@ -25,7 +25,7 @@ from edgekit_converters.operators import Predicted
 from edgekit_converters.registry import Answers, Conversion
 from edgekit_converters.schema import FeatureDtype
 from edgekit_converters.target import Target
-from edgekit_converters.walk import Walk, last_step, unwrap, used_columns
+from edgekit_converters.walk import Walk, last_step, unwrap, used_columns, wrapped
 
 LABEL: Final = "label"
 PROBABILITIES: Final = "probabilities"
@@ -80,7 +80,7 @@ class SklearnConverter:
         root = type(model).__name__.lower()
         if not kinds:
             raise ConversionRefused(root, "it reads no column", "check the selection of columns")
-        sample = self.answers(model, frame.head(2))
+        self.answers(model, frame.head(2))
         classes = _classes(model, root)
 
         graph = GraphBuilder(target)
@@ -88,7 +88,7 @@ class SklearnConverter:
         at = dict(zip(kinds, table, strict=True))
         # A column that no step reads has no place in the graph; it stands in the table as the first one that has.
         full = tuple(at.get(name, table[0]) for name in names)
-        walk = Walk(graph, sample.values.shape[1] if sample.values is not None else 0, none=knows_none(model))
+        walk = Walk(graph, none=_knows_none(model))
         outputs = _declare(graph, walk.predict(model, full, (root,)), classes)
         built = graph.build()
         data = serialize(built)
@@ -118,7 +118,7 @@ class SklearnConverter:
         Raises:
             DataMismatch: The original raises an error for these rows.
         """
-        frame = with_known_nulls(frame_for(model, X), knows_none(model))
+        frame = with_known_nulls(frame_for(model, X), _knows_none(model))
         rows: Any = frame if feature_names(model) is not None else _matrix(frame)
         try:
             with warnings.catch_warnings():
@@ -192,6 +192,11 @@ def _classes(model: Any, root: str) -> NDArray[Any] | None:
             f"{root} ({type(last).__name__})", "it does not answer one class a row", "train one model for each label"
         )
     return np.asarray(found)
+
+
+def _knows_none(model: Any) -> bool:
+    """Whether some part of it, inside of wrappers too, has None as its missing value."""
+    return any(knows_none(one) for one in wrapped(model))
 
 
 def _labels(classes: NDArray[Any]) -> tuple[ClassLabel, ...]:

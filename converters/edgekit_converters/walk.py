@@ -28,6 +28,24 @@ from edgekit_converters.schema import Encoding
 
 SEARCHES: Final = frozenset({"GridSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV", "RandomizedSearchCV"})
 
+WRAPPERS: Final = frozenset(
+    [
+        "CalibratedClassifierCV",
+        "FixedThresholdClassifier",
+        "MultiOutputRegressor",
+        "OneVsRestClassifier",
+        "OutputCodeClassifier",
+        "SelfTrainingClassifier",
+        "StackingClassifier",
+        "StackingRegressor",
+        "TransformedTargetRegressor",
+        "TunedThresholdClassifierCV",
+        "VotingClassifier",
+        "VotingRegressor",
+    ]
+)
+"""What hands the columns that it gets to others as they are: those may be pipelines over the raw table."""
+
 Path = tuple[str, ...]
 T = TypeVar("T")
 
@@ -41,7 +59,7 @@ class Walk:
         none: A missing text is None in the model's eyes, else NaN.
     """
 
-    def __init__(self, graph: GraphBuilder, targets: int, *, none: bool) -> None:
+    def __init__(self, graph: GraphBuilder, targets: int = 0, *, none: bool) -> None:
         self.graph, self.targets, self.none = graph, targets, none
         self.encodings: dict[str, list[Encoding]] = {}
         self.notes: list[str] = []
@@ -124,7 +142,7 @@ class Walk:
         self.delegated = True
         if is_classifier(step):
             return delegate.classifier(self.graph, step, self.matrix(table))
-        return delegate.regressor(self.graph, step, self.matrix(table), self.targets)
+        return delegate.regressor(self.graph, step, self.matrix(table))
 
     def learn(self, step: Any, table: Table) -> None:
         """Notes the categories of features that the encoder reads as they came, or with missing values filled."""
@@ -211,9 +229,29 @@ def chosen(step: Any) -> list[tuple[str, Any, list[int]]]:
     ]
 
 
+def wrapped(model: Any) -> list[Any]:
+    """The estimators inside of a wrapper that get the same columns; the model itself where it is none."""
+    model = unwrap(model)
+    if type(model).__name__ not in WRAPPERS:
+        return [model]
+    inner: list[Any] = []
+    if hasattr(model, "calibrated_classifiers_"):
+        inner = [one.estimator for one in model.calibrated_classifiers_]
+    else:
+        for name in ("estimators_", "estimator_", "regressor_", "estimator"):
+            if hasattr(model, name):
+                found = getattr(model, name)
+                inner = list(found) if isinstance(found, list | tuple | np.ndarray) else [found]
+                break
+    return [leaf for one in inner for leaf in wrapped(one)] or [model]
+
+
 def used_columns(step: Any, count: int) -> frozenset[int]:
     """Indices of the columns that a model reads: a ColumnTransformer may leave some out."""
     step = unwrap(step)
+    inner = wrapped(step)
+    if inner != [step] and not getattr(step, "passthrough", False):
+        return frozenset[int]().union(*(used_columns(one, count) for one in inner))
     if isinstance(step, Pipeline):
         first = next((inner for _, inner in step.steps if inner is not None and inner != "passthrough"), None)
         return used_columns(first, count)

@@ -82,6 +82,7 @@ def verify(bundle: Path, key_paths: tuple[Path, ...], as_json: bool) -> None:
         echo_json(
             {
                 "bundle": str(bundle),
+                "model": opened.manifest.title,
                 "sha256": opened.sha256,
                 "key": opened.signer.hint,
                 "onnxruntime": onnxruntime.__version__,

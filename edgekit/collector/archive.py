@@ -108,6 +108,8 @@ class Archive:
             raise StorageFault(str(self.path), str(error)) from error
         try:
             (found,) = self._db.execute("PRAGMA user_version").fetchone()
+            if found == 0 and not create:
+                raise StorageFault(str(self.path), "it is no collector's store")
             if found > SCHEMA_VERSION:
                 raise UnsupportedFormat(f"store {self.path}", f"version {found}", f"version {SCHEMA_VERSION}")
             self._db.execute("PRAGMA journal_mode = WAL")

@@ -1,8 +1,8 @@
 """What is accepted and what is refused: a pure function of a message and what is known.
 
-The rules (telemetry facts, section 7): the topic is matched exactly; its device is the device of every envelope; the
-size is limited before anything is decoded; a sequence cannot jump far ahead, a date cannot lie far in the future; the
-body decodes, and its counts add up on the bins of its reference.
+The rules: the topic is matched exactly; its device is the device of every envelope; the size is limited before
+anything is decoded; a sequence cannot jump far ahead; the body decodes, and its counts add up on the bins of its
+reference. A wrong clock is no reason: such a record is dated by its arrival.
 
 Records fare one by one: a poison record does not take its neighbours in the message with it. A refusal has a `key`
 where device, epoch and sequence are beyond doubt: such a record is acknowledged, so that it is not sent for ever.
@@ -18,7 +18,7 @@ import msgspec
 
 from edgekit_contracts import limits, topics
 from edgekit_contracts.decode import decode_msgpack
-from edgekit_contracts.errors import EdgekitError, TooLarge, UnsupportedFormat
+from edgekit_contracts.errors import EdgekitError, FormatError, TooLarge, UnsupportedFormat
 from edgekit_contracts.reference import Bins
 from edgekit_contracts.state import Status, decode_status
 from edgekit_contracts.telemetry import (
@@ -39,9 +39,7 @@ HEAD_BYTES: Final = 4 * limits.KIB
 RANGES_MAX: Final = 1024
 """Islands beyond the cursor that are remembered for one device; a device has 256 records in flight."""
 
-Reason = Literal[
-    "wrong topic", "too large", "garbage", "newer version", "wrong device", "jump", "future", "body", "internal"
-]
+Reason = Literal["wrong topic", "too large", "garbage", "newer version", "wrong device", "jump", "body", "internal"]
 
 
 class Message(NamedTuple):
@@ -142,6 +140,9 @@ def check_window(envelope: Envelope, window: Window, bins: Bins) -> None:
         FormatError: They do not fit.
     """
     decode_counts(window.counts, bins, envelope.n)
+    numbers = sum(feature.categories is None for feature in bins.features)
+    if len(window.moments) not in {0, 16 * numbers}:
+        raise FormatError("window", "$.moments", f"{len(window.moments)} bytes for {numbers} numeric features")
 
 
 def advance(
@@ -201,8 +202,6 @@ def _read_record(message: Message, device: str, data: msgspec.Raw, known: Known)
     if ahead > limits.SEQUENCE_MAX_JUMP:
         # Not acknowledged: the cursor must not be led away by one wild number.
         return _refused(message, "jump", f"sequence {envelope.sequence} is {ahead} ahead", head)
-    if envelope.t0_ms > message.received_ms + limits.CLOCK_MAX_FUTURE_MS:
-        return _refused(message, "future", f"dated {envelope.t0_ms - message.received_ms} ms ahead", head, key)
     try:
         body = decode_body(envelope)
         if isinstance(body, Gap) and (body.records > body.last - body.first + 1 or max(body.rows, body.bytes) >= 2**63):

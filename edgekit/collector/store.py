@@ -20,6 +20,7 @@ import msgspec
 
 from edgekit.collector.archive import Archive, read_cursor
 from edgekit.collector.ingest import Accepted, Birth, Key, Reading, Refused, advance, check_window
+from edgekit_contracts import limits
 from edgekit_contracts.errors import EdgekitError, FormatError
 from edgekit_contracts.reference import decode_reference
 from edgekit_contracts.state import Status
@@ -245,4 +246,6 @@ def _insert_window(db: sqlite3.Connection, envelope: Envelope, window: Window, r
 
 
 def _at_ms(envelope: Envelope, received_ms: int) -> int:
-    return envelope.t0_ms if envelope.clock is Clock.SYNCED else received_ms
+    """When it was, for people: by the device's clock where that is synchronised and not plainly wrong."""
+    trusted = envelope.clock is Clock.SYNCED and envelope.t0_ms <= received_ms + limits.CLOCK_MAX_FUTURE_MS
+    return envelope.t0_ms if trusted else received_ms

@@ -27,10 +27,14 @@ MESSAGE_TARGET_BYTES: Final = 32 * KIB
 MESSAGE_MAX_RECORDS: Final = 8
 REFERENCE_PART_BYTES: Final = 24 * KIB
 REFERENCE_MAX_PARTS: Final = 512
-RECORD_MAX_ROWS: Final = 10_000_000
-"""Rows in one window."""
+RECORD_MAX_BYTES: Final = 60 * KIB
+"""One record: it must fit into a message, alone."""
+RECORD_MAX_ROWS: Final = 1_000_000_000
+"""Rows in one window: an hour at 250,000 rows/s."""
+MOMENTS_MIN_ROWS: Final = 10
+"""A window of fewer rows sends no moments: the mean of one row is that row."""
 CLOCK_MAX_FUTURE_MS: Final = 10 * 60 * 1000
-"""A record dated further ahead of the collector's clock is refused."""
+"""A record dated further ahead of the collector's clock is dated by its arrival."""
 SEQUENCE_MAX_JUMP: Final = 10_000_000
 """A sequence number further ahead of the last one stored is refused."""
 
@@ -38,4 +42,5 @@ REQUEST_MAX_BYTES: Final = 4 * MIB
 REQUEST_MAX_ROWS: Final = 10_000
 TEXT_MAX_CHARS: Final = 4096
 """One text value in a request."""
-FEATURES_MAX: Final = 4096
+FEATURES_MAX: Final = 1024
+"""So that the widest window (20 bins a feature, two bytes a count) fits into a record."""

@@ -77,7 +77,7 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
     ml_opset: int
     ir: int
     runtime: str
-    """Oldest onnxruntime that the file was made for."""
+    """The oldest onnxruntime among those of the profiles that it was made for."""
     operators: tuple[str, ...]
     """`domain:Operator`, sorted."""
 

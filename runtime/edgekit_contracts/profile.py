@@ -47,8 +47,8 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
 
     supported: bool
     """False where no onnxruntime wheel exists for the board."""
-    onnxruntime: str
-    """The version that bundles are aimed at."""
+    onnxruntime: Annotated[str, msgspec.Meta(pattern=r"^([0-9]+\.[0-9]+\.[0-9]+|none)$")]
+    """The version that bundles are aimed at; `none` where nothing can run."""
     why: str | None = None
 
 
@@ -101,6 +101,8 @@ def decode_profile(data: bytes) -> DeviceProfile:
         TooLarge, UnsupportedFormat, FormatError: As `decode_toml`; also where it does not say why nothing can run.
     """
     profile = decode_toml(data, DeviceProfile, what="device profile", limit=limits.PROFILE_MAX_BYTES, format=FORMAT)
+    if profile.runtime.supported == (profile.runtime.onnxruntime == "none"):
+        raise FormatError("device profile", "$.runtime.onnxruntime", "a version where supported, else 'none'")
     if not profile.runtime.supported and not profile.runtime.why:
         raise FormatError("device profile", "$.runtime.why", "a board that cannot run must say why")
     return profile

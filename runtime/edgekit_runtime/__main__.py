@@ -74,7 +74,8 @@ def _verify(options: argparse.Namespace) -> int:
     result = check_golden(Engine(bundle.model, bundle.manifest), bundle.golden)
     facts = {
         "schema": 1,
-        "bundle": bundle.manifest.title,
+        "bundle": str(options.bundle),
+        "model": bundle.manifest.title,
         "sha256": bundle.sha256,
         "key": bundle.signer.hint,
         "onnxruntime": onnxruntime.__version__,

@@ -12,6 +12,7 @@ from typing import Any, Final, TextIO
 from edgekit_contracts.errors import BadInput, MissingExtra, MissingFile, StorageFault, UsageError
 from edgekit_contracts.manifest import Feature, Manifest
 from edgekit_runtime.engine import Answers, Engine
+from edgekit_runtime.installed import is_installed
 
 CHUNK_ROWS: Final = 4096
 
@@ -192,7 +193,10 @@ def _pyarrow() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise MissingExtra("pyarrow", "edgekit-runtime", "parquet") from error
+        ours, extra = (
+            ("edgekit-toolkit", "build") if is_installed("edgekit-toolkit") else ("edgekit-runtime", "parquet")
+        )
+        raise MissingExtra("pyarrow", ours, extra) from error
     return pyarrow, pyarrow.parquet
 
 

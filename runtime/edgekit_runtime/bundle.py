@@ -28,7 +28,8 @@ from edgekit_runtime.signature import PublicKey, check_signature
 class Bundle:
     """A bundle whose bytes were checked."""
 
-    path: str
+    name: str
+    """The file's name."""
     sha256: str
     size: int
     files: dict[str, bytes]
@@ -51,12 +52,12 @@ class Bundle:
         """Bins and the reference data's counts."""
         reference = decode_reference(self._document(REFERENCE_PATH))
         if reference.bins_id.hex() != self.manifest.bins_id:
-            raise BundleDamaged(self.path, "its reference is not the one that the manifest names")
+            raise BundleDamaged(self.name, "its reference is not the one that the manifest names")
         return reference
 
     def _document(self, path: str) -> bytes:
         if path not in self.files:
-            raise BundleDamaged(self.path, f"it has no {path}")
+            raise BundleDamaged(self.name, f"it has no {path}")
         return self.files[path]
 
 
@@ -81,13 +82,18 @@ def open_bundle(path: str | Path, *, keys: Sequence[PublicKey] | None) -> Bundle
         data = path.read_bytes()
     except OSError as error:
         raise MissingFile("bundle", str(path), error.strerror or str(error)) from error
-    files = unpack(data, bundle=path.name)
-    signer = None if keys is None else check_signature(files, keys, bundle=path.name)
+    return read_bundle(data, path.name, keys=keys)
+
+
+def read_bundle(data: bytes, name: str, *, keys: Sequence[PublicKey] | None) -> Bundle:
+    """Checks a bundle's bytes; arguments and errors as `open_bundle`."""
+    files = unpack(data, bundle=name)
+    signer = None if keys is None else check_signature(files, keys, bundle=name)
     if MANIFEST_PATH not in files:
-        raise BundleDamaged(path.name, "it has no manifest.json")
+        raise BundleDamaged(name, "it has no manifest.json")
     manifest = decode_manifest(files[MANIFEST_PATH])
-    _check_files(files, manifest, path.name)
-    return Bundle(str(path), hashlib.sha256(data).hexdigest(), len(data), files, manifest, signer)
+    _check_files(files, manifest, name)
+    return Bundle(name, hashlib.sha256(data).hexdigest(), len(data), files, manifest, signer)
 
 
 def _check_files(files: dict[str, bytes], manifest: Manifest, bundle: str) -> None:

@@ -17,8 +17,8 @@ class Serve(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Where the service answers."""
 
     host: str = "127.0.0.1"
-    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = 8080
-    """0 takes a free port and says which; leave out with `socket` set to serve on the socket alone."""
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] | Literal["off"] = 8080
+    """0 takes a free port and says which; `"off"` serves on the socket alone."""
     socket: str | None = None
     """Path of a Unix socket."""
     threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
@@ -37,7 +37,7 @@ class Telemetry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     cert: str | None = None
     key: str | None = None
     protocol: Literal[4, 5] = 4
-    """4 is MQTT 3.1.1, which every broker speaks; 5 also reports a refused publish."""
+    """4 is MQTT 3.1.1, which every broker speaks; 5 where the broker is known to."""
     window_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
     """Instead of the bundle's."""
     outbox_mb: Annotated[float, msgspec.Meta(gt=0)] = 64.0

@@ -147,7 +147,7 @@ class Engine:
         except Exception as error:  # onnxruntime raises several unrelated classes
             raise Refused(
                 f"ONNX Runtime failed on {batch.rows} rows: {_first_line(error)}",
-                "run 'edgekit verify' on the bundle on this machine",
+                "run 'edgekit-runtime verify' on the bundle on this machine",
             ) from error
         results = dict(zip(self._roles, outputs, strict=True))
         labels = results.get("label")

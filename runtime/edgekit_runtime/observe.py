@@ -1,7 +1,8 @@
 """What the device counts: rows are copied into a block; a full block is counted on another thread.
 
-`record` is on the request's time and does no arithmetic beyond the copy. `close` folds what is left, so that nothing
-is lost at a window's edge, and returns the window's body. Moments are merged by Chan's formula.
+`record` is on the request's time and does no arithmetic beyond the copy and one bisection. `close` folds what is left,
+so that nothing is lost at a window's edge, and returns the window's body. Memory is bounded: where counting falls
+behind, the requests wait for it. Moments are merged by Chan's formula.
 
 Source: T. Chan, G. Golub, R. LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances",
 1979.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import resource
 import threading
 import time
+from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,12 +21,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit_contracts.limits import MOMENTS_MIN_ROWS
 from edgekit_contracts.manifest import Manifest
 from edgekit_contracts.reference import LATENCY_BINS, Bins, latency_edges_us
 from edgekit_contracts.telemetry import FeatureWindow, Software, Window, WindowCounts, encode_counts
 from edgekit_runtime.engine import Answers, Batch
 
 BLOCK_ROWS: Final = 256
+BLOCKS_WAITING: Final = 64
+"""Full blocks that may wait for the counting thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +40,6 @@ class ClosedWindow:
     t0_ms: int
     dt_ms: int
     body: Window
-
-
-@dataclass(slots=True)
-class _Block:
-    """Rows that wait to be counted."""
-
-    numbers: NDArray[np.float64]
-    text: NDArray[np.object_]
-    labels: NDArray[np.object_]
-    scores: NDArray[np.float64]
-    used: int = 0
 
 
 class _Tally:
@@ -66,6 +60,19 @@ class _Tally:
         self.m2 = np.zeros(numeric)
         self.minimum = np.full(numeric, np.inf)
         self.maximum = np.full(numeric, -np.inf)
+
+
+@dataclass(slots=True)
+class _Block:
+    """Rows that wait to be counted."""
+
+    numbers: NDArray[np.float64]
+    text: NDArray[np.object_]
+    labels: NDArray[np.object_]
+    scores: NDArray[np.float64]
+    tally: _Tally
+    """Of the window that the rows belong to."""
+    used: int = 0
 
 
 class Observer:
@@ -97,11 +104,12 @@ class Observer:
         )
         self._class_index = {label: index for index, label in enumerate(bins.classes)}
         self._score_edges = np.array(bins.score_edges)
-        self._latency_edges = np.array(latency_edges_us())
+        self._latency_edges = latency_edges_us()
         self._started = time.monotonic()
+        self._room = threading.Semaphore(BLOCKS_WAITING)
 
         self._lock = threading.Lock()  # the open block, the requests' counts
-        self._fold_lock = threading.Lock()  # the tally
+        self._fold_lock = threading.Lock()  # the tallies
         self._full: deque[_Block] = deque()
         self._wakeup = threading.Semaphore(0)
         self._running = True
@@ -120,7 +128,7 @@ class Observer:
             resent: The same request was answered shortly before.
         """
         with self._lock:
-            self._latencies.append(latency_us)
+            self._latency[bisect_left(self._latency_edges, latency_us)] += 1
             self._resent += resent
             done = 0
             while done < batch.rows:
@@ -137,6 +145,7 @@ class Observer:
                 block.used += take
                 done += take
                 if block.used == BLOCK_ROWS:
+                    self._room.acquire()
                     self._full.append(block)
                     self._block = self._new_block()
                     self._wakeup.release()
@@ -154,18 +163,19 @@ class Observer:
     def close(self, *, outbox_records: int = 0) -> ClosedWindow:
         """Ends the window, begins the next one, and returns what was counted."""
         with self._lock:
-            block, self._block = self._block, self._new_block()
-            calls, t0_ms, t0 = self._calls_so_far(), self._t0_ms, self._t0
-            with self._fold_lock:
-                while self._full:
-                    self._fold(self._full.popleft())
-                self._fold(block)
-                tally = self._tally
-                self._begin()
-        latencies, resent, rejected, failed, cpu0 = calls
+            block, tally = self._block, self._tally
+            latency, resent, rejected, failed = self._latency, self._resent, self._rejected, self._failed
+            t0_ms, t0, cpu0 = self._t0_ms, self._t0, self._cpu0
+            self._begin()
+            self._block = self._new_block()
+        # The requests go on; whatever full block waits for the thread is of this window or of the next, and knows it.
+        while self._fold_next(tally):
+            pass
+        with self._fold_lock:
+            self._fold(block)
         usage = resource.getrusage(resource.RUSAGE_SELF)
         software = Software(
-            calls=len(latencies),
+            calls=sum(latency),
             rejected=rejected,
             failed=failed,
             rss_kb=_rss_kb(),
@@ -176,8 +186,8 @@ class Observer:
         body = Window(
             model=self._manifest.name,
             model_version=self._manifest.version,
-            counts=encode_counts(self._counts(tally, latencies, resent)),
-            moments=_moments(tally) if self._manifest.privacy.moments else b"",
+            counts=encode_counts(_counts(tally, latency, resent)),
+            moments=_moments(tally) if self._manifest.privacy.moments and tally.n >= MOMENTS_MIN_ROWS else b"",
             software=software,
         )
         return ClosedWindow(tally.n, t0_ms, round(1000 * (time.monotonic() - t0)), body)
@@ -191,13 +201,10 @@ class Observer:
     def _begin(self) -> None:
         usage = resource.getrusage(resource.RUSAGE_SELF)
         self._tally = _Tally(self._spec)
-        self._latencies: list[float] = []
+        self._latency = [0] * LATENCY_BINS
         self._resent = self._rejected = self._failed = 0
         self._t0_ms, self._t0 = round(time.time() * 1000), time.monotonic()
         self._cpu0 = usage.ru_utime + usage.ru_stime
-
-    def _calls_so_far(self) -> tuple[list[float], int, int, int, float]:
-        return self._latencies, self._resent, self._rejected, self._failed, self._cpu0
 
     def _new_block(self) -> _Block:
         numbers, text = self._widths
@@ -206,18 +213,27 @@ class Observer:
             np.empty((BLOCK_ROWS, text), dtype=object),
             np.empty(BLOCK_ROWS, dtype=object),
             np.empty(BLOCK_ROWS),
+            self._tally,
         )
 
     def _fold_forever(self) -> None:
         while self._running:
             self._wakeup.acquire()
-            # Taking a block and counting it are one step to `close`, or a block could miss its window.
-            with self._fold_lock:
-                if self._full:
-                    self._fold(self._full.popleft())
+            self._fold_next()
+
+    def _fold_next(self, tally: _Tally | None = None) -> bool:
+        """Counts the oldest full block; False where there is none (of that window)."""
+        # Taking a block and counting it are one step to `close`, or a window could be sent without it.
+        with self._fold_lock:
+            if not self._full or (tally is not None and self._full[0].tally is not tally):
+                return False
+            block = self._full.popleft()
+            self._room.release()
+            self._fold(block)
+            return True
 
     def _fold(self, block: _Block) -> None:
-        tally, used = self._tally, block.used
+        tally, used = block.tally, block.used
         if not used:
             return
         tally.n += used
@@ -257,25 +273,25 @@ class Observer:
         if threshold is not None:
             tally.abstained += int((scores < threshold).sum())
 
-    def _counts(self, tally: _Tally, latencies: list[float], resent: int) -> WindowCounts:
-        latency = np.bincount(np.searchsorted(self._latency_edges, np.array(latencies)), minlength=LATENCY_BINS)
-        return WindowCounts(
-            features=tuple(
-                FeatureWindow(
-                    bins=tuple(tally.bins[i].tolist()),
-                    null=int(tally.null[i]),
-                    invalid=int(tally.invalid[i]),
-                    out_of_range=int(tally.out_of_range[i]),
-                )
-                for i in range(len(tally.bins))
-            ),
-            classes=tuple(tally.classes.tolist()),
-            scores=tuple(tally.scores.tolist()),
-            output_nulls=tally.nulls,
-            abstained=tally.abstained,
-            resent=resent,
-            latency=tuple(latency.tolist()),
-        )
+
+def _counts(tally: _Tally, latency: list[int], resent: int) -> WindowCounts:
+    return WindowCounts(
+        features=tuple(
+            FeatureWindow(
+                bins=tuple(tally.bins[i].tolist()),
+                null=int(tally.null[i]),
+                invalid=int(tally.invalid[i]),
+                out_of_range=int(tally.out_of_range[i]),
+            )
+            for i in range(len(tally.bins))
+        ),
+        classes=tuple(tally.classes.tolist()),
+        scores=tuple(tally.scores.tolist()),
+        output_nulls=tally.nulls,
+        abstained=tally.abstained,
+        resent=resent,
+        latency=tuple(latency),
+    )
 
 
 def _merge_moments(tally: _Tally, at: int, values: NDArray[np.float64]) -> None:

@@ -146,8 +146,8 @@ class Outbox:
                 )
             )
             # Refused here, where it can be seen: a packet that the broker refuses would be sent for ever.
-            if len(data) > limits.MESSAGE_TARGET_BYTES:
-                raise TooLarge("telemetry record", len(data), limits.MESSAGE_TARGET_BYTES)
+            if len(data) > limits.RECORD_MAX_BYTES:
+                raise TooLarge("telemetry record", len(data), limits.RECORD_MAX_BYTES)
             self._put(db, sequence, sequence, kind, data)
             while self._size > self.max_bytes and self._give_up_oldest(db):
                 pass

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from edgekit_contracts import limits
-from edgekit_contracts.errors import StorageFault
+from edgekit_contracts.errors import StorageFault, TooLarge
 from edgekit_contracts.manifest import REFERENCE_PATH
 from edgekit_contracts.telemetry import Clock, Kind, ReferencePart, encode
 from edgekit_runtime.bundle import Bundle
@@ -89,7 +89,11 @@ class Reporter:
         try:
             while self._waiting:
                 window = self._waiting[0]
-                self._append(Kind.WINDOW, encode(window.body), n=window.n, t0_ms=window.t0_ms, dt_ms=window.dt_ms)
+                try:
+                    self._append(Kind.WINDOW, encode(window.body), n=window.n, t0_ms=window.t0_ms, dt_ms=window.dt_ms)
+                except TooLarge as error:
+                    # Cannot happen within FEATURES_MAX; a window that cannot travel must not stop the others.
+                    _log.error("a window of %d rows is lost: %s", window.n, error.sentence)
                 self._waiting.popleft()
         except StorageFault as fault:
             _log.error("%s; %d windows wait in memory; %s", fault.sentence, len(self._waiting), fault.next_step)

@@ -57,7 +57,8 @@ def _differences(
     except EdgekitError as error:
         raise GoldenMismatch(engine.manifest.title, golden.rows, len(rows), error.sentence) from error
     worst = np.zeros(len(rows))
-    if golden.labels and answers.labels is not None:
+    if golden.labels:
+        assert answers.labels is not None
         wrong = np.array(
             [golden.labels[row] != answer for row, answer in zip(rows, answers.labels.tolist(), strict=True)]
         )

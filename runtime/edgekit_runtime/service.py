@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import onnxruntime
 
-from edgekit_contracts.errors import EnvironmentFault, StorageFault
+from edgekit_contracts.errors import EnvironmentFault, StorageFault, UnsupportedFormat
 from edgekit_contracts.state import Running, Status
 from edgekit_runtime import __version__
 from edgekit_runtime.bundle import Bundle, open_bundle
@@ -50,16 +50,20 @@ def run(config: DeviceConfig, say: Callable[[str], None]) -> None:
     say(f"self-test   {result.rows} golden rows, largest difference {result.max_difference:.2g}")
 
     with ExitStack() as stack:
-        stack.enter_context(_single_instance(Path(config.state_dir)))
         sockets = bind(config.serve)
         for opened in sockets:
             stack.callback(opened.close)
         observer = Observer(manifest, bundle.reference.bins)
-        telemetry = "off"
-        uplink = None
+        uplink, telemetry = None, "off"
         if config.telemetry is not None:
-            uplink = _start_telemetry(config, config.telemetry, bundle, observer, stack)
-            telemetry = f"to {config.telemetry.broker} as {config.device}"
+            broker = _broker(config.telemetry)
+            stack.enter_context(_single_instance(Path(config.state_dir)))
+            try:
+                uplink = _start_telemetry(config, broker, bundle, observer, stack)
+                telemetry = f"to {broker} as {config.device}"
+            except (StorageFault, UnsupportedFormat) as fault:
+                # A full disk must not stop the answers; nothing is counted until the service is started again.
+                telemetry = f"off: {fault.sentence}"
         say(f"telemetry   {telemetry}")
 
         def status() -> dict[str, Any]:
@@ -70,7 +74,7 @@ def run(config: DeviceConfig, say: Callable[[str], None]) -> None:
                 "model": manifest.name,
                 "version": manifest.version,
                 "bundle_sha256": bundle.sha256,
-                "telemetry": uplink.state if uplink is not None else "off",
+                "telemetry": uplink.state if uplink is not None else telemetry,
             }
 
         say(f"serving     {manifest.title} at {', '.join(addresses(sockets))}")
@@ -79,9 +83,10 @@ def run(config: DeviceConfig, say: Callable[[str], None]) -> None:
 
 
 def _start_telemetry(
-    config: DeviceConfig, telemetry: Telemetry, bundle: Bundle, observer: Observer, stack: ExitStack
+    config: DeviceConfig, broker: Broker, bundle: Bundle, observer: Observer, stack: ExitStack
 ) -> Uplink:
-    manifest = bundle.manifest
+    manifest, telemetry = bundle.manifest, config.telemetry
+    assert telemetry is not None
     outbox = Outbox(Path(config.state_dir) / "outbox.db", config.device, max_bytes=int(telemetry.outbox_mb * 1e6))
     stack.callback(outbox.close)
     running = Running(
@@ -95,7 +100,7 @@ def _start_telemetry(
         running=(running,),
         started_ms=round(time.time() * 1000),
     )
-    uplink = Uplink(_broker(telemetry), outbox, birth)
+    uplink = Uplink(broker, outbox, birth)
     reporter = Reporter(bundle, observer, outbox, uplink.wake, telemetry.window_s or manifest.monitoring.window_s)
     uplink.start()
     stack.callback(uplink.stop)

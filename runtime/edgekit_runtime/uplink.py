@@ -73,7 +73,7 @@ class Flight:
         for sequence in sequences:
             old = self._sent.get(sequence)
             attempt = 0 if old is None else old.attempt + 1
-            delay = min(self.cap_s, self.first_s * 2.0 ** min(attempt, 32) * (1.0 + self.draw() / 2))
+            delay = min(self.cap_s, self.first_s * 2.0 ** min(attempt, 32)) * (1.0 + self.draw() / 2)
             self._sent[sequence] = _Sent(attempt, now_s + delay)
 
     def clear(self) -> None:
@@ -86,7 +86,7 @@ class Flight:
 
 
 @dataclass(frozen=True, slots=True)
-class Bundle:
+class Packet:
     """Records that travel in one message."""
 
     lane: Literal["w", "e"]
@@ -94,9 +94,9 @@ class Bundle:
     payload: bytes
 
 
-def bundles(records: Sequence[tuple[int, bytes]]) -> list[Bundle]:
+def packets(records: Sequence[tuple[int, bytes]]) -> list[Packet]:
     """Groups records, in order, by lane, 1 to 8 for a message and up to the target size."""
-    made: list[Bundle] = []
+    made: list[Packet] = []
     run: list[tuple[int, bytes]] = []
     lane: Literal["w", "e"] = "w"
     for sequence, data in records:
@@ -104,12 +104,12 @@ def bundles(records: Sequence[tuple[int, bytes]]) -> list[Bundle]:
         size = sum(len(other) for _, other in run) + len(data)
         full = len(run) == limits.MESSAGE_MAX_RECORDS or size > limits.MESSAGE_TARGET_BYTES
         if run and (this != lane or full):
-            made.append(_bundle(lane, run))
+            made.append(_packet(lane, run))
             run = []
         lane = this
         run.append((sequence, data))
     if run:
-        made.append(_bundle(lane, run))
+        made.append(_packet(lane, run))
     return made
 
 
@@ -290,10 +290,10 @@ class Uplink:
     def _send(self) -> None:
         room = MESSAGES_AT_BROKER_MAX - self._link.outstanding
         due = self._flight.select(self._outbox.pending(0, IN_FLIGHT_MAX), time.monotonic())
-        for bundle in bundles(due)[: max(0, room)]:
-            if not self._link.publish(Publication(str(topics.Up(self._outbox.device, bundle.lane)), bundle.payload)):
+        for packet in packets(due)[: max(0, room)]:
+            if not self._link.publish(Publication(str(topics.Up(self._outbox.device, packet.lane)), packet.payload)):
                 return
-            self._flight.sent(bundle.sequences, time.monotonic())
+            self._flight.sent(packet.sequences, time.monotonic())
 
     # --- both ---
 
@@ -326,6 +326,6 @@ class Uplink:
             log.log(level, "uplink of %s: %s%s", self._outbox.device, state, f" ({error})" if error else "")
 
 
-def _bundle(lane: Literal["w", "e"], run: list[tuple[int, bytes]]) -> Bundle:
+def _packet(lane: Literal["w", "e"], run: list[tuple[int, bytes]]) -> Packet:
     sequences, records = zip(*run, strict=True)
-    return Bundle(lane, sequences, encode_message(records))
+    return Packet(lane, sequences, encode_message(records))

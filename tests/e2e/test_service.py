@@ -11,6 +11,7 @@ import pytest
 
 from edgekit_contracts.container import unpack
 from tests import bundles
+from tests.brokers import free_port
 from tests.service import Service
 
 
@@ -70,11 +71,41 @@ def test_a_port_in_use_is_one_sentence_and_exit_3(tmp_path: Path, made: bundles.
     assert f"Error: cannot listen on 127.0.0.1:{port}: Address already in use" in words
 
 
-def test_a_second_service_on_the_same_state_is_refused(service: Service) -> None:
-    service.start()
-    code, words = refused(service.config)
-    assert code == 3
-    assert "another edgekit-runtime uses" in words
+def test_a_second_service_on_the_same_state_is_refused(tmp_path: Path, made: bundles.Made) -> None:
+    service = Service(tmp_path, made, broker=f"mqtt://user:secret@127.0.0.1:{free_port()}")
+    try:
+        service.start()
+        assert "secret" not in service.log
+        second = tmp_path / "second.toml"
+        second.write_text(service.config.read_text().replace("edgekit.sock", "second.sock"))
+        code, words = refused(second)
+        assert code == 3
+        assert "another edgekit-runtime uses" in words
+    finally:
+        service.close()
+
+
+def test_a_disk_that_takes_no_outbox_does_not_stop_the_answers(tmp_path: Path, made: bundles.Made) -> None:
+    service = Service(tmp_path, made, broker=f"mqtt://127.0.0.1:{free_port()}")
+    (tmp_path / "state" / "outbox.db").mkdir(parents=True)
+    try:
+        service.start()
+        assert service.infer()[0] == 200
+        assert "telemetry   off: cannot use" in service.log
+        assert service.call("GET", "/edgekit/status")[1]["telemetry"].startswith("off: cannot use")
+    finally:
+        service.close()
+
+
+def test_a_socket_can_be_all_there_is(tmp_path: Path, made: bundles.Made) -> None:
+    service = Service(tmp_path, made)
+    service.config.write_text(service.config.read_text().replace("port = 0", 'port = "off"'))
+    try:
+        service.start()
+        assert service.infer(unix=True)[0] == 200
+        assert "http://" not in service.log
+    finally:
+        service.close()
 
 
 def test_a_flipped_bit_is_refused_with_exit_1(service: Service, made: bundles.Made) -> None:

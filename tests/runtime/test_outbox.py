@@ -204,7 +204,7 @@ def test_a_full_disk_stores_nothing_uses_no_number_and_heals(tmp_path: Path) -> 
 def test_a_record_that_could_never_travel_is_refused_at_once(tmp_path: Path) -> None:
     with Outbox(tmp_path / "outbox.db", "pump-1") as outbox:
         with pytest.raises(TooLarge):
-            outbox.append(Kind.WINDOW, encode(Event("x", "y" * limits.MESSAGE_TARGET_BYTES)), t0_ms=1)
+            outbox.append(Kind.WINDOW, encode(Event("x", "y" * limits.RECORD_MAX_BYTES)), t0_ms=1)
         assert (outbox.records, outbox.produced) == (0, 0)
 
 

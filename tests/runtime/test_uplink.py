@@ -15,7 +15,7 @@ from edgekit_contracts.state import Host, Running, Status, decode_status
 from edgekit_contracts.telemetry import Ack, Event, Kind, decode_message, encode
 from edgekit_runtime.mqtt import Broker, Link, Publication, full_jitter, probe, read_password
 from edgekit_runtime.outbox import Outbox
-from edgekit_runtime.uplink import IN_FLIGHT_MAX, Flight, Uplink, bundles
+from edgekit_runtime.uplink import IN_FLIGHT_MAX, Flight, Uplink, packets
 from tests.brokers import QUICK, Mosquitto, free_port, wait_until
 from tests.telemetry_samples import append_window
 
@@ -110,7 +110,7 @@ def test_the_wait_before_sending_again_doubles_up_to_its_cap_and_is_jittered() -
         assert due is not None
         waits.append(due - now)
         now = due
-    assert waits == [2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 60.0]
+    assert waits == [2.5, 5.0, 10.0, 20.0, 40.0, 75.0, 75.0]
 
 
 def test_what_left_the_outbox_is_forgotten_and_a_lost_connection_forgets_all() -> None:
@@ -136,7 +136,7 @@ def test_messages_hold_up_to_eight_records_of_one_lane_within_the_target_size(ou
     outbox.append(Kind.EVENT, encode(Event("a", "b")), t0_ms=1)
     for size in (30_000, 30_000, 100):
         outbox.append(Kind.WINDOW, encode(Event("a", "b" * size)), t0_ms=1)
-    made = bundles(outbox.pending())
+    made = packets(outbox.pending())
     assert [(bundle.lane, bundle.sequences) for bundle in made] == [
         ("w", (1, 2, 3, 4, 5, 6, 7, 8)),
         ("w", (9, 10)),

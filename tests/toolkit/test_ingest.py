@@ -109,9 +109,15 @@ def test_a_sequence_that_jumps_is_refused_and_moves_no_cursor() -> None:
     assert isinstance(found, Accepted)
 
 
-def test_a_record_from_the_future_is_refused_but_does_not_block_its_device() -> None:
+def test_a_record_from_the_future_is_kept() -> None:
     late = envelope(WINDOW, n=ROWS, sequence=3, t0_ms=NOW_MS + limits.CLOCK_MAX_FUTURE_MS + 1)
-    assert (refusal(said(late)).reason, refusal(said(late)).key) == ("future", Key("pump-1", 7, 3))
+    (found,) = read(said(late), Knows())
+    assert isinstance(found, Accepted)
+
+
+def test_moments_of_another_number_of_features_are_refused() -> None:
+    odd = envelope(msgspec.structs.replace(WINDOW, moments=bytes(15)), n=ROWS)
+    assert refusal(said(odd)).reason == "body"
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,8 @@ class Predicted:
     """[rows, classes]."""
     value: Value | None = None
     """[rows, targets] of a regression."""
+    decision: Value | None = None
+    """[rows, 1 or scores] of `decision_function`, for the wrappers that ask for it; no output of the graph."""
 
 
 Transform = Callable[["Walk", Any, Table, "Path"], Table]

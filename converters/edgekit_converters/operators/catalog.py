@@ -11,14 +11,38 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Final
 
-from edgekit_converters.operators import Predict, Transform, encoders, imputers, linear, numeric, trees
+from edgekit_converters.operators import (
+    Predict,
+    Transform,
+    calibration,
+    encoders,
+    ensembles,
+    expansion,
+    imputers,
+    isotonic,
+    linear,
+    multiclass,
+    numeric,
+    scaling,
+    targets,
+    trees,
+    wrappers,
+)
 
 FAMILIES: Final[tuple[ModuleType, ...]] = (
+    calibration,
     encoders,
+    ensembles,
+    expansion,
     imputers,
+    isotonic,
     linear,
+    multiclass,
     numeric,
+    scaling,
+    targets,
     trees,
+    wrappers,
 )
 
 

@@ -21,33 +21,17 @@ from edgekit_converters.operators import Predicted, Unfaithful, scores
 WHY_MAX_CHARS: Final = 300
 """Of a foreign error message; skl2onnx prints whole models."""
 NEXT_STEP: Final = "replace the step by one with a conversion, or report it as an issue"
-FLOAT32_ONLY: Final = frozenset(
-    ["AdaBoostClassifier", "AdaBoostRegressor", "BaggingClassifier", "BaggingRegressor", "RandomTreesEmbedding"]
-)
+FLOAT32_ONLY: Final = frozenset(["AdaBoostClassifier", "AdaBoostRegressor", "RandomTreesEmbedding"])
 """Ensembles of trees, which read float32 themselves: the float64 files of skl2onnx do not load or err at the leaves."""
 
 Kind = Literal["transformer", "classifier", "regressor"]
 
 
-def _has_pipeline(step: Any) -> bool:
-    return any(hasattr(one.estimator, "steps") for one in step.calibrated_classifiers_)
-
-
 KNOWN_WRONG: Final[Mapping[str, tuple[Callable[[Any], bool], str, str]]] = {
-    "CalibratedClassifierCV": (
-        _has_pipeline,
-        "the converter at hand answers wrongly for a calibrated Pipeline (sklearn-onnx #1246)",
-        "put the CalibratedClassifierCV as the Pipeline's last step",
-    ),
     "KNNImputer": (
         lambda step: True,
         "the converter at hand resolves ties between neighbours in another way",
         "use SimpleImputer",
-    ),
-    "OneVsRestClassifier": (
-        lambda step: len(step.classes_) == 2,
-        "the converter at hand answers wrongly for two classes",
-        "use its estimator directly",
     ),
 }
 """Class -> when, why, what to do."""
@@ -80,9 +64,6 @@ def classifier(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
         raise Unfaithful("it does not say its classes", NEXT_STEP)
     values, dtype = scores.class_values(classes)
     renumbered = step
-    if type(step).__name__ == "VotingClassifier":
-        step = renumbered = copy.copy(step)
-        step.flatten_transform = False  # matters for `transform` only, and skl2onnx refuses True
     if np.asarray(classes).dtype.kind not in "iuOU" or isinstance(classes[0], bool | np.bool_):
         renumbered = copy.copy(step)  # skl2onnx knows labels of int64 and text only
         try:
@@ -102,7 +83,7 @@ def classifier(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
     return Predicted(label=label, probabilities=Value(outputs[1].name, outputs[1].dtype, len(values)))
 
 
-def regressor(graph: GraphBuilder, step: Any, x: Value, targets: int) -> Predicted:
+def regressor(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
     """The step's `predict`, [rows, targets].
 
     Raises:
@@ -110,6 +91,9 @@ def regressor(graph: GraphBuilder, step: Any, x: Value, targets: int) -> Predict
     """
     model, dtype = _leaf(graph, step, x, "regressor")
     output = graph.merge(model, {model.graph.input[0].name: graph.cast(x, dtype)})[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        targets = np.size(step.predict(np.zeros((1, x.width))))
     shape = graph.constant(np.array([-1, targets], dtype=np.int64), "shape")
     return Predicted(value=graph.value("Reshape", [output, shape], Value("", output.dtype, targets)))
 

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
-from edgekit_converters.graph import GraphBuilder, Table, Value
+from edgekit_converters.graph import GraphBuilder, Value
 from edgekit_converters.operators import Predict, Predicted, Unfaithful, from_matrix, scores
-
-if TYPE_CHECKING:
-    from edgekit_converters.walk import Path, Walk
+from edgekit_converters.operators.formula import Expr
 
 REGRESSORS: Final = frozenset(
     [
@@ -92,11 +90,15 @@ def classifier(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
     score = decision(graph, step, x)
     label = (scores.positive if score.width == 1 else scores.best)(graph, score, step.classes_)
     if not hasattr(step, "predict_proba"):
-        return Predicted(label=label)
-    return Predicted(label=label, probabilities=_probabilities(graph, step, score))
+        return Predicted(label=label, decision=score)
+    return Predicted(label=label, probabilities=_probabilities(graph, step, score), decision=score)
 
 
 def _probabilities(graph: GraphBuilder, step: Any, score: Value) -> Value:
+    if getattr(step, "loss", "") == "modified_huber":
+        # (clip(score, -1, 1) + 1) / 2: T. Zhang, COLT 2002, appendix B.
+        share = ((Expr(graph, score).at_most(1.0).at_least(-1.0) + 1.0) / 2.0).value
+        return scores.two_sided(graph, share) if score.width == 1 else scores.normalized(graph, share)
     if not _one_vs_rest(step):
         if score.width > 1:
             return scores.softmax(graph, score)
@@ -122,15 +124,7 @@ def _multilabel(step: Any) -> bool:
     return str(step._label_binarizer.y_type_).startswith("multilabel")
 
 
-def _stochastic(walk: Walk, step: Any, table: Table, path: Path) -> Predicted:
-    # Its probabilities for this loss are of a shape of their own.
-    if step.loss == "modified_huber":
-        return walk.delegate(step, table)
-    return classifier(walk.graph, step, walk.matrix(table))
-
-
 PREDICTORS: Final[Mapping[str, Predict]] = {
     **dict.fromkeys(REGRESSORS | LOG_LINKED, from_matrix(regressor)),
     **dict.fromkeys(CLASSIFIERS, from_matrix(classifier)),
-    "SGDClassifier": _stochastic,
 }

@@ -6,6 +6,7 @@ lists with their columns, or one tensor for each feature ([rows] or [rows, 1]). 
 
 from __future__ import annotations
 
+import math
 from itertools import chain
 from typing import Any, Final
 
@@ -148,10 +149,7 @@ def _values(tensor: InferInput) -> list[Any]:
             if not all(isinstance(part, list) for part in data):
                 raise BadInput(tensor.name, "the data is neither flat nor nested like its shape")
             data = list(chain.from_iterable(data))
-    size = 1
-    for extent in tensor.shape:
-        size *= max(0, extent)
-    if len(data) != size:
+    if min(tensor.shape, default=0) < 0 or len(data) != math.prod(tensor.shape):
         raise BadInput(tensor.name, f"{len(data)} values do not fill the shape {list(tensor.shape)}")
     expected: type | tuple[type, ...]
     if tensor.datatype == "BYTES":

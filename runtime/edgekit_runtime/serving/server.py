@@ -11,7 +11,7 @@ from pathlib import Path
 
 import uvicorn
 
-from edgekit_contracts.errors import PortInUse
+from edgekit_contracts.errors import PortInUse, UsageError
 from edgekit_runtime.config import Serve
 from edgekit_runtime.serving.app import App
 
@@ -23,8 +23,10 @@ def bind(serve: Serve) -> list[socket.socket]:
         PortInUse: One of them is taken or not permitted; none stays open.
     """
     sockets: list[socket.socket] = []
+    if serve.port == "off" and serve.socket is None:
+        raise UsageError("the configuration serves nowhere: port is off and there is no socket", "set serve.socket")
     try:
-        if serve.port is not None:
+        if serve.port != "off":
             sockets.append(_bind_tcp(serve.host, serve.port))
         if serve.socket is not None:
             sockets.append(_bind_unix(Path(serve.socket)))
@@ -40,7 +42,10 @@ def addresses(sockets: list[socket.socket]) -> list[str]:
     return [
         f"unix:{opened.getsockname()}"
         if opened.family == socket.AF_UNIX
-        else "http://{}:{}".format(*opened.getsockname()[:2])
+        else "http://{}:{}".format(
+            f"[{opened.getsockname()[0]}]" if opened.family == socket.AF_INET6 else opened.getsockname()[0],
+            opened.getsockname()[1],
+        )
         for opened in sockets
     ]
 

@@ -1,0 +1,179 @@
+"""Estimators that hand the question on to one or several others, and what a wrapper may ask of what it wraps.
+
+A wrapper walks on with the table that reached it, so that the pipelines in it may start from the raw columns.
+
+Source: sklearn/feature_selection/_rfe.py, sklearn/semi_supervised/_self_training.py, sklearn/linear_model/_ransac.py,
+sklearn/multioutput.py, sklearn/model_selection/_classification_threshold.py, sklearn/dummy.py;
+`_get_response_values` of sklearn/utils/_response.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from edgekit_converters.graph import Table, Value, columns
+from edgekit_converters.operators import Predict, Predicted, Unfaithful, scores
+from edgekit_converters.operators.formula import Expr, concat, rows_of
+
+if TYPE_CHECKING:
+    from edgekit_converters.walk import Path, Walk
+
+ONE_LABEL: Final = ("it answers several labels at once", "train one model for each label")
+
+
+def response(walk: Walk, step: Any, table: Table, path: Path, methods: Sequence[str]) -> tuple[Expr, str]:
+    """What the first of the methods that the step has would answer, [rows, columns], and that method's name.
+
+    Args:
+        walk: The walk.
+        step: Fitted; a Pipeline has the methods of its last step.
+        table: The columns that reach it.
+        path: Its path.
+        methods: Of `decision_function`, `predict_proba`, `predict`.
+
+    Raises:
+        Unfaithful: The conversion of the step does not give that answer.
+    """
+    method = next((one for one in methods if hasattr(step, one)), methods[-1])
+    found = walk.predict(step, table, path)
+    return answered(walk, found, method, type(step).__name__), method
+
+
+def answered(walk: Walk, found: Predicted, method: str, kind: str) -> Expr:
+    """One of the answers, in float64, [rows, columns].
+
+    Raises:
+        Unfaithful: There is none, or it is no number.
+    """
+    value = {"decision_function": found.decision, "predict_proba": found.probabilities}.get(
+        method, found.value or found.label
+    )
+    if value is None:
+        raise Unfaithful(
+            f"it needs the {method} of {kind}, which its conversion does not give", "wrap another estimator"
+        )
+    if value.dtype == "text":
+        raise Unfaithful(f"it computes with the texts that {kind} predicts", "train with whole numbers as classes")
+    answer = Expr(walk.graph, value).cast("float64")
+    return answer if value.width else answer.reshape(-1, 1)
+
+
+def single_output(step: Any) -> None:
+    """Refuses several labels a row.
+
+    Raises:
+        Unfaithful: `classes_` is a list, or a label is a row.
+    """
+    if isinstance(step.classes_, list) or np.ndim(step.classes_) != 1 or getattr(step, "multilabel_", False):
+        raise Unfaithful(*ONE_LABEL)
+
+
+def _selected(walk: Walk, step: Any, table: Table, path: Path) -> Predicted:
+    """RFE, RFECV: the estimator's answers to the columns that are left."""
+    kept = tuple(column for column, keep in zip(table, step.support_, strict=True) if keep)
+    return walk.predict(step.estimator_, kept, (*path, "estimator"))
+
+
+def _inner(walk: Walk, step: Any, table: Table, path: Path) -> Predicted:
+    """The answers of `estimator_`: SelfTrainingClassifier, RANSACRegressor."""
+    return walk.predict(step.estimator_, table, (*path, "estimator"))
+
+
+def _fixed_threshold(walk: Walk, step: Any, table: Table, path: Path) -> Predicted:
+    return _threshold(walk, step, table, path, step.threshold, step.pos_label)
+
+
+def _tuned_threshold(walk: Walk, step: Any, table: Table, path: Path) -> Predicted:
+    return _threshold(walk, step, table, path, step.best_threshold_, step._curve_scorer._get_pos_label())
+
+
+def _threshold(walk: Walk, step: Any, table: Table, path: Path, threshold: Any, positive: Any) -> Predicted:
+    """The positive class where its score >= threshold: 0.5 of a probability or 0 of a decision by default."""
+    inner = getattr(step, "estimator_", None) or step.estimator
+    path = (*path, "estimator")
+    wanted = ["predict_proba", "decision_function"] if step.response_method == "auto" else [step.response_method]
+    method = next((one for one in wanted if hasattr(inner, one)), wanted[-1])
+    found = walk.predict(inner, table, path)
+    score = answered(walk, found, method, type(inner).__name__)
+    first = positive is not None and positive == step.classes_[0]
+    if method == "predict_proba":
+        score = score.column(0 if first else 1)
+    elif first:
+        score = score * -1.0
+    limit = (0.5 if method == "predict_proba" else 0.0) if isinstance(threshold, str) else float(threshold)
+    above = score.not_below(limit).cast("int64").flat()
+    classes = step.classes_[::-1] if first else step.classes_
+    return Predicted(
+        label=scores.label(walk.graph, above.value, classes), probabilities=found.probabilities, decision=found.decision
+    )
+
+
+def _each_target(walk: Walk, step: Any, table: Table, path: Path) -> Predicted:
+    """MultiOutputRegressor: one regressor for each target."""
+    return Predicted(value=concat(predicted_each(walk, step.estimators_, table, path, ("predict",))).value)
+
+
+def predicted_each(
+    walk: Walk, estimators: Sequence[Any], table: Table, path: Path, methods: Sequence[str]
+) -> list[Expr]:
+    """The response of each estimator to the same columns."""
+    return [response(walk, one, table, (*path, str(index)), methods)[0] for index, one in enumerate(estimators)]
+
+
+def _regressor_chain(walk: Walk, step: Any, table: Table, path: Path) -> Predicted:
+    """Each regressor sees what those before it predicted, after its own columns; the targets in their own order."""
+    seen = columns(walk.matrix(table))
+    found: list[Expr] = []
+    for index, one in enumerate(step.estimators_):
+        answer = response(walk, one, seen, (*path, str(index)), ("predict",))[0]
+        found.append(answer)
+        seen = (*seen, *columns(answer.value))
+    return Predicted(value=concat([found[place] for place in np.argsort(step.order_)]).value)
+
+
+def _dummy_classifier(walk: Walk, step: Any, table: Table, path: Path) -> Predicted:
+    """DummyClassifier: the most frequent or a given class, with the shares of training for `prior`.
+
+    Raises:
+        Unfaithful: A random strategy.
+    """
+    if step.n_outputs_ > 1:
+        raise Unfaithful(*ONE_LABEL)
+    if step._strategy in {"stratified", "uniform"}:
+        raise Unfaithful(f"strategy='{step._strategy}' answers at random", "use strategy='prior'")
+    prior = np.asarray(step.class_prior_, dtype=np.float64)
+    if step._strategy == "constant":
+        place = int(np.flatnonzero(step.classes_ == np.ravel(step.constant)[0])[0])
+    else:
+        place = int(prior.argmax())
+    chosen = np.eye(len(prior))[place]
+    shares = rows_of(_any_value(table), walk.graph, prior if step._strategy == "prior" else chosen)
+    # The label is a constant, whatever the shares: a share of training's may be given by a tie.
+    at = rows_of(_any_value(table), walk.graph, np.array([float(place)])).flat().cast("int64")
+    return Predicted(label=scores.label(walk.graph, at.value, step.classes_), probabilities=shares.value)
+
+
+def _dummy_regressor(walk: Walk, step: Any, table: Table, path: Path) -> Predicted:
+    """DummyRegressor: the same targets for each row."""
+    return Predicted(value=rows_of(_any_value(table), walk.graph, np.ravel(step.constant_)).value)
+
+
+def _any_value(table: Table) -> Value:
+    return table[0].value
+
+
+PREDICTORS: Final[Mapping[str, Predict]] = {
+    "RFE": _selected,
+    "RFECV": _selected,
+    "SelfTrainingClassifier": _inner,
+    "RANSACRegressor": _inner,
+    "FixedThresholdClassifier": _fixed_threshold,
+    "TunedThresholdClassifierCV": _tuned_threshold,
+    "MultiOutputRegressor": _each_target,
+    "RegressorChain": _regressor_chain,
+    "DummyClassifier": _dummy_classifier,
+    "DummyRegressor": _dummy_regressor,
+}
