@@ -317,9 +317,22 @@ def probe(broker: Broker, timeout_s: float = 5.0) -> None:
     Raises:
         BrokerUnreachable: No, and why.
     """
+    _once(broker, f"ek-probe-{secrets.token_hex(4)}", None, timeout_s)
+
+
+def publish_once(broker: Broker, client_id: str, publication: Publication, timeout_s: float = 5.0) -> None:
+    """Connects, publishes one message, waits until the broker has it, and disconnects.
+
+    Raises:
+        BrokerUnreachable: No broker took it.
+    """
+    _once(broker, client_id, publication, timeout_s)
+
+
+def _once(broker: Broker, client_id: str, publication: Publication | None, timeout_s: float) -> None:
     link = Link(
         broker,
-        f"ek-probe-{secrets.token_hex(4)}",
+        client_id,
         will=lambda: None,
         subscriptions=(),
         on_up=lambda: None,
@@ -329,7 +342,7 @@ def probe(broker: Broker, timeout_s: float = 5.0) -> None:
     )
     link.start()
     reason = link.wait_first(timeout_s)
-    link.stop(timeout_s=timeout_s)
+    link.stop(publication, timeout_s)
     if reason is not None:
         raise BrokerUnreachable(str(broker), reason)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,13 +12,15 @@ from typing import Any, Final
 
 import onnxruntime
 
-from edgekit_contracts.errors import EnvironmentFault, StorageFault, UnsupportedFormat
+from edgekit_contracts import topics
+from edgekit_contracts.decode import encode_json
+from edgekit_contracts.errors import EdgekitError, EnvironmentFault, StorageFault, UnsupportedFormat
 from edgekit_contracts.state import Running, Status
 from edgekit_runtime import __version__
 from edgekit_runtime.bundle import Bundle, open_bundle
 from edgekit_runtime.config import DeviceConfig, Telemetry
 from edgekit_runtime.engine import Engine
-from edgekit_runtime.mqtt import Broker, read_password
+from edgekit_runtime.mqtt import Broker, Publication, publish_once, read_password
 from edgekit_runtime.observe import Observer
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.reporter import Reporter
@@ -26,6 +29,8 @@ from edgekit_runtime.serving.app import App
 from edgekit_runtime.serving.server import addresses, bind, serve_until_signal
 from edgekit_runtime.signature import load_public_keys
 from edgekit_runtime.uplink import Uplink
+
+_log = logging.getLogger("edgekit.service")
 
 DRAIN_S: Final = 3.0
 """How long a service that stops waits for the collector; what is left stays in the outbox."""
@@ -41,13 +46,13 @@ def run(config: DeviceConfig, say: Callable[[str], None]) -> None:
     Raises:
         EdgekitError: A step refused; nothing was served.
     """
-    bundle = open_bundle(config.bundle, keys=load_public_keys(config.keys))
-    assert bundle.signer is not None
+    try:
+        bundle, engine = _prepare(config, say)
+    except EdgekitError as refusal:
+        if config.telemetry is not None:
+            _report_refusal(config, _broker(config.telemetry), refusal)
+        raise
     manifest = bundle.manifest
-    say(f"verified    {manifest.title}, signed by key {bundle.signer.hint[:12]}")
-    engine = Engine(bundle.model, manifest, threads=config.serve.threads)
-    result = check_golden(engine, bundle.golden)
-    say(f"self-test   {result.rows} golden rows, largest difference {result.max_difference:.2g}")
 
     with ExitStack() as stack:
         sockets = bind(config.serve)
@@ -80,6 +85,39 @@ def run(config: DeviceConfig, say: Callable[[str], None]) -> None:
         say(f"serving     {manifest.title} at {', '.join(addresses(sockets))}")
         serve_until_signal(App(engine, observer, status), sockets)
         say("stopping    no new requests; storing the last window")
+
+
+def _prepare(config: DeviceConfig, say: Callable[[str], None]) -> tuple[Bundle, Engine]:
+    bundle = open_bundle(config.bundle, keys=load_public_keys(config.keys))
+    assert bundle.signer is not None
+    say(f"verified    {bundle.manifest.title}, signed by key {bundle.signer.hint[:12]}")
+    engine = Engine(bundle.model, bundle.manifest, threads=config.serve.threads)
+    result = check_golden(engine, bundle.golden)
+    say(f"self-test   {result.rows} golden rows, largest difference {result.max_difference:.2g}")
+    return bundle, engine
+
+
+def _report_refusal(config: DeviceConfig, broker: Broker, refusal: EdgekitError) -> None:
+    """Tells the centre why this device runs nothing, where a broker answers at once."""
+    try:
+        with (
+            _single_instance(Path(config.state_dir)),
+            Outbox(Path(config.state_dir) / "outbox.db", config.device) as outbox,
+        ):
+            status = Status(
+                device=config.device,
+                session=outbox.session,
+                epoch=outbox.epoch,
+                dead=True,
+                agent=f"edgekit-runtime {__version__}",
+                onnxruntime=onnxruntime.__version__,
+                refused=refusal.sentence[:500],
+                outbox_records=outbox.records,
+            )
+            publication = Publication(topics.status(config.device), encode_json(status), retain=True)
+            publish_once(broker, f"ek-{config.device}", publication)
+    except EdgekitError as fault:
+        _log.warning("the centre does not hear of this: %s", fault.sentence)
 
 
 def _start_telemetry(

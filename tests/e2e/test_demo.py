@@ -4,16 +4,20 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.brokers import wait_until
 from tests.service import STOP_S
 
 
-def start(directory: Path) -> subprocess.Popen[str]:
+@contextmanager
+def started(directory: Path) -> Iterator[subprocess.Popen[str]]:
+    """The demo in a process of its own, ended whatever happens."""
     environment = os.environ | {"TMPDIR": str(directory / "tmp"), "EDGEKIT_KEYS": str(directory / "keys")}
     (directory / "tmp").mkdir()
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", "from edgekit.cli import main; main()", "demo"],
         cwd=directory,
         env=environment,
@@ -22,6 +26,11 @@ def start(directory: Path) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def devices_of(directory: Path) -> list[int]:
@@ -39,8 +48,8 @@ def devices_of(directory: Path) -> list[int]:
 
 
 def test_the_demo_finds_the_one_device_that_drifts_and_cleans_up(tmp_path: Path) -> None:
-    process = start(tmp_path)
-    out, err = process.communicate(timeout=180)
+    with started(tmp_path) as process:
+        out, err = process.communicate(timeout=180)
     assert process.returncode == 0, err
     lines = {line.split()[0]: line for line in out.splitlines() if line.startswith("clinic-")}
     assert set(lines) == {"clinic-1", "clinic-2", "clinic-3"}
@@ -57,10 +66,10 @@ def test_the_demo_finds_the_one_device_that_drifts_and_cleans_up(tmp_path: Path)
 
 
 def test_ctrl_c_stops_everything_and_cleans_up(tmp_path: Path) -> None:
-    process = start(tmp_path)
-    wait_until(lambda: len(devices_of(tmp_path)) == 3, "three devices")
-    os.kill(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=STOP_S)
+    with started(tmp_path) as process:
+        wait_until(lambda: len(devices_of(tmp_path)) == 3 or process.poll() is not None, "three devices")
+        os.kill(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=STOP_S)
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert not devices_of(tmp_path)

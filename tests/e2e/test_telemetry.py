@@ -69,3 +69,16 @@ def test_a_killed_device_keeps_what_it_had_stored(service: Service, mosquitto: M
     service.start()
     with Collector(mosquitto.broker, tmp_path / "fleet.db") as collector:
         wait_until(lambda: rows(collector.store) == 4 * 4, "the rows from before the kill")
+
+
+def test_the_centre_hears_why_a_device_runs_nothing(service: Service, mosquitto: Mosquitto, tmp_path: Path) -> None:
+    data = bytearray((tmp_path / "tiny-1.0.edge").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "tiny-1.0.edge").write_bytes(data)
+    with pytest.raises(AssertionError, match=r"tiny-1\.0\.edge is damaged"):
+        service.start()
+    with Collector(mosquitto.broker, tmp_path / "fleet.db") as collector:
+        wait_until(lambda: devices(collector.store), "the device's word")
+        (line,) = devices(collector.store)
+    assert line.state == "offline"
+    assert any("tiny-1.0.edge is damaged" in alarm for alarm in line.alarms)
