@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from edgekit.cli.output import echo_facts, echo_json, echo_table
+from edgekit_contracts.errors import UsageError
 from edgekit_contracts.manifest import Budget, Feature
 
 _bundle = click.argument("bundle", type=click.Path(path_type=Path))
@@ -118,6 +119,8 @@ def check(bundle: Path, device: tuple[str, ...], as_json: bool) -> None:
 
     opened = open_bundle(bundle, keys=None)
     names = device or tuple(budget.profile for budget in opened.manifest.budgets)
+    if not names:
+        raise UsageError("the bundle was built for no device profile", "name one with --device")
     budgets = tuple(predict(cost(opened.model), profiles.load(name), opened.size) for name in names)
     if as_json:
         echo_json({"bundle": str(bundle), "budgets": budgets})

@@ -85,6 +85,8 @@ def _libraries() -> Iterator[Finding]:
 
 
 def _runtime() -> Iterator[Finding]:
+    from edgekit_contracts.limits import WRONG_RUNTIMES
+
     # In a process of its own: on some boards a wheel ends with an illegal instruction (microsoft/onnxruntime#23957).
     done = subprocess.run(
         [sys.executable, "-c", "import onnxruntime; print(onnxruntime.__version__)"],
@@ -99,7 +101,7 @@ def _runtime() -> Iterator[Finding]:
         )
     elif done.returncode > 0:
         yield Finding("onnxruntime", "warning", "cannot be imported", "pip install 'edgekit-toolkit[runtime]'")
-    elif (release := done.stdout.strip()) in {"1.26.0", "1.27.0"}:
+    elif (release := done.stdout.strip()) in WRONG_RUNTIMES:
         yield Finding("onnxruntime", "fault", f"{release} answers wrongly for trees", "install another version")
     else:
         yield Finding("onnxruntime", "ok", release)

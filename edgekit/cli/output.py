@@ -14,6 +14,8 @@ SCHEMA: Final = 1
 """The `"schema"` of every `--json` object."""
 
 _ESCAPE: Final = re.compile(r"\x1b\[[0-9;]*m")
+# Names and sentences from devices and bundles: what steers a terminal is shown instead of sent. Our own colours pass.
+_CONTROL: Final = re.compile(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
 
 
 def echo_json(value: dict[str, object]) -> None:
@@ -26,7 +28,7 @@ def echo_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(_width, column)) for column in zip(header, *rows, strict=True)]
     click.echo(click.style(_line(header, widths), bold=True))
     for row in rows:
-        click.echo(_line(row, widths))
+        click.echo(printable(_line(row, widths)))
 
 
 def echo_facts(facts: Sequence[tuple[str, str]]) -> None:
@@ -37,7 +39,12 @@ def echo_facts(facts: Sequence[tuple[str, str]]) -> None:
         text = click.formatting.wrap_text(
             value, room, initial_indent=f"{name:<{width}}  ", subsequent_indent=" " * (width + 2)
         )
-        click.echo(text)
+        click.echo(printable(text))
+
+
+def printable(text: str) -> str:
+    """The text with control characters as `?`."""
+    return _CONTROL.sub("?", text)
 
 
 def echo_step(name: str, result: str, seconds: float) -> None:

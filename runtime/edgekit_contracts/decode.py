@@ -2,7 +2,8 @@
 
 The rule for format numbers: a JSON or TOML document carries `format = "edgekit-NAME/MAJOR.MINOR"`. An unknown name or a
 newer major is refused; a newer minor is read, its unknown fields ignored in the value (and kept in the bytes, which no
-reader rewrites). Size and depth are limited before anything is parsed.
+reader rewrites). Size and, in JSON, depth are limited before anything is parsed; TOML is limited to 64 KiB, where
+Python's own limit on recursion bounds its depth.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from edgekit_contracts.limits import DOCUMENT_MAX_DEPTH
 T = TypeVar("T")
 
 _FORMAT: Final = re.compile(r"(?P<name>[a-z][a-z-]{0,62})/(?P<major>[0-9]{1,4})\.(?P<minor>[0-9]{1,4})")
-_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# Possessive, and closed by a quote or by the end: one pass over any text, an unfinished string among them.
+_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_NO_BRACKET: Final = bytes(set(range(256)) - set(b"[]{}"))
 _STEP: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 
@@ -30,7 +33,8 @@ class _Header(msgspec.Struct):
 
 def json_depth(data: bytes) -> int:
     """The deepest nesting of arrays and objects in a JSON text, without parsing it."""
-    return max(accumulate(_STEP.get(byte, 0) for byte in _STRING.sub(b"", data)), default=0)
+    brackets = _STRING.sub(b"", data).translate(None, _NO_BRACKET)
+    return max(accumulate(_STEP[byte] for byte in brackets), default=0)
 
 
 def decode_json(data: bytes, kind: type[T], *, what: str, limit: int, format: str | None = None) -> T:

@@ -38,6 +38,9 @@ CLOCK_MAX_FUTURE_MS: Final = 10 * 60 * 1000
 SEQUENCE_MAX_JUMP: Final = 10_000_000
 """A sequence number further ahead of the last one stored is refused."""
 
+WRONG_RUNTIMES: Final = frozenset({"1.26.0", "1.27.0"})
+"""Releases of onnxruntime that answer wrongly for tree ensembles (microsoft/onnxruntime#28557)."""
+
 REQUEST_MAX_BYTES: Final = 4 * MIB
 REQUEST_MAX_ROWS: Final = 10_000
 TEXT_MAX_CHARS: Final = 4096

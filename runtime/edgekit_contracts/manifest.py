@@ -15,7 +15,7 @@ import msgspec
 from edgekit_contracts import limits
 from edgekit_contracts.decode import decode_json
 from edgekit_contracts.errors import FormatError
-from edgekit_contracts.names import Count, ModelName, Sha256, Version
+from edgekit_contracts.names import BinsId, Count, ModelName, Sha256, Version
 
 FORMAT: Final = "edgekit-bundle/1.0"
 MISSING_TEXT: Final = "\u2400"
@@ -191,7 +191,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     privacy: Privacy = Privacy()
     automation: Literal["shadow", "advise", "confirm", "act"] = "act"
     lineage: Lineage
-    bins_id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}$")]
+    bins_id: BinsId
     files: tuple[FileEntry, ...]
 
     @property

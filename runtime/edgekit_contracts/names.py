@@ -9,15 +9,17 @@ import msgspec
 
 from edgekit_contracts.errors import UnknownName
 
-DEVICE_PATTERN: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+# msgspec searches, and `$` also matches before a final newline: (?!\n) forbids that.
+DEVICE_PATTERN: Final = r"^[a-z0-9][a-z0-9_-]{0,62}(?!\n)$"
 """No dot, slash, plus or hash: a name that breaks out of a topic cannot be written (telemetry facts, section 7)."""
-MODEL_PATTERN: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
-VERSION_PATTERN: Final = r"^[0-9][0-9A-Za-z.+-]{0,62}$"
+MODEL_PATTERN: Final = r"^[a-z0-9][a-z0-9_-]{0,62}(?!\n)$"
+VERSION_PATTERN: Final = r"^[0-9][0-9A-Za-z.+-]{0,62}(?!\n)$"
 
 DeviceName = Annotated[str, msgspec.Meta(pattern=DEVICE_PATTERN)]
 ModelName = Annotated[str, msgspec.Meta(pattern=MODEL_PATTERN)]
 Version = Annotated[str, msgspec.Meta(pattern=VERSION_PATTERN)]
-Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}(?!\n)$")]
+BinsId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}(?!\n)$")]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 _RULE: Final = "a lower-case letter or digit, then up to 62 of a-z 0-9 _ -"

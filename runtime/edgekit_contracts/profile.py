@@ -47,7 +47,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
 
     supported: bool
     """False where no onnxruntime wheel exists for the board."""
-    onnxruntime: Annotated[str, msgspec.Meta(pattern=r"^([0-9]+\.[0-9]+\.[0-9]+|none)$")]
+    onnxruntime: Annotated[str, msgspec.Meta(pattern=r"^([0-9]+\.[0-9]+\.[0-9]+|none)(?!\n)$")]
     """The version that bundles are aimed at; `none` where nothing can run."""
     why: str | None = None
 

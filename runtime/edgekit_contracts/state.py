@@ -8,7 +8,7 @@ import msgspec
 
 from edgekit_contracts import limits
 from edgekit_contracts.decode import decode_json
-from edgekit_contracts.names import Count, DeviceName, ModelName, Sha256, Version
+from edgekit_contracts.names import BinsId, Count, DeviceName, ModelName, Sha256, Version
 from edgekit_contracts.telemetry import U64
 
 STATUS_FORMAT: Final = "edgekit-status/1.0"
@@ -22,7 +22,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     model: ModelName
     version: Version
     bundle_sha256: Sha256
-    bins_id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}$")]
+    bins_id: BinsId
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,11 +37,11 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Grows by one at each start of the device's service."""
     dead: bool = False
     epoch: U64 | None = None
-    agent: str | None = None
+    agent: Annotated[str, msgspec.Meta(max_length=128)] | None = None
     """`edgekit-runtime VERSION`."""
-    onnxruntime: str | None = None
+    onnxruntime: Annotated[str, msgspec.Meta(max_length=64)] | None = None
     running: tuple[Running, ...] = ()
-    refused: str | None = None
+    refused: Annotated[str, msgspec.Meta(max_length=512)] | None = None
     """Why it runs nothing, or not what was wanted."""
     outbox_records: Count = 0
     started_ms: U64 = 0

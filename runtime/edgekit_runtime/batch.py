@@ -67,15 +67,24 @@ def predict_file(engine: Engine, source: Path, target: Path | TextIO, progress: 
                 raise BadInput(
                     error.feature, f"{error.sentence} (row {done + row + 1} of {source.name})", error.next_step
                 ) from error
-            yield {**raw, **_answer_columns(answers, engine.manifest)}
+            made = _answer_columns(answers, engine.manifest)
+            if taken := [name for name in made if name in raw]:
+                raise UsageError(f"{source} has a column '{taken[0]}' already", "rename it, or drop it")
+            whole = _Record({**raw, **made})
+            whole.types = raw.types if isinstance(raw, _Record) else {}
+            yield whole
             done += len(next(iter(columns.values())))
             progress(done)
 
     if isinstance(target, Path):
         with _replacing(target) as partial:
             write(answered(), partial)
+            if not done:
+                partial.unlink(missing_ok=True)
     else:
         _write_csv_rows(answered(), target)
+    if not done:
+        raise UsageError(f"{source} has no rows", "give a table with rows")
     return done
 
 
@@ -111,8 +120,13 @@ def _read_csv(source: Path, manifest: Manifest) -> Iterator[tuple[Table, Table]]
             header = next(reader, None)
             if not header:
                 raise UsageError(f"{source} is empty", "give a CSV file with a header line")
+            twice = next((name for index, name in enumerate(header) if name in header[:index]), None)
+            if twice is not None:
+                raise UsageError(f"{source} has two columns '{twice}'", "rename one of them")
             rows: list[list[str]] = []
             for row in reader:
+                if not row:  # a blank line, which pandas passes over too
+                    continue
                 if len(row) != len(header):
                     raise BadInput(
                         "", f"line {reader.line_num} of {source.name} has {len(row)} cells, not {len(header)}"
@@ -144,7 +158,7 @@ def _cell(cell: str, feature: Feature) -> str | float | bool | None:
     if feature.dtype == "bool" and cell.lower() in _TRUTH:
         return _TRUTH[cell.lower()]
     try:
-        return float(cell)
+        return float(cell) if "_" not in cell else cell
     except ValueError:
         return cell  # the engine refuses it by the feature's name
 
@@ -167,7 +181,8 @@ def _read_parquet(source: Path, manifest: Manifest) -> Iterator[tuple[Table, Tab
     try:
         with parquet.ParquetFile(source) as file:
             for record in file.iter_batches(batch_size=CHUNK_ROWS):
-                columns = {name: record.column(name).to_pylist() for name in record.schema.names}
+                columns = _Record({name: record.column(name).to_pylist() for name in record.schema.names})
+                columns.types = {field.name: field.type for field in record.schema}
                 yield columns, columns
     except FileNotFoundError as error:
         raise MissingFile("table", str(source)) from error
@@ -180,12 +195,26 @@ def _write_parquet(tables: Iterator[Table], target: Path) -> None:
     writer = None
     try:
         for table in tables:
-            record = arrow.table(dict(table))
-            writer = writer or parquet.ParquetWriter(target, record.schema)
-            writer.write_table(record.cast(writer.schema))
+            if writer is None:
+                writer = parquet.ParquetWriter(target, _schema(arrow, table))
+            writer.write_table(arrow.table(dict(table), schema=writer.schema))
+    except arrow.ArrowException as error:
+        raise UsageError(f"a column cannot be written as Parquet ({error})", "drop it from the table") from error
     finally:
         if writer is not None:
             writer.close()
+
+
+def _schema(arrow: Any, table: Table) -> Any:
+    """Of the file: carried columns keep their type, also where the first rows hold nothing but nulls."""
+    carried = table.types if isinstance(table, _Record) else {}
+    return arrow.schema([(name, carried.get(name) or arrow.array(values).type) for name, values in table.items()])
+
+
+class _Record(dict[str, list[Any]]):
+    """Columns that know the Arrow types that they were read with."""
+
+    types: Mapping[str, Any] = {}
 
 
 def _pyarrow() -> tuple[Any, Any]:

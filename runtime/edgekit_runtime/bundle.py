@@ -53,6 +53,11 @@ class Bundle:
         reference = decode_reference(self._document(REFERENCE_PATH))
         if reference.bins_id.hex() != self.manifest.bins_id:
             raise BundleDamaged(self.name, "its reference is not the one that the manifest names")
+        counted = [feature.name for feature in reference.bins.features]
+        if counted != [feature.name for feature in self.manifest.features] or (
+            reference.bins.classes != self.manifest.classes
+        ):
+            raise BundleDamaged(self.name, "its reference speaks of other features or classes than its manifest")
         return reference
 
     def _document(self, path: str) -> bytes:

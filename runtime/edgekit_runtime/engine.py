@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import numpy as np
 import onnxruntime as ort
@@ -21,9 +21,6 @@ from edgekit_contracts.errors import BadInput, EnvironmentFault, Refused
 from edgekit_contracts.manifest import Feature, Manifest
 
 Column = Sequence[float | str | bool | None] | NDArray[Any]
-
-WRONG_RUNTIMES: Final = frozenset({"1.26.0", "1.27.0"})
-"""Answer wrongly for tree ensembles: microsoft/onnxruntime#28557."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +210,7 @@ class Engine:
 
 
 def _session(model: bytes, manifest: Manifest, threads: int) -> ort.InferenceSession:
-    if ort.__version__ in WRONG_RUNTIMES:
+    if ort.__version__ in limits.WRONG_RUNTIMES:
         raise EnvironmentFault(
             f"onnxruntime {ort.__version__} answers wrongly for tree ensembles",
             "install another version of onnxruntime",

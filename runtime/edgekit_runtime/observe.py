@@ -10,6 +10,7 @@ Source: T. Chan, G. Golub, R. LeVeque, "Updating Formulae and a Pairwise Algorit
 
 from __future__ import annotations
 
+import logging
 import resource
 import threading
 import time
@@ -30,6 +31,9 @@ from edgekit_runtime.engine import Answers, Batch
 BLOCK_ROWS: Final = 256
 BLOCKS_WAITING: Final = 64
 """Full blocks that may wait for the counting thread."""
+ROOM_TIMEOUT_S: Final = 1.0
+
+_log = logging.getLogger("edgekit.observe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,7 @@ class Observer:
         self._full: deque[_Block] = deque()
         self._wakeup = threading.Semaphore(0)
         self._running = True
+        self._lost = 0
         self._begin()
         self._block = self._new_block()
         self._worker = threading.Thread(target=self._fold_forever, name="edgekit-observe", daemon=True)
@@ -145,7 +150,11 @@ class Observer:
                 block.used += take
                 done += take
                 if block.used == BLOCK_ROWS:
-                    self._room.acquire()
+                    # Counting that falls behind slows the requests down; counting that is stuck must not stop them.
+                    if not self._room.acquire(timeout=ROOM_TIMEOUT_S):
+                        self._lost += BLOCK_ROWS
+                        block.used = 0
+                        continue
                     self._full.append(block)
                     self._block = self._new_block()
                     self._wakeup.release()
@@ -172,7 +181,7 @@ class Observer:
         while self._fold_next(tally):
             pass
         with self._fold_lock:
-            self._fold(block)
+            self._fold_safely(block)
         usage = resource.getrusage(resource.RUSAGE_SELF)
         software = Software(
             calls=sum(latency),
@@ -229,8 +238,16 @@ class Observer:
                 return False
             block = self._full.popleft()
             self._room.release()
-            self._fold(block)
+            self._fold_safely(block)
             return True
+
+    def _fold_safely(self, block: _Block) -> None:
+        try:
+            self._fold(block)
+        except Exception:
+            # A fault of ours must stop neither the thread nor the window; what it took with it is said.
+            self._lost += block.used
+            _log.exception("%d rows could not be counted (%d so far)", block.used, self._lost)
 
     def _fold(self, block: _Block) -> None:
         tally, used = block.tally, block.used

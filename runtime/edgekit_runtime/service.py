@@ -64,7 +64,9 @@ def run(config: DeviceConfig, say: Callable[[str], None]) -> None:
             broker = _broker(config.telemetry)
             stack.enter_context(_single_instance(Path(config.state_dir)))
             try:
-                uplink = _start_telemetry(config, broker, bundle, observer, stack)
+                with ExitStack() as started:
+                    uplink = _start_telemetry(config, broker, bundle, observer, started)
+                    stack.push(started.pop_all())
                 telemetry = f"to {broker} as {config.device}"
             except (StorageFault, UnsupportedFormat) as fault:
                 # A full disk must not stop the answers; nothing is counted until the service is started again.
@@ -94,6 +96,8 @@ def _prepare(config: DeviceConfig, say: Callable[[str], None]) -> tuple[Bundle, 
     engine = Engine(bundle.model, bundle.manifest, threads=config.serve.threads)
     result = check_golden(engine, bundle.golden)
     say(f"self-test   {result.rows} golden rows, largest difference {result.max_difference:.2g}")
+    # Read here, so that a fault in it is found before anything is served.
+    assert bundle.reference.rows
     return bundle, engine
 
 

@@ -159,6 +159,8 @@ def check_signature(files: Mapping[str, bytes], keys: Sequence[PublicKey], *, bu
         )
     except EdgekitError as error:
         raise SignatureRefused(bundle, error.sentence) from error
+    if document.media_type != BUNDLE_MEDIA_TYPE:
+        raise SignatureRefused(bundle, f"it is of type {document.media_type[:80]!r}")
     hint = document.verification_material.public_key.hint
     key = next((key for key in keys if key.hint == hint), None)
     if key is None:

@@ -81,3 +81,16 @@ def test_toml_errors_name_their_path_too() -> None:
 def test_hostile_messagepack_is_a_format_error(data: bytes) -> None:
     with pytest.raises(FormatError):
         decode_msgpack(data, Document, what="message", limit=10_000)
+
+
+@pytest.mark.parametrize(
+    "text", ['"' + '\\"' * 500_000, '"' + "a" * 1_000_000, '"\\' * 300_000, "[" * 33 + '"' + "]" * 99]
+)
+def test_an_unfinished_string_is_read_once(text: str) -> None:
+    # Quadratic time here would be hours, and a test that never ends.
+    assert json_depth(text.encode()) in {0, 33}
+
+
+def test_a_name_with_a_newline_at_its_end_is_no_name() -> None:
+    with pytest.raises(FormatError, match=r"\$\.device"):
+        state.decode_status(b'{"format": "edgekit-status/1.0", "device": "pump-1\\n", "session": 1}')

@@ -81,6 +81,16 @@ def test_a_file_that_cannot_be_read_is_named(engine: Engine, tmp_path: Path) -> 
     with pytest.raises(UsageError, match="cannot go from"):
         predict(engine, tmp_path / "in.xlsx", tmp_path / "out.csv")
     (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "header.csv").write_text("age,bmi,sex\n")
+    with pytest.raises(UsageError, match="has no rows"):
+        predict(engine, tmp_path / "header.csv", tmp_path / "out.csv")
+    (tmp_path / "twice.csv").write_text("age,bmi,sex,age\n1,2,f,3\n")
+    with pytest.raises(UsageError, match="two columns 'age'"):
+        predict(engine, tmp_path / "twice.csv", tmp_path / "out.csv")
+    (tmp_path / "taken.csv").write_text("age,bmi,sex,prediction\n1,2,f,no\n")
+    with pytest.raises(UsageError, match="a column 'prediction' already"):
+        predict(engine, tmp_path / "taken.csv", tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv").exists()
     with pytest.raises(UsageError, match="is empty"):
         predict(engine, tmp_path / "empty.csv", tmp_path / "out.csv")
     (tmp_path / "bad.csv").write_bytes(b"age\n\xff\n")
@@ -96,3 +106,21 @@ def test_missing_cells_are_those_of_pandas() -> None:
     assert pd.read_csv(io.StringIO("x,y\n" + "".join(f"{word},1\n" for word in words)))["x"].isna().all()
     parsers: Any = importlib.import_module("pandas._libs.parsers")
     assert set(parsers.STR_NA_VALUES) == MISSING_WORDS
+
+
+def test_blank_lines_are_passed_over_and_underscores_are_no_digits(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("age,bmi,sex\n20,22,f\n\n30,22,f\n\n")
+    assert predict(engine, tmp_path / "in.csv", tmp_path / "out.csv") == 2
+    (tmp_path / "in.csv").write_text("age,bmi,sex\n1_0,22,f\n")
+    with pytest.raises(BadInput, match="'1_0' is not a number"):
+        predict(engine, tmp_path / "in.csv", tmp_path / "out.csv")
+
+
+def test_a_carried_parquet_column_may_begin_with_nulls(engine: Engine, tmp_path: Path) -> None:
+    rows = CHUNK_ROWS + 3
+    note = pd.Series([None] * CHUNK_ROWS + ["late"] * 3, dtype="str")
+    frame = pd.DataFrame({"age": [20.0] * rows, "bmi": [None] * rows, "sex": ["f"] * rows, "note": note})
+    frame["bmi"] = frame["bmi"].astype("float64")
+    frame.to_parquet(tmp_path / "in.parquet")
+    assert predict(engine, tmp_path / "in.parquet", tmp_path / "out.parquet") == rows
+    assert pd.read_parquet(tmp_path / "out.parquet")["note"].iloc[-1] == "late"

@@ -110,3 +110,18 @@ def test_private_moments_stay_on_the_device(engine: Engine) -> None:
     send(observer, engine, dict(bundles.ROWS))
     observer.stop()
     assert observer.close().body.moments == b""
+
+
+def test_counting_that_fails_stops_neither_the_answers_nor_the_next_window(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    observer = Observer(bundles.manifest(), BINS)
+    monkeypatch.setattr(observer, "_fold_answers", lambda *_: 1 / 0)
+    for _ in range(80):
+        send(observer, engine, {name: column * 64 for name, column in bundles.ROWS.items()})
+    assert "rows could not be counted" in caplog.text
+    observer.close()
+    monkeypatch.undo()
+    send(observer, engine, dict(bundles.ROWS))
+    observer.stop()
+    assert observer.close().n == 4

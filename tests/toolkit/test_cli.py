@@ -11,7 +11,7 @@ import click
 import pytest
 
 from edgekit import cli
-from edgekit.cli import doctor
+from edgekit.cli import doctor, output
 from tests import bundles
 from tests.brokers import Mosquitto, free_port, wait_until
 from tests.service import STOP_S, Service
@@ -177,3 +177,7 @@ def test_collect_stores_what_a_device_sends_and_fleet_status_shows_it(
         service.close()
         collector.kill()
         collector.communicate()
+
+
+def test_what_steers_a_terminal_is_shown_instead_of_sent() -> None:
+    assert output.printable("\x1b]0;owned\x07 \x1b[31mred\x1b[0m\x9b") == "?]0;owned? \x1b[31mred\x1b[0m?"
