@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 
-.PHONY: demo test test-wheel lint format schema constraints broker clean
+.PHONY: demo test test-wheel lint format schema coverage broker clean
 
 demo: .venv/ready
 	$(BIN)/edgekit demo
@@ -28,6 +28,10 @@ format: .venv/ready
 # Writes docs/formats/*.schema.json from the types in edgekit_contracts.
 schema: .venv/ready
 	$(BIN)/python -m edgekit_contracts.schema docs/formats
+
+# Writes docs/coverage.md from a run over every scikit-learn estimator.
+coverage: .venv/ready
+	$(BIN)/edgekit convert --coverage > docs/coverage.md
 
 # The broker that some tests start for themselves (Debian and Ubuntu). Without it those tests skip; in CI they fail.
 broker:

@@ -20,19 +20,20 @@ import msgspec
 from edgekit import keys, profiles
 from edgekit_contracts import limits
 from edgekit_contracts.errors import ConversionRefused, DoesNotFit, UsageError
-from edgekit_contracts.manifest import MODEL_PATH, Budget, Lineage, Manifest, Parity, Quality, Variant
+from edgekit_contracts.manifest import Budget, Lineage, Manifest, Parity, Quality
 from edgekit_contracts.names import check_model, check_version
 from edgekit_converters import data as tables
 from edgekit_converters.bundle import assemble, write
 from edgekit_converters.cost import cost
+from edgekit_converters.draft import draft_manifest
 from edgekit_converters.fit import predict
 from edgekit_converters.golden import golden
 from edgekit_converters.load import load_model
 from edgekit_converters.quality import quality
 from edgekit_converters.reference import reference
-from edgekit_converters.registry import Conversion, find
+from edgekit_converters.registry import Answers, Conversion, find
 from edgekit_converters.target import target_for
-from edgekit_converters.verify import columns_of, verify
+from edgekit_converters.verify import Verified, columns_of, verify
 from edgekit_runtime.bundle import read_bundle
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.selftest import check_golden
@@ -58,11 +59,26 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 class _Record:
     """A step that runs: `say` sets its result."""
 
-    name: str
     result: str = ""
 
     def say(self, result: str) -> None:
         self.result = result
+
+
+class _Steps:
+    """Times each step and tells of it when it is done."""
+
+    def __init__(self, on_step: Callable[[Step], None] | None) -> None:
+        self.done: list[Step] = []
+        self._on_step = on_step
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[_Record]:
+        record, started = _Record(), time.perf_counter()
+        yield record
+        self.done.append(Step(name=title, result=record.result, seconds=round(time.perf_counter() - started, 3)))
+        if self._on_step is not None:
+            self._on_step(self.done[-1])
 
 
 @dataclass(frozen=True)
@@ -117,16 +133,7 @@ def build(
     Raises:
         EdgekitError: A step refused, and nothing was written.
     """
-    steps: list[Step] = []
-
-    @contextmanager
-    def step(title: str) -> Iterator[_Record]:
-        record, started = _Record(title), time.perf_counter()
-        yield record
-        steps.append(Step(name=title, result=record.result, seconds=round(time.perf_counter() - started, 3)))
-        if on_step is not None:
-            on_step(steps[-1])
-
+    steps = _Steps(on_step)
     boards = [profiles.load(one) for one in ([device] if isinstance(device, str) else device)]
     if not boards:
         raise UsageError("no device profile is named", "name one with device=, such as 'raspberry-pi-4'")
@@ -134,58 +141,27 @@ def build(
         if not board.runtime.supported:
             raise DoesNotFit(board.name, [str(board.runtime.why)])
     aimed = min((board.runtime.onnxruntime for board in boards), key=lambda text: [int(n) for n in text.split(".")])
-    model_path = Path(model) if isinstance(model, str | Path) else None
-    name, version, out = _identity(name, version, out, model_path)
-
-    with step("load") as now:
-        estimator = load_model(model_path, trust=trust) if model_path is not None else model
-        converter = find(estimator)
-        now.say(f"{converter.describe(estimator)}")
-    with step("data") as now:
-        frame, truth, data_sha256, origin = _data(estimator, data, target)
-        now.say(f"{len(frame):,} rows, {frame.shape[1]} features" + (f", target '{target}'" if target else ""))
-    with step("convert") as now:
-        conversion = converter.convert(estimator, frame, target_for(aimed))
-        if len(conversion.features) > limits.FEATURES_MAX:
-            raise ConversionRefused(
-                "the model",
-                f"it reads {len(conversion.features)} features, and a device counts at most {limits.FEATURES_MAX}",
-                "select features before the model is trained",
-            )
-        now.say(
-            f"ONNX opset {conversion.opset}, IR {conversion.ir}, {conversion.precision}, "
-            f"{len(conversion.onnx) / 1000:,.1f} kB, for onnxruntime {aimed} or newer"
-            + "".join(f"; note: {note}" for note in conversion.notes)
-        )
-    draft = _draft(name, version, conversion, aimed, _lineage(estimator, model_path, data_sha256, origin, len(frame)))
-    with step("verify") as now:
-        engine = Engine(conversion.onnx, draft)
-        verified = verify(
-            engine, lambda rows: converter.answers(estimator, rows), frame, precision=conversion.precision
-        )
-        parity = verified.parity
-        now.say(
-            f"{parity.rows:,} rows answer like the original (largest difference {parity.max_difference:.2g}"
-            + (f", {parity.ties} ties)" if parity.ties else ")")
-        )
+    name, version, out = _identity(name, version, out, Path(model) if isinstance(model, str | Path) else None)
+    proved = _prove(steps, model, data, target, name, version, aimed, trust)
+    draft, engine, conversion = proved.draft, proved.engine, proved.conversion
     figures: tuple[Quality, ...] = ()
-    if truth is not None:
-        with step("quality") as now:
-            figures = quality(converter.answers(estimator, frame), truth)
+    if proved.truth is not None:
+        with steps.step("quality") as now:
+            figures = quality(proved.original(proved.frame), proved.truth)
             now.say("; ".join(f"{one.metric} {one.model:.3f} (baseline {one.baseline:.3f})" for one in figures))
-    with step("reference") as now:
-        columns = columns_of(frame, draft.features)
+    with steps.step("reference") as now:
+        columns = columns_of(proved.frame, draft.features)
         description = reference(draft, columns, engine.predict(columns))
-        chosen = golden(draft, verified)
+        chosen = golden(draft, proved.verified)
         now.say(f"bins {description.bins_id.hex()}, {chosen.rows} golden rows")
     signer, made = keys.signing_key(Path(key) if key is not None else None)
-    whole = msgspec.structs.replace(draft, parity=parity, quality=figures)
-    with step("predict") as now:
+    whole = msgspec.structs.replace(draft, parity=proved.verified.parity, quality=figures)
+    with steps.step("predict") as now:
         weight = len(assemble(whole, conversion.onnx, description, chosen, signer)) + BUDGET_BYTES * len(boards)
         budgets = tuple(predict(cost(conversion.onnx), board, weight) for board in boards)
         now.say("; ".join(map(describe_budget, budgets)))
     refuse_unfit(() if allow_unfit else budgets)
-    with step("sign") as now:
+    with steps.step("sign") as now:
         manifest = msgspec.structs.replace(whole, budgets=budgets)
         packed = assemble(manifest, conversion.onnx, description, chosen, signer)
         # As a device reads it, before it is written.
@@ -195,11 +171,32 @@ def build(
             f"key {signer.public.hint[:12]}"
             + (f", made now in {keys.directory()}: give edgekit.pub.pem to devices" if made else "")
         )
-    with step("write") as now:
+    with steps.step("write") as now:
         write(out, packed)
         now.say(f"{out} ({len(packed) / 1000:,.1f} kB)")
 
-    return Build(out, written.sha256, written.size, written.manifest, tuple(steps))
+    return Build(out, written.sha256, written.size, written.manifest, tuple(steps.done))
+
+
+def convert(
+    model: Any,
+    data: str | Path | pd.DataFrame | np.ndarray[Any, Any],
+    runtime: str,
+    *,
+    trust: bool = False,
+    on_step: Callable[[Step], None] | None = None,
+) -> tuple[Conversion, Parity]:
+    """Converts and verifies; arguments and errors as `build`.
+
+    Args:
+        model: As `build`.
+        data: As `build`.
+        runtime: The release of onnxruntime to write for.
+        trust: As `build`.
+        on_step: As `build`.
+    """
+    proved = _prove(_Steps(on_step), model, data, None, "model", "0", runtime, trust)
+    return proved.conversion, proved.verified.parity
 
 
 def describe_budget(budget: Budget) -> str:
@@ -221,6 +218,67 @@ def refuse_unfit(budgets: Sequence[Budget]) -> None:
     for budget in budgets:
         if not budget.fits:
             raise DoesNotFit(budget.profile, budget.excess)
+
+
+@dataclass(frozen=True)
+class _Proved:
+    """A model that was converted and answers like the original."""
+
+    frame: pd.DataFrame
+    truth: np.ndarray[Any, Any] | None
+    conversion: Conversion
+    original: Callable[[pd.DataFrame], Answers]
+    draft: Manifest
+    engine: Engine
+    verified: Verified
+
+
+def _prove(
+    steps: _Steps,
+    model: Any,
+    data: str | Path | pd.DataFrame | np.ndarray[Any, Any],
+    target: str | None,
+    name: str,
+    version: str,
+    aimed: str,
+    trust: bool,
+) -> _Proved:
+    path = Path(model) if isinstance(model, str | Path) else None
+    with steps.step("load") as now:
+        estimator = load_model(path, trust=trust) if path is not None else model
+        converter = find(estimator)
+        now.say(f"{converter.describe(estimator)}")
+    with steps.step("data") as now:
+        frame, truth, data_sha256, origin = _data(estimator, data, target)
+        now.say(f"{len(frame):,} rows, {frame.shape[1]} features" + (f", target '{target}'" if target else ""))
+    with steps.step("convert") as now:
+        conversion = converter.convert(estimator, frame, target_for(aimed))
+        if len(conversion.features) > limits.FEATURES_MAX:
+            raise ConversionRefused(
+                "the model",
+                f"it reads {len(conversion.features)} features, and a device counts at most {limits.FEATURES_MAX}",
+                "select features before the model is trained",
+            )
+        now.say(
+            f"ONNX opset {conversion.opset}, IR {conversion.ir}, {conversion.precision}, "
+            f"{len(conversion.onnx) / 1000:,.1f} kB, for onnxruntime {aimed} or newer"
+            + "".join(f"; note: {note}" for note in conversion.notes)
+        )
+    lineage = _lineage(estimator, path, data_sha256, origin, len(frame))
+    draft = draft_manifest(name, version, conversion, aimed, lineage)
+    with steps.step("verify") as now:
+        engine = Engine(conversion.onnx, draft)
+
+        def original(rows: pd.DataFrame) -> Answers:
+            return converter.answers(estimator, rows)
+
+        verified = verify(engine, original, frame, precision=conversion.precision)
+        parity = verified.parity
+        now.say(
+            f"{parity.rows:,} rows answer like the original (largest difference {parity.max_difference:.2g}"
+            + (f", {parity.ties} ties)" if parity.ties else ")")
+        )
+    return _Proved(frame, truth, conversion, original, draft, engine, verified)
 
 
 def _identity(
@@ -246,35 +304,6 @@ def _data(
         digest, origin = tables.frame_sha256(table), "in memory"
     table, truth = tables.split_target(table, target)
     return tables.frame_for(estimator, table), truth, digest, origin
-
-
-def _draft(name: str, version: str, conversion: Conversion, aimed: str, lineage: Lineage) -> Manifest:
-    """The manifest as far as conversion knows it; parity, quality and budgets come later."""
-    variant = Variant(
-        name="reference",
-        file=MODEL_PATH,
-        precision=conversion.precision,
-        opset=conversion.opset,
-        ml_opset=conversion.ml_opset,
-        ir=conversion.ir,
-        runtime=aimed,
-        operators=conversion.operators,
-    )
-    return Manifest(
-        name=name,
-        version=version,
-        task=conversion.task,
-        classes=conversion.classes,
-        features=conversion.features,
-        inputs=conversion.inputs,
-        outputs=conversion.outputs,
-        variants=(variant,),
-        budgets=(),
-        parity=Parity(rows=0, label_mismatches=0, ties=0, max_difference=0.0, tolerance=0.0, method="none yet"),
-        lineage=lineage,
-        bins_id="0" * 16,
-        files=(),
-    )
 
 
 def _lineage(estimator: Any, model: Path | None, data_sha256: str, origin: str, rows: int) -> Lineage:

@@ -56,6 +56,8 @@ def _regression(values: NDArray[Any], target: NDArray[Any]) -> tuple[Quality, ..
         raise DataMismatch(
             "the target of a regression must be numbers", "name a numeric column with --target"
         ) from error
+    if truth.shape != values.shape:
+        raise DataMismatch(f"the model answers {values.shape[1]} numbers a row, and the target is one column")
     errors = np.abs(values - truth).mean()
     baseline = np.abs(np.median(truth, axis=0) - truth).mean()
     return (_entry("mean absolute error", target, errors, baseline, "always the median"),)

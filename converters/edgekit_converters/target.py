@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from edgekit_contracts.errors import UnsupportedRuntime
-from edgekit_runtime.engine import WRONG_RUNTIMES
+from edgekit_contracts.limits import WRONG_RUNTIMES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

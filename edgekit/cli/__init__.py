@@ -14,7 +14,7 @@ from typing import Final
 import click
 
 from edgekit import __version__
-from edgekit.cli import build, bundles, centre, demo, doctor, keys, profiles
+from edgekit.cli import build, bundles, centre, convert, demo, doctor, keys, profiles
 from edgekit.cli.output import printable
 from edgekit_contracts.errors import EdgekitError, MissingExtra
 from edgekit_runtime.installed import refuse_both
@@ -51,6 +51,7 @@ def cli(debug: bool) -> None:
 
 for command in (
     build.build,
+    convert.convert,
     bundles.inspect,
     bundles.verify,
     bundles.check,

@@ -47,7 +47,17 @@ class Message(NamedTuple):
 
     topic: str
     payload: bytes
+    """Whole, or the head of one that is too large."""
     received_ms: int
+    cut_bytes: int = 0
+    """Size of the payload that `payload` is only the head of."""
+
+    @classmethod
+    def received(cls, topic: str, payload: bytes, received_ms: int) -> Message:
+        """Keeps what is worth keeping while the message waits: of one that will be refused as too large, its head."""
+        if len(payload) <= _largest(topic):
+            return cls(topic, payload, received_ms)
+        return cls(topic, payload[:HEAD_BYTES], received_ms, len(payload))
 
 
 class Key(NamedTuple):
@@ -114,10 +124,11 @@ class _Head(msgspec.Struct, array_like=True):
 
 def read(message: Message, known: Known) -> list[Reading]:
     """Reads one message of any topic; never raises for what is in it."""
-    device = topics.status_device(message.topic)
+    device, lane = topics.status_device(message.topic), topics.Up.parse(message.topic)
+    if message.cut_bytes and (device or lane):
+        return [_refused(message, "too large", str(TooLarge("message", message.cut_bytes, _largest(message.topic))))]
     if device is not None:
         return _read_status(message, device)
-    lane = topics.Up.parse(message.topic)
     if lane is None:
         return [_refused(message, "wrong topic", "no topic of edgekit, or the wrong partition")]
     try:
@@ -134,12 +145,14 @@ def read(message: Message, known: Known) -> list[Reading]:
 
 
 def check_window(envelope: Envelope, window: Window, bins: Bins) -> None:
-    """Checks a window's counts and moments against the bins that it was counted on.
+    """Checks a window's counts and moments against the bins that it was counted on, and its calls against both.
 
     Raises:
         FormatError: They do not fit.
     """
-    decode_counts(window.counts, bins, envelope.n)
+    counts = decode_counts(window.counts, bins, envelope.n)
+    if sum(counts.latency) != window.software.calls:
+        raise FormatError("window", "$.counts.latency", f"counts do not add up to {window.software.calls} calls")
     numbers = sum(feature.categories is None for feature in bins.features)
     if len(window.moments) not in {0, 16 * numbers}:
         raise FormatError("window", "$.moments", f"{len(window.moments)} bytes for {numbers} numeric features")
@@ -168,6 +181,10 @@ def advance(
         else:
             islands.append((first, last))
     return high, tuple(islands[:RANGES_MAX])
+
+
+def _largest(topic: str) -> int:
+    return limits.MESSAGE_MAX_BYTES if topics.status_device(topic) is None else limits.STATE_MAX_BYTES
 
 
 def _read_status(message: Message, device: str) -> list[Reading]:

@@ -1,0 +1,58 @@
+"""`edgekit convert`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from edgekit.cli.output import echo_json, echo_step
+from edgekit_contracts.errors import UsageError
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path), required=False)
+@click.option("--data", type=click.Path(path_type=Path), help="Rows like those it was trained on: .csv or .parquet.")
+@click.option("--onnxruntime", "runtime", default="1.32.0", show_default=True, help="The runtime to write for.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="The file to write (default: MODEL.onnx).")
+@click.option("--trust", is_flag=True, help="Load a pickle or joblib file, which runs the code in it.")
+@click.option("--coverage", is_flag=True, help="Instead: try every scikit-learn estimator, and print docs/coverage.md.")
+@click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
+def convert(
+    model: Path | None, data: Path | None, runtime: str, out: Path | None, trust: bool, coverage: bool, as_json: bool
+) -> None:
+    """Convert MODEL to a plain ONNX file, and verify it; `build` makes a bundle of it."""
+    if coverage:
+        _coverage(as_json)
+        return
+    if model is None or data is None:
+        raise UsageError("MODEL and --data are missing", "edgekit convert MODEL --data DATA, or --coverage")
+    from edgekit import building
+
+    path = out or model.with_suffix(".onnx")
+    conversion, parity = building.convert(
+        model, data, runtime, trust=trust, on_step=lambda step: echo_step(step.name, step.result, step.seconds)
+    )
+    from edgekit_converters.bundle import write
+
+    write(path, conversion.onnx)
+    if as_json:
+        facts = {"onnx": str(path), "inputs": conversion.inputs, "outputs": conversion.outputs}
+        echo_json({**facts, "features": conversion.features, "parity": parity, "notes": conversion.notes})
+    else:
+        click.echo(path)
+
+
+def _coverage(as_json: bool) -> None:
+    from edgekit_converters.coverage import markdown, measure
+
+    def progress(name: str) -> None:
+        if sys.stderr.isatty():
+            click.echo(f"\r\x1b[K{name}", err=True, nl=False)
+
+    rows = measure(progress)
+    if as_json:
+        echo_json({"coverage": rows})
+    else:
+        click.echo(markdown(rows), nl=False)
