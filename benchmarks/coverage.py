@@ -39,16 +39,14 @@ def main() -> None:
         mine = {kind: getattr(ours[kind], name) for kind in theirs}
         right = sum(outcome in {"exact", "close"} for outcome in mine.values())
         counts = Counter(theirs.values())
+        refused = f"{counts['refused']} refused or not loading"
         print(f"{name} input, {len(theirs)} classifiers, regressors and transformers:")
-        print(
-            f"  skl2onnx alone: {counts['right']} right, {counts['wrong']} wrong, {counts['refused']} refused or not loading"
-        )
+        print(f"  skl2onnx alone: {counts['right']} right, {counts['wrong']} wrong, {refused}")
         print(f"  edgekit:        {right} right, {sum(o == 'refused' for o in mine.values())} refused at conversion,")
         print(f"                  {sum(o == 'wrong' for o in mine.values())} refused by verification")
-        print(
-            f"  wrong by skl2onnx: {', '.join(kind for kind, outcome in theirs.items() if outcome == 'wrong') or 'none'}"
-        )
-        print(f"  refused by verification: {', '.join(k for k, o in mine.items() if o == 'wrong') or 'none'}\n")
+        for title, outcomes in (("wrong by skl2onnx", theirs), ("refused by verification", mine)):
+            print(f"  {title}: {', '.join(kind for kind, outcome in outcomes.items() if outcome == 'wrong') or 'none'}")
+        print()
 
 
 def alone(kind: str, instance: Any, dtype: type) -> str:
