@@ -56,6 +56,8 @@ def write(path: Path, data: bytes) -> None:
         StorageFault: It cannot be written.
     """
     partial = path.with_name(f".{path.name}.part")
+    if path.exists() and not path.is_file():
+        raise StorageFault(str(path), "it is not a regular file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from edgekit_contracts.errors import EnvironmentFault
 
 START_S: Final = 60
 STOP_S: Final = 20
+
+_ADDRESS: Final = re.compile(r"serving .* at http://(?P<host>[0-9.]+):(?P<port>[0-9]+)")
 
 
 class Device:
@@ -48,13 +51,12 @@ class Device:
     def wait(self) -> None:
         """Waits until it serves."""
         self._serving.wait(START_S)
-        line = next((line for line in self.said if line.startswith("serving")), None)
-        if line is None:
+        found = [match for line in self.said if (match := _ADDRESS.match(line))]
+        if not found:
             raise EnvironmentFault(
                 f"{self.name} did not start: {' '.join(self.said[-2:])}", "run 'edgekit doctor' and try again"
             )
-        address = line.rpartition("http://")[2].strip()
-        self._http = http.client.HTTPConnection(address, timeout=30)
+        self._http = http.client.HTTPConnection(found[0]["host"], int(found[0]["port"]), timeout=30)
 
     def infer(self, model: str, row: Mapping[str, Any]) -> dict[str, Any]:
         """One row as an Open Inference Protocol request."""
@@ -87,7 +89,7 @@ class Device:
         assert self._process.stderr is not None
         for line in self._process.stderr:
             self.said.append(line.rstrip())
-            if line.startswith("serving"):
+            if _ADDRESS.match(line):
                 self._serving.set()
         self._serving.set()
 

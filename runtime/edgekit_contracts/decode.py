@@ -126,4 +126,4 @@ def _check_size(data: bytes | msgspec.Raw, what: str, limit: int) -> None:
 def _format_error(what: str, error: msgspec.MsgspecError) -> FormatError:
     # msgspec ends its messages with " - at `$.path`".
     fault, _, path = str(error).partition(" - at `")
-    return FormatError(what, path.rstrip("`") or "$", fault[0].lower() + fault[1:])
+    return FormatError(what, path.rstrip("`") or "$", fault[0].lower() + fault[1:] if fault[1:2].islower() else fault)

@@ -42,6 +42,9 @@ WRONG_RUNTIMES: Final = frozenset({"1.26.0", "1.27.0"})
 """Releases of onnxruntime that answer wrongly for tree ensembles (microsoft/onnxruntime#28557)."""
 
 REQUEST_MAX_BYTES: Final = 4 * MIB
+REQUEST_HEAD_MAX_BYTES: Final = 64 * KIB
+REQUEST_MAX_S: Final = 30.0
+"""From a request's first byte to its last."""
 REQUEST_MAX_ROWS: Final = 10_000
 TEXT_MAX_CHARS: Final = 4096
 """One text value in a request."""

@@ -104,7 +104,7 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
     """How the converted model was compared with the original."""
 
     rows: Count
-    """Rows that were compared: the data's, and copies with values missing or unknown."""
+    """Rows that were compared: the data's, copies with values missing or unknown, and rows at thresholds."""
     label_mismatches: Count
     """Rows with another label, ties apart; a bundle with any is not written."""
     ties: Count
@@ -113,6 +113,14 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
     """Largest absolute difference of a probability, or relative difference of a value."""
     tolerance: float
     method: str
+    mined_rows: Count = 0
+    """Of `rows`, those at and beside the model's own thresholds."""
+    worst_ulps: float | None = None
+    """Largest difference of a number in units in its last place (float64); 0 means equal bit for bit."""
+    disagreement_bound: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    """Upper bound, with 95 % confidence, of the rate of other labels, from the data's rows (Clopper-Pearson)."""
+    certificate: str | None = None
+    """What was proved of the file without any rows, in a sentence."""
 
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,7 +137,7 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
 class Monitoring(msgspec.Struct, frozen=True, kw_only=True):
     """What the device observes."""
 
-    window_s: Annotated[float, msgspec.Meta(gt=0)] = 60.0
+    window_s: Annotated[float, msgspec.Meta(ge=0.1, le=86_400)] = 60.0
     abstain_below: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     """Confidence under which an answer is counted as one for a person; None: never."""
 

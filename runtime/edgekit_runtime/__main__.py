@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgekit_contracts.errors import EdgekitError
+from edgekit_contracts.errors import EdgekitError, StorageFault
 from edgekit_runtime import __version__
 from edgekit_runtime.installed import refuse_both
 
@@ -56,7 +56,13 @@ def _predict(options: argparse.Namespace) -> int:
         if sys.stderr.isatty():
             print(f"\r{rows:,} rows", end="", file=sys.stderr, flush=True)
 
-    rows = predict_file(engine, options.table, options.output or sys.stdout, progress)
+    try:
+        rows = predict_file(engine, options.table, options.output or sys.stdout, progress)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StorageFault("standard output", error.strerror or str(error)) from error
     _say(f"{rows:,} rows answered by {engine.manifest.title}")
     return 0
 
@@ -94,7 +100,9 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    # One write: two would let a line of the log in between.
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -117,7 +125,14 @@ def _parser() -> argparse.ArgumentParser:
         "--key", action="append", required=True, metavar="PUB.PEM", help="trusted public key (repeatable)"
     )
     predict.add_argument("-o", "--output", type=Path, help="file of the same kind (default: CSV on standard output)")
-    predict.add_argument("--threads", type=int, default=1, help="threads inside one call (default 1)")
+    predict.add_argument(
+        "--threads",
+        type=int,
+        choices=range(1, 65),
+        default=1,
+        metavar="1-64",
+        help="threads inside one call (default 1)",
+    )
     predict.set_defaults(action=_predict)
 
     verify = commands.add_parser("verify", help="check a bundle's signature, files and golden set on this machine")

@@ -47,13 +47,14 @@ def predict_file(engine: Engine, source: Path, target: Path | TextIO, progress: 
         StorageFault: The target cannot be written.
     """
     kinds = {".csv": (_read_csv, _write_csv), ".parquet": (_read_parquet, _write_parquet)}
-    if source.suffix not in kinds or (isinstance(target, Path) and target.suffix != source.suffix):
-        raise UsageError(
-            f"cannot go from {source} to {target}", "give a .csv or a .parquet file, and the same kind out"
-        )
-    if source.suffix == ".parquet" and not isinstance(target, Path):
-        raise UsageError("Parquet cannot be written to a terminal", "name a file with -o")
-    read, write = kinds[source.suffix]
+    kind = source.suffix.lower()
+    if kind not in kinds:
+        raise UsageError(f"{source} is neither a .csv nor a .parquet file", "save it as one of them")
+    if isinstance(target, Path) and target.suffix.lower() != kind:
+        raise UsageError(f"the answers to a {kind} file cannot be written to {target}", f"name a {kind} file")
+    if kind == ".parquet" and not isinstance(target, Path):
+        raise UsageError("Parquet goes to a file only", "name it with -o")
+    read, write = kinds[kind]
     done = 0
 
     def answered() -> Iterator[Table]:
@@ -65,7 +66,7 @@ def predict_file(engine: Engine, source: Path, target: Path | TextIO, progress: 
             except BadInput as error:
                 row = _first_bad_row(engine, columns)
                 raise BadInput(
-                    error.feature, f"{error.sentence} (row {done + row + 1} of {source.name})", error.next_step
+                    "", f"{error.sentence} (row {done + row + 1} of {source.name})", "correct the table"
                 ) from error
             made = _answer_columns(answers, engine.manifest)
             if taken := [name for name in made if name in raw]:
@@ -180,6 +181,9 @@ def _read_parquet(source: Path, manifest: Manifest) -> Iterator[tuple[Table, Tab
     arrow, parquet = _pyarrow()
     try:
         with parquet.ParquetFile(source) as file:
+            names = file.schema_arrow.names
+            if len(set(names)) != len(names):
+                raise UsageError(f"{source} has two columns of one name", "rename one of them")
             for record in file.iter_batches(batch_size=CHUNK_ROWS):
                 columns = _Record({name: record.column(name).to_pylist() for name in record.schema.names})
                 columns.types = {field.name: field.type for field in record.schema}

@@ -38,9 +38,9 @@ class Telemetry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     key: str | None = None
     protocol: Literal[4, 5] = 4
     """4 is MQTT 3.1.1, which every broker speaks; 5 where the broker is known to."""
-    window_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    window_s: Annotated[float, msgspec.Meta(ge=0.1, le=86_400)] | None = None
     """Instead of the bundle's."""
-    outbox_mb: Annotated[float, msgspec.Meta(gt=0)] = 64.0
+    outbox_mb: Annotated[float, msgspec.Meta(ge=1, le=100_000)] = 64.0
 
 
 class DeviceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

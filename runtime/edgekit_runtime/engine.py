@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import onnxruntime as ort
@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from edgekit_contracts import limits
 from edgekit_contracts.errors import BadInput, EnvironmentFault, Refused
 from edgekit_contracts.manifest import Feature, Manifest
+
+FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
 
 Column = Sequence[float | str | bool | None] | NDArray[Any]
 
@@ -150,7 +152,11 @@ class Engine:
         labels = results.get("label")
         if labels is not None and self._label_dtype == "bool":
             labels = labels.astype(bool)
-        return Answers(labels, results.get("probabilities"), results.get("value"))
+        answers = Answers(labels, results.get("probabilities"), results.get("value"))
+        numbers = answers.probabilities if answers.probabilities is not None else answers.values
+        if numbers is not None and np.isnan(numbers).any():
+            raise BadInput("", "the model gives no number for these rows", "check them for implausible values")
+        return answers
 
     def predict(self, columns: Mapping[str, Column]) -> Answers:
         """`run(encode(columns))`.
@@ -181,8 +187,9 @@ class Engine:
             column = np.asarray(values, dtype=np.float64)  # None becomes NaN
         except (OverflowError, TypeError, ValueError) as error:
             raise BadInput(name, "a value is not a 64-bit number") from error
-        if np.isinf(column).any():
-            raise BadInput(name, "a value is infinite, and the model has no answer for it")
+        # scikit-learn refuses what is beyond float32 wherever a step computes in it, and nothing was proved out there.
+        if (np.abs(column) > FLOAT32_MAX).any():
+            raise BadInput(name, "a value is beyond 3.4e38, where the model was not proved", "send a plausible value")
         if not feature.nullable and np.isnan(column).any():
             raise _no_answer_for_missing(feature)
         return column

@@ -243,7 +243,8 @@ class Observer:
 
     def _fold_safely(self, block: _Block) -> None:
         try:
-            self._fold(block)
+            with np.errstate(over="ignore"):
+                self._fold(block)
         except Exception:
             # A fault of ours must stop neither the thread nor the window; what it took with it is said.
             self._lost += block.used
@@ -328,7 +329,8 @@ def _merge_moments(tally: _Tally, at: int, values: NDArray[np.float64]) -> None:
 def _moments(tally: _Tally) -> bytes:
     quadruples: NDArray[Any] = np.stack([tally.mean, tally.m2, tally.minimum, tally.maximum], axis=1)
     quadruples[tally.count == 0] = np.nan
-    return quadruples.astype("<f4").tobytes()
+    with np.errstate(over="ignore"):
+        return quadruples.astype("<f4").tobytes()
 
 
 def _rss_kb() -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgekit_contracts.container import unpack
+from edgekit_contracts.limits import REQUEST_HEAD_MAX_BYTES
 from tests import bundles
 from tests.brokers import free_port
 from tests.service import Service
@@ -161,3 +162,31 @@ def test_predict_and_verify_work_from_the_command_line(made: bundles.Made, tmp_p
     assert done.stdout.splitlines()[0] == "age,bmi,sex,prediction,probability_no,probability_yes"
     done = subprocess.run([*command, "verify", str(made.path), *keys], capture_output=True, text=True, check=True)
     assert "4 golden rows right" in done.stdout
+
+
+def test_a_head_without_end_is_cut_off_and_others_are_answered(service: Service) -> None:
+    service.start()
+    with socket.create_connection(("127.0.0.1", service.port), timeout=30) as client:
+        client.sendall(b"GET /v2 HTTP/1.1\r\n")
+        sent = 0
+        try:
+            while sent < 50 * REQUEST_HEAD_MAX_BYTES:
+                client.sendall(b"x-header: " + b"y" * 8000 + b"\r\n")
+                sent += 8000
+            cut = client.recv(100) == b""
+        except OSError:
+            cut = True
+    assert cut
+    assert service.infer()[0] == 200
+
+
+def test_answers_to_a_full_disk_are_one_sentence_and_exit_3(made: bundles.Made, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("age,bmi,sex\n" + "20,22,f\n" * 5000)
+    command = [sys.executable, "-m", "edgekit_runtime", "predict", str(made.path), str(tmp_path / "in.csv")]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*command, "--key", str(made.public)], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 3
+    assert "Error: cannot use standard output: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -7,6 +7,7 @@ lists with their columns, or one tensor for each feature ([rows] or [rows, 1]). 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Any, Final
 
@@ -24,9 +25,6 @@ PLATFORM: Final = "onnx_onnxv1"
 """The protocol's name for an ONNX model."""
 
 _DATATYPES: Final = {"float64": "FP64", "float32": "FP32", "int64": "INT64", "bool": "BOOL", "text": "BYTES"}
-_NUMBERS: Final = frozenset(
-    {"FP16", "FP32", "FP64", "BOOL", *(f"{u}INT{b}" for u in ("", "U") for b in (8, 16, 32, 64))}
-)
 
 
 class InferInput(msgspec.Struct, frozen=True):
@@ -144,26 +142,41 @@ def model_metadata(manifest: Manifest) -> dict[str, Any]:
 def _values(tensor: InferInput) -> list[Any]:
     """The tensor's data, flat: the protocol allows nested and flattened arrays."""
     data = tensor.data
-    for _ in range(len(tensor.shape) - 1):
-        if data and isinstance(data[0], list):
-            if not all(isinstance(part, list) for part in data):
-                raise BadInput(tensor.name, "the data is neither flat nor nested like its shape")
-            data = list(chain.from_iterable(data))
+    if data and isinstance(data[0], list):
+        data = _flattened(tensor.name, data, tensor.shape)
     if min(tensor.shape, default=0) < 0 or len(data) != math.prod(tensor.shape):
         raise BadInput(tensor.name, f"{len(data)} values do not fill the shape {list(tensor.shape)}")
-    expected: type | tuple[type, ...]
-    if tensor.datatype == "BYTES":
-        expected = str
-    elif tensor.datatype in _NUMBERS:
-        expected = (int, float)
-    else:
+    fits = _FITS.get(tensor.datatype)
+    if fits is None:
         raise BadInput(tensor.name, f"datatype '{tensor.datatype[:32]}' is none of the protocol's")
     for value in data:
-        if value is not None and not isinstance(value, expected):
-            raise BadInput(
-                tensor.name, f"{msgspec.json.encode(value)[:40].decode(errors='replace')} is no {tensor.datatype}"
-            )
+        if value is not None and not fits(value):
+            shown = msgspec.json.encode(value)[:40].decode(errors="replace")
+            raise BadInput(tensor.name, f"{shown} is no {tensor.datatype}")
     return data
+
+
+def _flattened(name: str, data: list[Any], shape: tuple[int, ...]) -> list[Any]:
+    """Nested lists of exactly this shape, in one list."""
+    for extent in shape[1:]:
+        if not all(isinstance(part, list) and len(part) == extent for part in data):
+            raise BadInput(name, f"the data is not nested like its shape {list(shape)}")
+        data = list(chain.from_iterable(data))
+    return data
+
+
+def _integer(low: int, high: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and low <= value <= high
+
+
+_FITS: Final[Mapping[str, Callable[[Any], bool]]] = {
+    "BYTES": lambda value: isinstance(value, str),
+    "BOOL": lambda value: isinstance(value, bool),
+    **dict.fromkeys(("FP16", "FP32", "FP64"), lambda value: type(value) in (int, float)),
+    **{f"INT{bits}": _integer(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64)},
+    **{f"UINT{bits}": _integer(0, 2**bits - 1) for bits in (8, 16, 32, 64)},
+}
+"""Datatype of the protocol -> whether a JSON value is one."""
 
 
 def _column(tensor: InferInput) -> Column:

@@ -14,6 +14,7 @@ import uvicorn
 from edgekit_contracts.errors import PortInUse, UsageError
 from edgekit_runtime.config import Serve
 from edgekit_runtime.serving.app import App
+from edgekit_runtime.serving.protocol import BoundedProtocol
 
 
 def bind(serve: Serve) -> list[socket.socket]:
@@ -56,7 +57,7 @@ def serve_until_signal(app: App, sockets: list[socket.socket]) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=BoundedProtocol,
         loop="asyncio",
         ws="none",
         lifespan="off",
