@@ -23,7 +23,7 @@ def knows_none(step: Any) -> bool:
     kind = type(step).__name__
     if kind == "SimpleImputer":
         return step.missing_values is None
-    if kind in {"OneHotEncoder", "OrdinalEncoder"}:
+    if kind in {"OneHotEncoder", "OrdinalEncoder", "TargetEncoder"}:
         return any(one is None for categories in step.categories_ for one in categories)
     if kind in {"GridSearchCV", "RandomizedSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV"}:
         return knows_none(step.best_estimator_)

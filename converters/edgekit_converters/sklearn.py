@@ -102,7 +102,9 @@ class SklearnConverter:
             features=schema.features(frame, kinds, walk.encodings, found),
             inputs=tensors,
             outputs=outputs,
-            precision="mixed" if walk.delegated and not self._exact(model, frame, run) else _precision(built, kinds),
+            precision="mixed"
+            if walk.rounded or (walk.delegated and not self._exact(model, frame, run))
+            else _precision(built, kinds),
             opset=target.opset,
             ml_opset=target.ml_opset,
             ir=target.ir,

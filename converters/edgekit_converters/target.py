@@ -49,6 +49,13 @@ RELEASES: Final = {
 WRITTEN: Final = Loads(opset=18, ml_opset=3, ir=8)
 """What we write: old enough for every release above and for other runtimes, new enough for float64 everywhere."""
 
+TREES: Final = (1, 24)
+"""The first release for which we write ai.onnx.ml 5, whose `TreeEnsemble` has float64 leaves and sets of categories.
+
+Earlier ones load that opset too, but float64 trees fail before 1.22.1, and sets of 40 categories and more before 1.24
+(microsoft/onnxruntime#25400). IR 8 may import it: the versions of the IR and of operator sets are independent
+(onnx/docs/Versioning.md)."""
+
 _VERSION: Final = re.compile(r"(?P<major>[0-9]{1,4})\.(?P<minor>[0-9]{1,4})(?:\.[0-9A-Za-z.+-]{1,32})?")
 
 
@@ -59,10 +66,7 @@ def loads(onnxruntime_version: str) -> Loads:
         UnsupportedRuntime: Not a version, too old, or known to answer wrongly.
     """
     oldest = ".".join(map(str, min(RELEASES)))
-    match = _VERSION.fullmatch(onnxruntime_version)
-    if match is None:
-        raise UnsupportedRuntime(onnxruntime_version[:40], "it is not a version such as 1.24.1", oldest)
-    release = int(match["major"]), int(match["minor"])
+    release = _release(onnxruntime_version)
     if release < min(RELEASES):
         raise UnsupportedRuntime(onnxruntime_version, f"releases before {oldest} are too old", oldest)
     # 1.26 without a patch number means the release that is known to be wrong.
@@ -74,7 +78,7 @@ def loads(onnxruntime_version: str) -> Loads:
 
 
 def target_for(onnxruntime_version: str) -> Target:
-    """The ONNX that we write for a release of onnxruntime: the conservative choice, or less where it loads less.
+    """The ONNX that we write for a release of onnxruntime: the conservative choice, with the trees of newer ones.
 
     Args:
         onnxruntime_version: `"1.24.1"` or `"1.24"`.
@@ -86,6 +90,14 @@ def target_for(onnxruntime_version: str) -> Target:
     return Target(
         onnxruntime=onnxruntime_version,
         opset=min(WRITTEN.opset, newest.opset),
-        ml_opset=min(WRITTEN.ml_opset, newest.ml_opset),
+        ml_opset=newest.ml_opset if _release(onnxruntime_version) >= TREES else WRITTEN.ml_opset,
         ir=min(WRITTEN.ir, newest.ir),
     )
+
+
+def _release(version: str) -> tuple[int, int]:
+    match = _VERSION.fullmatch(version)
+    if match is None:
+        oldest = ".".join(map(str, min(RELEASES)))
+        raise UnsupportedRuntime(version[:40], "it is not a version such as 1.24.1", oldest)
+    return int(match["major"]), int(match["minor"])

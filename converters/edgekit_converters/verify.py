@@ -1,23 +1,34 @@
 """Does the converted model answer like the original? Asked through the very Engine that the device runs.
 
-Compared are the data's rows and copies of them in which one value is missing, or one text unknown, wherever the model
-has an answer for that. Labels are compared as labels. A row on which the original itself is undecided (its two best
-classes are closer than the tolerance) may come out either way: it is counted as a tie, reported, and kept out of the
-golden set. Everything else that differs refuses the build.
+Compared are the data's rows; copies of them in which one value is missing, or one text unknown, wherever the model has
+an answer for that; and rows at the model's own thresholds (`edgekit_converters.mining`). Labels are compared as labels.
+
+Where the trees are certified and all else is float64, every label must be equal, ties too. Elsewhere a row on which the
+original itself is undecided (its two best classes are closer than the tolerance) may come out either way: it is counted
+as a tie, reported, and kept out of the golden set. Everything else that differs refuses the build.
+
+The bound: where k of n data rows got another label, the rate in the population that they were drawn from is with 95 %
+confidence at most the p with P(Binomial(n, p) <= k) = 0.05, that is the 0.95 quantile of Beta(k + 1, n - k); for k = 0
+it is 1 - 0.05^(1/n).
+
+Source: C. J. Clopper, E. S. Pearson, Biometrika 26 (1934), doi:10.1093/biomet/26.4.404.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import beta
 
 from edgekit_contracts.errors import EdgekitError, ParityBroken
 from edgekit_contracts.manifest import Feature, Parity
+from edgekit_converters.certificate import Certificate
+from edgekit_converters.mining import mined
 from edgekit_converters.registry import Answers
 from edgekit_runtime.engine import Column, Engine
 
@@ -27,6 +38,8 @@ VARIED_ROWS: Final = 50
 """Copies with a missing or unknown value, for each feature."""
 TOLERANCE: Final = {"float64": 1e-9, "float32": 1e-4, "mixed": 1e-4}
 """By the precision of the graph: probabilities absolute, values relative to max(1, |value|)."""
+CONFIDENCE: Final = 0.95
+"""Of the bound on the rate of other labels."""
 UNKNOWN_TEXT: Final = "edgekit: a text that no training data has"
 
 
@@ -41,6 +54,8 @@ class Verified:
     """The original's answers to them."""
     undecided: NDArray[np.bool_]
     """Rows that must not become golden: the original's best two classes are within the tolerance."""
+    worst: int
+    """The row with the largest difference."""
 
 
 def columns_of(frame: pd.DataFrame, features: tuple[Feature, ...]) -> Mapping[str, Column]:
@@ -59,24 +74,37 @@ def columns_of(frame: pd.DataFrame, features: tuple[Feature, ...]) -> Mapping[st
 
 
 def verify(
-    engine: Engine, original: Callable[[pd.DataFrame], Answers], frame: pd.DataFrame, *, precision: str
+    engine: Engine,
+    original: Callable[[pd.DataFrame], Answers],
+    frame: pd.DataFrame,
+    *,
+    precision: str,
+    model: Any = None,
+    certificate: Certificate | None = None,
 ) -> Verified:
-    """Compares the engine with the original on `frame` and on varied copies of its rows.
+    """Compares the engine with the original on `frame`, on varied copies of its rows, and at thresholds.
 
     Args:
         engine: The converted model.
         original: The original model's answers to a frame.
-        frame: The data, with the model's features as columns.
+        frame: The data: all the columns that the original takes, in its order.
         precision: The graph's precision: a key of `TOLERANCE`.
+        model: The fitted model, to look for thresholds in; None: no row is mined.
+        certificate: What was proved of its trees; where it says exact, ties must be equal too.
 
     Raises:
         ParityBroken: An answer differs; the sentence names the first such row.
     """
-    tolerance = TOLERANCE[precision]
     features = engine.manifest.features
+    exact = is_exact(certificate, features)
+    tolerance = TOLERANCE["float64" if exact else precision]
     # Each part by itself: one missing value would change the type of the whole column in a common frame.
-    parts = varied(evenly(frame, MAX_ROWS), features)
-    theirs = _join([original(part) for part in parts])
+    data = evenly(frame, MAX_ROWS)
+    parts = varied(data, features)
+    answers = [original(part) for part in parts]
+    found = _answered(mined(model, frame, features), original) if model is not None else []
+    parts += [part for part, _ in found]
+    theirs = _join([*answers, *(answer for _, answer in found)])
     columns = _join_columns([columns_of(part, features) for part in parts])
     try:
         ours = engine.predict(columns)
@@ -84,19 +112,18 @@ def verify(
         raise ParityBroken(f"it refuses a row that the original answers: {error.sentence}") from error
 
     rows = sum(map(len, parts))
-    difference = np.zeros(rows)
-    undecided = np.zeros(rows, dtype=bool)
-    for expected, found, scale in (
+    difference, ulps, undecided = np.zeros(rows), np.zeros(rows), np.zeros(rows, dtype=bool)
+    for expected, given, scale in (
         (theirs.probabilities, ours.probabilities, False),
         (theirs.values, ours.values, True),
     ):
         if expected is None:
             continue
-        if found is None or found.shape != expected.shape:
-            raise ParityBroken(f"it gives {None if found is None else found.shape}, the original {expected.shape}")
-        gap = np.abs(found - expected) / (np.maximum(1.0, np.abs(expected)) if scale else 1.0)
-        difference = np.maximum(difference, np.where(np.isnan(gap), np.inf, gap).max(axis=1))
-    if theirs.probabilities is not None and theirs.probabilities.shape[1] > 1:
+        if given is None or given.shape != expected.shape:
+            raise ParityBroken(f"it gives {None if given is None else given.shape}, the original {expected.shape}")
+        difference = np.maximum(difference, _gap(given, expected, scale))
+        ulps = np.maximum(ulps, _ulps(given, expected))
+    if theirs.probabilities is not None and theirs.probabilities.shape[1] > 1 and not exact:
         best = np.sort(theirs.probabilities, axis=1)[:, -2:]
         undecided = best[:, 1] - best[:, 0] <= tolerance
     wrong = np.zeros(rows, dtype=bool)
@@ -105,15 +132,72 @@ def verify(
         wrong = np.array(theirs.labels.tolist()) != np.array(ours.labels.tolist())
     ties = wrong & undecided
     _refuse_differences(columns, difference, wrong & ~undecided, tolerance)
+    extra = sum(len(part) for part, _ in found)
     parity = Parity(
         rows=rows,
         label_mismatches=0,
         ties=int(ties.sum()),
         max_difference=float(f"{difference.max():.3g}"),
         tolerance=tolerance,
-        method="data rows, one value missing, one text unknown",
+        method="data rows, one value missing, one text unknown" + (", rows at thresholds" if extra else ""),
+        mined_rows=extra,
+        worst_ulps=float(f"{ulps.max():.3g}"),
+        disagreement_bound=None
+        if theirs.labels is None
+        else float(f"{disagreement_bound(int(wrong[: len(data)].sum()), len(data)):.3g}"),
+        certificate=certificate.statement if certificate is not None else None,
     )
-    return Verified(parity, columns, theirs, undecided)
+    worst = int(np.lexsort((ulps, difference))[-1])
+    return Verified(parity, columns, theirs, undecided, worst)
+
+
+def is_exact(certificate: Certificate | None, features: Sequence[Feature]) -> bool:
+    """Whether nothing is left to rounding: certified trees, float64 before them, and no float32 column.
+
+    In a float32 column the original's own preprocessing computes in float32.
+    """
+    return certificate is not None and certificate.exact and all(one.dtype != "float32" for one in features)
+
+
+def disagreement_bound(disagreements: int, rows: int) -> float:
+    """The exact upper bound, with 95 % confidence, of the rate of rows with another label (Clopper-Pearson)."""
+    return 1.0 if disagreements >= rows else float(beta.ppf(CONFIDENCE, disagreements + 1, rows - disagreements))
+
+
+def _answered(
+    parts: list[pd.DataFrame], original: Callable[[pd.DataFrame], Answers]
+) -> list[tuple[pd.DataFrame, Answers]]:
+    """The parts to which the original has an answer, with it: it may refuse values that no data has."""
+    if not parts:
+        return []
+    whole = pd.concat(parts, ignore_index=True)
+    try:
+        return [(whole, original(whole))]
+    except EdgekitError:
+        pass
+    found = []
+    for part in parts:
+        try:
+            found.append((part, original(part)))
+        except EdgekitError:
+            continue
+    return found
+
+
+def _gap(given: NDArray[Any], expected: NDArray[Any], scale: bool) -> NDArray[np.float64]:
+    """[rows]: the largest absolute difference, over max(1, |expected|) where `scale`; infinite for NaN."""
+    with np.errstate(invalid="ignore"):
+        gap = np.abs(given - expected) / (np.maximum(1.0, np.abs(expected)) if scale else 1.0)
+    gap = np.where(given == expected, 0.0, gap)
+    return np.asarray(np.where(np.isnan(gap), np.inf, gap).max(axis=1))
+
+
+def _ulps(given: NDArray[Any], expected: NDArray[Any]) -> NDArray[np.float64]:
+    """[rows]: the largest difference in units in the last place of the larger number, in float64."""
+    ours, theirs = given.astype(np.float64), expected.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        found = np.abs(ours - theirs) / np.spacing(np.maximum(np.abs(ours), np.abs(theirs)))
+    return np.asarray(np.where(ours == theirs, 0.0, np.where(np.isnan(found), np.inf, found)).max(axis=1))
 
 
 def evenly(frame: pd.DataFrame, rows: int) -> pd.DataFrame:

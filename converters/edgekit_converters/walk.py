@@ -65,6 +65,8 @@ class Walk:
         self.notes: list[str] = []
         self.delegated = False
         """Whether skl2onnx wrote a part."""
+        self.rounded = False
+        """Whether the original itself rounds to less than float64, so that exact answers differ from its own."""
 
     def predict(self, step: Any, table: Table, path: Path) -> Predicted:
         """The model's answers, or those of its last step.

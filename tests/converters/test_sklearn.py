@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
-from sklearn.compose import ColumnTransformer, TransformedTargetRegressor, make_column_selector
+from sklearn.compose import ColumnTransformer, make_column_selector
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import (
@@ -55,6 +55,8 @@ EXACT_CLASSIFIERS = [
     MLPClassifier((8,), max_iter=10, random_state=0),
     GaussianNB(),
     VotingClassifier([("a", LogisticRegression()), ("b", GaussianNB())], voting="soft"),
+    SVC(probability=True, random_state=0),
+    SVC(),
 ]
 MIXED_CLASSIFIERS = [
     DecisionTreeClassifier(random_state=0),
@@ -62,16 +64,13 @@ MIXED_CLASSIFIERS = [
     ExtraTreesClassifier(8, random_state=0),
     GradientBoostingClassifier(n_estimators=8, random_state=0),
     HistGradientBoostingClassifier(max_iter=8, random_state=0),
-    SVC(probability=True, random_state=0),
-    SVC(),
 ]
-EXACT_REGRESSORS = [LinearRegression(), Ridge(), PoissonRegressor(), KNeighborsRegressor()]
+EXACT_REGRESSORS = [LinearRegression(), Ridge(), PoissonRegressor(), KNeighborsRegressor(), SVR()]
 MIXED_REGRESSORS = [
     RandomForestRegressor(6, random_state=0),
     GradientBoostingRegressor(n_estimators=8, random_state=0),
     HistGradientBoostingRegressor(max_iter=8, random_state=0),
     HistGradientBoostingRegressor(max_iter=8, loss="gamma", random_state=0),
-    SVR(),
 ]
 
 
@@ -260,22 +259,10 @@ def test_the_same_model_and_data_give_the_same_bytes(last: Any) -> None:
     ("step", "last", "where", "next_step"),
     [
         (
-            FunctionTransformer(np.log1p),
+            FunctionTransformer(np.sort),
             LogisticRegression(),
             "pipeline/step (FunctionTransformer)",
             "apply the function",
-        ),
-        (
-            StandardScaler(),
-            CalibratedClassifierCV(make_pipeline(StandardScaler(), LogisticRegression()), cv=2),
-            "pipeline/last (CalibratedClassifierCV)",
-            "the Pipeline's last step",
-        ),
-        (
-            StandardScaler(),
-            TransformedTargetRegressor(Ridge()),
-            "pipeline/last (TransformedTargetRegressor)",
-            "replace",
         ),
     ],
 )
@@ -291,7 +278,7 @@ def test_a_refusal_names_the_step_and_the_way_on(step: Any, last: Any, where: st
 
 
 def test_a_refusal_inside_a_column_transformer_has_the_whole_path() -> None:
-    encode = ColumnTransformer([("cat", make_pipeline(OrdinalEncoder(), FunctionTransformer(np.sqrt)), ["lab"])])
+    encode = ColumnTransformer([("cat", make_pipeline(OrdinalEncoder(), FunctionTransformer(np.sort)), ["lab"])])
     model = make_pipeline(encode, LogisticRegression()).fit(features(), target())
     with pytest.raises(ConversionRefused) as refusal:
         converted(model, features())

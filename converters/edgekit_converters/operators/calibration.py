@@ -68,6 +68,10 @@ def _one(score: Expr, calibrator: Any, method: str) -> Expr:
 def _temperature(answer: Expr, method: str, beta: float) -> Expr:
     """softmax(beta * logits): of probabilities log(p + 1e-12), of a decision d (-d, d)."""
     if method == "predict_proba":
+        if answer.width == 2:
+            # The original keeps the second column only, and subtracts it from 1 again.
+            second = answer.column(1)
+            answer = concat([1.0 - second, second])
         logits = (answer + EPSILON).log()
     elif answer.width == 1:
         logits = concat([-answer, answer])

@@ -27,13 +27,7 @@ FLOAT32_ONLY: Final = frozenset(["AdaBoostClassifier", "AdaBoostRegressor", "Ran
 Kind = Literal["transformer", "classifier", "regressor"]
 
 
-KNOWN_WRONG: Final[Mapping[str, tuple[Callable[[Any], bool], str, str]]] = {
-    "KNNImputer": (
-        lambda step: True,
-        "the converter at hand resolves ties between neighbours in another way",
-        "use SimpleImputer",
-    ),
-}
+KNOWN_WRONG: Final[Mapping[str, tuple[Callable[[Any], bool], str, str]]] = {}
 """Class -> when, why, what to do."""
 
 

@@ -70,7 +70,7 @@ class Expr:
         return self.apply("Abs")
 
     def exp(self) -> Expr:
-        """e to the power of it."""
+        """The exponential function."""
         return self.apply("Exp")
 
     def log(self) -> Expr:

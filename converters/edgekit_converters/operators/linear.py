@@ -79,6 +79,12 @@ def regressor(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
     return Predicted(value=value)
 
 
+def projected(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
+    """PLSRegression, PLSCanonical, CCA: (x - mean) @ coef.T + intercept (sklearn/cross_decomposition/_pls.py)."""
+    centred = Expr(graph, x) - np.asarray(step._x_mean)
+    return Predicted(value=(centred @ np.asarray(step.coef_).T + np.ravel(step.intercept_)).value)
+
+
 def classifier(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
     """Label by the sign (two classes) or the largest score, and probabilities where the class gives them.
 
@@ -127,4 +133,5 @@ def _multilabel(step: Any) -> bool:
 PREDICTORS: Final[Mapping[str, Predict]] = {
     **dict.fromkeys(REGRESSORS | LOG_LINKED, from_matrix(regressor)),
     **dict.fromkeys(CLASSIFIERS, from_matrix(classifier)),
+    **dict.fromkeys(["CCA", "PLSCanonical", "PLSRegression"], from_matrix(projected)),
 }

@@ -1,7 +1,7 @@
 """Transformations towards a shape: powers, quantiles, unit norm, centred kernels.
 
-Source: `PowerTransformer.transform`, `QuantileTransformer._transform_col`, `normalize` and `KernelCenterer.transform` of
-sklearn/preprocessing/_data.py; `_yeojohnson_transform` of scipy/stats/_morestats.py; scipy/special/_boxcox.pxd;
+Source: `PowerTransformer.transform`, `QuantileTransformer._transform_col`, `normalize` and `KernelCenterer.transform`
+of sklearn/preprocessing/_data.py; `_yeojohnson_transform` of scipy/stats/_morestats.py; scipy/special/_boxcox.pxd;
 `arr_interp` of numpy/_core/src/multiarray/compiled_base.c; ndtri.c of Cephes by S. L. Moshier, as scipy.special.ndtri.
 """
 
@@ -25,18 +25,49 @@ LARGEST_EXPONENT: Final = 709.78
 """`expm1` overflows beyond it; boxcox takes another formula."""
 
 _CENTRE: Final = (
-    (-5.99633501014107895267e1, 9.80010754185999661536e1, -5.66762857469070293439e1)
-    + (1.39312609387279679503e1, -1.23916583867381258016e0),
-    (1.0, 1.95448858338141759834e0, 4.67627912898881538453e0, 8.63602421390890590575e1, -2.25462687854119370527e2)
-    + (2.00260212380060660359e2, -8.20372256168333339912e1, 1.59056225126211695515e1, -1.18331621121330003142e0),
+    (
+        -5.99633501014107895267e1,
+        9.80010754185999661536e1,
+        -5.66762857469070293439e1,
+        1.39312609387279679503e1,
+        -1.23916583867381258016e0,
+    ),
+    (
+        1.0,
+        1.95448858338141759834e0,
+        4.67627912898881538453e0,
+        8.63602421390890590575e1,
+        -2.25462687854119370527e2,
+        2.00260212380060660359e2,
+        -8.20372256168333339912e1,
+        1.59056225126211695515e1,
+        -1.18331621121330003142e0,
+    ),
 )
 """P0 and Q0 of ndtri.c."""
 _TAIL: Final = (
-    (4.05544892305962419923e0, 3.15251094599893866154e1, 5.71628192246421288162e1, 4.40805073893200834700e1)
-    + (1.46849561928858024014e1, 2.18663306850790267539e0, -1.40256079171354495875e-1, -3.50424626827848203418e-2)
-    + (-8.57456785154685413611e-4,),
-    (1.0, 1.57799883256466749731e1, 4.53907635128879210584e1, 4.13172038254672030440e1, 1.50425385692907503408e1)
-    + (2.50464946208309415979e0, -1.42182922854787788574e-1, -3.80806407691578277194e-2, -9.33259480895457427372e-4),
+    (
+        4.05544892305962419923e0,
+        3.15251094599893866154e1,
+        5.71628192246421288162e1,
+        4.40805073893200834700e1,
+        1.46849561928858024014e1,
+        2.18663306850790267539e0,
+        -1.40256079171354495875e-1,
+        -3.50424626827848203418e-2,
+        -8.57456785154685413611e-4,
+    ),
+    (
+        1.0,
+        1.57799883256466749731e1,
+        4.53907635128879210584e1,
+        4.13172038254672030440e1,
+        1.50425385692907503408e1,
+        2.50464946208309415979e0,
+        -1.42182922854787788574e-1,
+        -3.80806407691578277194e-2,
+        -9.33259480895457427372e-4,
+    ),
 )
 """P1 and Q1 of ndtri.c: for probabilities from exp(-32) to exp(-2)."""
 
@@ -79,7 +110,7 @@ def _box_cox(x: Expr, power: Rows) -> Expr:
 
 
 def quantile_transformer(graph: GraphBuilder, step: Any, value: Value) -> Value:
-    """QuantileTransformer: the mean of interpolating upwards and downwards, through the normal distribution's quantile."""
+    """QuantileTransformer: the mean of interpolating upwards and downwards, or its normal quantile."""
     x = Expr(graph, value)
     known, references = np.asarray(step.quantiles_, dtype=np.float64).T, np.asarray(step.references_, dtype=np.float64)
     upwards = interpolate(x, known, references)
@@ -148,18 +179,22 @@ def _polynomial(x: Expr, coefficients: tuple[float, ...]) -> Expr:
 
 
 def normalizer(graph: GraphBuilder, step: Any, value: Value) -> Value:
-    """Normalizer: each row over its norm, which counts as 1 where it is next to nothing."""
-    x = Expr(graph, value)
-    if step.norm == "l1":
+    """Normalizer: each row over its norm."""
+    return unit_norm(Expr(graph, value), step.norm).value
+
+
+def unit_norm(x: Expr, kind: str) -> Expr:
+    """Each row over its norm (`l1`, `l2` or `max`), which counts as 1 where it is next to nothing."""
+    if kind == "l1":
         norm = x.abs().sum()
-    elif step.norm == "l2":
+    elif kind == "l2":
         norm = (x * x).sum().sqrt()
     else:
-        axes = graph.constant(np.array([1], dtype=np.int64), "axes")
-        largest = graph.node("ReduceMax", [x.abs().value, axes], keepdims=1)[0]
-        norm = Expr(graph, Value(largest, "float64", 1))
+        axes = x.graph.constant(np.array([1], dtype=np.int64), "axes")
+        largest = x.graph.node("ReduceMax", [x.abs().value, axes], keepdims=1)[0]
+        norm = Expr(x.graph, Value(largest, "float64", 1))
     nothing = norm < 10 * np.finfo(np.float64).eps
-    return (x / nothing.where(1.0, norm)).value
+    return x / nothing.where(1.0, norm)
 
 
 def kernel_centerer(graph: GraphBuilder, step: Any, value: Value) -> Value:

@@ -1,0 +1,161 @@
+"""The trees of a fitted model as scikit-learn itself holds them, in the order in which a conversion meets them.
+
+Source: `Tree` of sklearn/tree/_tree.pyx; `TreePredictor` of sklearn/ensemble/_hist_gradient_boosting/predictor.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit_converters.walk import unwrap
+
+LONE: Final = frozenset(
+    ["DecisionTreeClassifier", "DecisionTreeRegressor", "ExtraTreeClassifier", "ExtraTreeRegressor"]
+)
+FORESTS: Final = frozenset(
+    ["ExtraTreesClassifier", "ExtraTreesRegressor", "RandomForestClassifier", "RandomForestRegressor"]
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ensemble:
+    """All nodes of all trees of one estimator, one after another; arrays are [nodes] but `values` and `roots`."""
+
+    name: str
+    reads: Literal["float32", "float64"]
+    """What x is rounded to before it is compared."""
+    roots: NDArray[np.int64]
+    feature: NDArray[np.int64]
+    threshold: NDArray[np.float64]
+    left: NDArray[np.int64]
+    right: NDArray[np.int64]
+    leaf: NDArray[np.bool_]
+    missing: NDArray[np.bool_]
+    """A missing value goes left."""
+    values: NDArray[np.float64]
+    """[nodes, targets]: what a leaf adds to each."""
+    members: dict[int, frozenset[float]]
+    starts: int = 0
+    """How many of the trees are no trees, but the start of a score."""
+
+
+def fitted_ensembles(model: Any) -> list[Ensemble]:
+    """The ensembles of a model, those inside of pipelines and wrappers too."""
+    return list(_found(model))
+
+
+def _found(model: Any) -> Iterator[Ensemble]:
+    model = unwrap(model)
+    kind = type(model).__name__
+    if hasattr(model, "steps"):
+        for _, step in model.steps:
+            yield from _found(step)
+    elif kind in LONE:
+        yield _plain(kind, [model.tree_], [_shares(model)])
+    elif kind in FORESTS:
+        yield _plain(kind, [one.tree_ for one in model.estimators_], [_shares(one) for one in model.estimators_])
+    elif kind.startswith("GradientBoosting"):
+        yield _boosted(kind, model)
+    elif kind.startswith("HistGradientBoosting"):
+        yield _histogram(kind, model)
+    elif hasattr(model, "calibrated_classifiers_"):
+        for one in model.calibrated_classifiers_:
+            yield from _found(one.estimator)
+    elif kind in {"VotingClassifier", "VotingRegressor"}:
+        for one in model.estimators_:
+            yield from _found(one)
+
+
+def _shares(one: Any) -> NDArray[np.float64]:
+    """[nodes, classes or targets]."""
+    values = one.tree_.value
+    return np.asarray(values[:, 0, :] if hasattr(one, "classes_") else values[:, :, 0], dtype=np.float64)
+
+
+def _plain(name: str, trees: Sequence[Any], values: Sequence[NDArray[np.float64]]) -> Ensemble:
+    first = np.cumsum([0, *(tree.node_count for tree in trees)])[:-1]
+    return Ensemble(
+        name=name,
+        reads="float32",
+        roots=first.astype(np.int64),
+        feature=np.concatenate([tree.feature for tree in trees]).astype(np.int64),
+        threshold=np.concatenate([tree.threshold for tree in trees]),
+        left=np.concatenate([tree.children_left + at for tree, at in zip(trees, first, strict=True)]),
+        right=np.concatenate([tree.children_right + at for tree, at in zip(trees, first, strict=True)]),
+        leaf=np.concatenate([tree.children_left == tree.children_right for tree in trees]),
+        missing=np.concatenate([tree.missing_go_to_left for tree in trees]).astype(bool),
+        values=np.concatenate(values),
+        members={},
+    )
+
+
+def _boosted(name: str, model: Any) -> Ensemble:
+    count = model.estimators_.shape[1]
+    trees, values = [], []
+    for stage in model.estimators_:
+        for target, one in enumerate(stage):
+            trees.append(one.tree_)
+            values.append(np.zeros((one.tree_.node_count, count)))
+            values[-1][:, target] = model.learning_rate * one.tree_.value[:, 0, 0]
+    start = model._raw_predict_init(np.zeros((1, model.n_features_in_), dtype=np.float32))
+    return _started(_plain(name, trees, values), np.asarray(start, dtype=np.float64).ravel())
+
+
+def _histogram(name: str, model: Any) -> Ensemble:
+    count = model.n_trees_per_iteration_
+    at = 0
+    roots, values, parts, members = [], [], [], {}
+    for stage in model._predictors:
+        for target, predictor in enumerate(stage):
+            nodes = predictor.nodes
+            roots.append(at)
+            parts.append((at, nodes))
+            values.append(np.zeros((len(nodes), count)))
+            values[-1][:, target] = nodes["value"]
+            for node in np.flatnonzero(nodes["is_categorical"] & ~nodes["is_leaf"].astype(bool)):
+                words = predictor.raw_left_cat_bitsets[nodes["bitset_idx"][node]]
+                # `in_bitset`: word val // 32, bit val % 32.
+                members[at + int(node)] = frozenset(
+                    float(code) for code in range(256) if int(words[code // 32]) >> (code % 32) & 1
+                )
+            at += len(nodes)
+    joined = np.concatenate([nodes for _, nodes in parts])
+    offset = np.concatenate([np.full(len(nodes), first) for first, nodes in parts])
+    found = Ensemble(
+        name=name,
+        reads="float64",
+        roots=np.array(roots, dtype=np.int64),
+        feature=joined["feature_idx"].astype(np.int64),
+        threshold=joined["num_threshold"].astype(np.float64),
+        left=joined["left"].astype(np.int64) + offset,
+        right=joined["right"].astype(np.int64) + offset,
+        leaf=joined["is_leaf"].astype(bool),
+        missing=joined["missing_go_to_left"].astype(bool),
+        values=np.concatenate(values),
+        members=members,
+    )
+    return _started(found, np.asarray(model._baseline_prediction, dtype=np.float64).ravel())
+
+
+def _started(found: Ensemble, start: NDArray[np.float64]) -> Ensemble:
+    """With the start of each score as a first tree of one leaf."""
+    count, zeros = len(start), np.zeros(len(start), dtype=np.int64)
+    return Ensemble(
+        name=found.name,
+        reads=found.reads,
+        roots=np.concatenate([np.arange(count), found.roots + count]),
+        feature=np.concatenate([zeros, found.feature]),
+        threshold=np.concatenate([zeros.astype(np.float64), found.threshold]),
+        left=np.concatenate([zeros, found.left + count]),
+        right=np.concatenate([zeros, found.right + count]),
+        leaf=np.concatenate([zeros == 0, found.leaf]),
+        missing=np.concatenate([zeros != 0, found.missing]),
+        values=np.concatenate([np.diag(start), found.values]),
+        members={node + count: codes for node, codes in found.members.items()},
+        starts=count,
+    )

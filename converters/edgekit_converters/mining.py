@@ -1,0 +1,247 @@
+"""Rows at the places where a model changes its mind: on every threshold, and one step to each side of it.
+
+Which value of a raw column lies on a threshold is found through the preprocessing as far as that is affine, column by
+column (scalers, imputers, choices of columns); where it is not, quantiles of the column stand in. A step is one ulp of
+float64, and one of float32, since trees of scikit-learn round to that.
+
+The rows are no sample: they say nothing of how often answers differ, and much of where they would.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from edgekit_contracts.manifest import Feature
+from edgekit_converters.fitted_trees import fitted_ensembles
+from edgekit_converters.operators.tree_ensemble import last
+from edgekit_converters.walk import chosen, unwrap, wrapped
+
+ROWS_MAX: Final = 5_000
+QUANTILES: Final = 9
+"""Of a column, where no threshold of it is known."""
+STEPS: Final = 11
+"""Values that are tried around one threshold."""
+MIXED: Final = 0.2
+"""Share of the rows in which all columns are at thresholds at once."""
+
+Marks = dict[str, list[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A column that is affine in a raw one: raw = value * scale + shift."""
+
+    feature: str
+    scale: float = 1.0
+    shift: float = 0.0
+
+    def through(self, scale: float, shift: float) -> Line:
+        """The same after a step whose input is output * scale + shift."""
+        return Line(self.feature, scale * self.scale, shift * self.scale + self.shift)
+
+    def raw(self, values: NDArray[np.float64]) -> list[float]:
+        """The raw values for values of this column."""
+        with np.errstate(all="ignore"):
+            found = values * self.scale + self.shift
+        return [float(one) for one in found[np.isfinite(found)]]
+
+
+Lines = list[Line | None]
+
+
+def mined(model: Any, frame: pd.DataFrame, features: Sequence[Feature], rows: int = ROWS_MAX) -> list[pd.DataFrame]:
+    """Rows of the data with values at thresholds, one frame for each numeric feature, and one with all of them.
+
+    Args:
+        model: Fitted.
+        frame: The data: all the columns that the model was fitted on, in their order.
+        features: Those of them that the model reads.
+        rows: At most about so many.
+    """
+    marks = thresholds(model, [str(name) for name in frame.columns])
+    numeric = [one for one in features if one.dtype not in {"text", "bool"}]
+    if not numeric or not len(frame):
+        return []
+    share = max(2 * STEPS, int(rows * (1 - MIXED)) // len(numeric))
+    at_most = max(1, int(rows * (1 - MIXED)) // share)
+    parts, values = [], {}
+    for place, feature in enumerate(_spread(numeric, at_most)):
+        column = _values(marks.get(feature.name, ()), frame[feature.name], feature, share)
+        if len(column):
+            values[feature.name] = column
+            parts.append(_with(_rows(frame, len(column), place), {feature.name: column}))
+    if len(values) > 1:
+        count = int(rows * MIXED)
+        turned = {name: _turned(column, count, place) for place, (name, column) in enumerate(values.items())}
+        parts.append(_with(_rows(frame, count, 0), turned))
+    return parts
+
+
+def thresholds(model: Any, names: Sequence[str]) -> Marks:
+    """Raw feature -> the values at which the fitted model decides: splits, edges, categories, filled-in values."""
+    marks: Marks = defaultdict(list)
+    _step(model, [Line(name) for name in names], marks)
+    return marks
+
+
+def _step(step: Any, lines: Lines, marks: Marks) -> Lines:
+    """Notes a step's values, and gives its columns."""
+    step = unwrap(step)
+    if step is None or isinstance(step, str):
+        return lines if step in (None, "passthrough") else []
+    if hasattr(step, "steps"):
+        for _, inner in step.steps:
+            lines = _step(inner, lines, marks)
+        return lines
+    if type(step).__name__ == "ColumnTransformer":
+        found: Lines = []
+        for _, inner, indices in chosen(step):
+            found += _step(inner, [lines[index] for index in indices], marks)
+        return found
+    if hasattr(step, "transformer_list"):
+        return [line for _, inner in step.transformer_list for line in _step(inner, lines, marks)]
+    inside = wrapped(step)
+    if inside != [step]:
+        for one in inside:
+            _step(one, lines, marks)
+        return []
+    if not hasattr(step, "transform"):
+        _splits(step, lines, marks)
+        return []
+    return _transformed(step, lines, marks)
+
+
+def _transformed(step: Any, lines: Lines, marks: Marks) -> Lines:
+    kind = type(step).__name__
+    width = len(lines)
+    one, zero = np.ones(width), np.zeros(width)
+    if kind == "StandardScaler":
+        return _through(lines, one if step.scale_ is None else step.scale_, step.mean_ if step.with_mean else zero)
+    if kind == "MinMaxScaler":
+        return _through(lines, 1 / step.scale_, -step.min_ / step.scale_)
+    if kind == "MaxAbsScaler":
+        return _through(lines, step.scale_, zero)
+    if kind == "RobustScaler":
+        return _through(
+            lines, step.scale_ if step.with_scaling else one, step.center_ if step.with_centering else zero
+        )
+    if kind == "SimpleImputer":
+        _note(lines, [[value] for value in step.statistics_], marks)
+        kept = [
+            line
+            for line, value in zip(lines, step.statistics_, strict=True)
+            if step.keep_empty_features or not (isinstance(value, float) and np.isnan(value))
+        ]
+        return kept + [None] * (len(step.indicator_.features_) if step.add_indicator else 0)
+    if hasattr(step, "get_support"):
+        return [line for line, taken in zip(lines, step.get_support(), strict=True) if taken]
+    if kind == "FunctionTransformer" and step.func is None:
+        return lines
+    if hasattr(step, "categories_"):
+        _note(lines, step.categories_, marks)
+    elif hasattr(step, "bin_edges_"):
+        _note(lines, step.bin_edges_, marks)
+    elif kind == "Binarizer":
+        _note(lines, [[step.threshold]] * width, marks)
+    try:
+        return [None] * len(step.get_feature_names_out())
+    except Exception:  # not every step can name its columns; what follows is then mined on quantiles
+        return []
+
+
+def _splits(step: Any, lines: Lines, marks: Marks) -> None:
+    inside = getattr(step, "_preprocessor", None)
+    if inside is not None:
+        indices = inside._transformer_to_input_indices
+        order = [*indices["encoder"], *indices["numerical"]]
+        if max(order, default=0) < len(lines):
+            lines = [lines[index] for index in order]
+            _note(lines[: len(indices["encoder"])], inside.named_transformers_["encoder"].categories_, marks)
+    for one in fitted_ensembles(step):
+        inner = np.flatnonzero(~one.leaf & np.isfinite(one.threshold))
+        inner = inner[~np.isin(inner, list(one.members))]
+        for index in np.unique(one.feature[inner]):
+            line = lines[index] if index < len(lines) else None
+            if line is None:
+                continue
+            found = np.unique(one.threshold[inner[one.feature[inner] == index]])
+            marks[line.feature] += line.raw(found)
+            if one.reads == "float32":
+                marks[line.feature] += line.raw(last(found))
+
+
+def _through(lines: Lines, scale: Any, shift: Any) -> Lines:
+    return [
+        None if line is None else line.through(float(factor), float(offset))
+        for line, factor, offset in zip(lines, scale, shift, strict=True)
+    ]
+
+
+def _note(lines: Lines, values: Iterable[Iterable[Any]], marks: Marks) -> None:
+    for line, column in zip(lines, values, strict=False):
+        if line is not None:
+            known = [float(one) for one in column if isinstance(one, int | float | np.number)]
+            marks[line.feature] += line.raw(np.array(known, dtype=np.float64))
+
+
+def _values(marks: Iterable[float], series: pd.Series[Any], feature: Feature, count: int) -> NDArray[np.float64]:
+    """At most `count` values around the marks, and a little beyond the data."""
+    data = np.asarray(series.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan))
+    data = data[np.isfinite(data)]
+    if not len(data):
+        return np.zeros(0)
+    at = np.unique(np.array(list(marks), dtype=np.float64))
+    at = at[np.abs(at) < np.finfo(np.float32).max / 4]
+    if not len(at):
+        at = np.unique(np.quantile(data, np.linspace(0, 1, QUANTILES)))
+    at = np.array(_spread(at.tolist(), max(1, count // STEPS - 1)))
+    low, high = data.min(), data.max()
+    if feature.dtype == "int64":
+        return np.unique(np.concatenate([np.floor(at), np.ceil(at), [low, high]]))[:count]
+    beyond = np.array([low, high, low - (high - low), high + (high - low)])
+    found = np.unique(np.concatenate([beyond, *_around(at)]))
+    if feature.dtype == "float32":
+        found = np.unique(found.astype(np.float32).astype(np.float64))
+    return np.array(_spread(found.tolist(), count))
+
+
+def _around(at: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """The values, and up to two steps to each side in float64, one in float32."""
+    found = [at]
+    for direction in (-np.inf, np.inf):
+        once = np.nextafter(at, direction)
+        short = at.astype(np.float32)
+        beside = np.nextafter(short, np.float32(direction)).astype(np.float64)
+        found += [once, np.nextafter(once, direction), beside, (short.astype(np.float64) + beside) / 2]
+    return [*found, at.astype(np.float32).astype(np.float64)]
+
+
+def _spread(items: Sequence[Any], count: int) -> list[Any]:
+    """At most `count` of the items, evenly, the first and the last among them."""
+    if len(items) <= count:
+        return list(items)
+    return [items[index] for index in np.linspace(0, len(items) - 1, count).round().astype(int)]
+
+
+def _rows(frame: pd.DataFrame, count: int, start: int) -> pd.DataFrame:
+    """So many rows of the data, in turn, from another place for each feature."""
+    step = max(1, len(frame) // max(1, count))
+    return frame.iloc[(np.arange(count) * step + start) % len(frame)].reset_index(drop=True)
+
+
+def _turned(column: NDArray[np.float64], count: int, place: int) -> NDArray[np.float64]:
+    """The values over and over, with a stride of their own, so that columns meet in many combinations."""
+    return np.asarray(column[(np.arange(count) * (2 * place + 1) + place) % len(column)])
+
+
+def _with(rows: pd.DataFrame, values: dict[str, NDArray[np.float64]]) -> pd.DataFrame:
+    return rows.assign(
+        **{name: pd.Series(column, index=rows.index).astype(rows[name].dtype) for name, column in values.items()}
+    )

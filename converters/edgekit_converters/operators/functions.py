@@ -1,0 +1,68 @@
+"""FunctionTransformer: the function is called once with a matrix that records what numpy is asked to do with it.
+
+A `Traced` matrix stands for the rows. numpy hands every operation on it to `__array_ufunc__` or `__array_function__`,
+and each becomes nodes. Whatever asks for a value, a condition's truth or an operation that is not in the tables stops
+the trace, and the step is refused by that name. The function is traced twice: if the two graphs differ, it reads
+something else than its argument.
+
+Source: the dispatch protocols of NEP 13 and NEP 18; `FunctionTransformer.transform` of
+sklearn/preprocessing/_function_transformer.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from edgekit_converters.graph import GraphBuilder, Table, columns
+from edgekit_converters.operators import Transform, Unfaithful
+from edgekit_converters.operators.expression import Expr
+from edgekit_converters.operators.traced import NEXT_STEP, Traced, Untraceable
+
+if TYPE_CHECKING:
+    from edgekit_converters.walk import Path, Walk
+
+
+def function_transformer(walk: Walk, step: Any, table: Table, _path: Path) -> Table:
+    """FunctionTransformer: the nodes of its function.
+
+    Raises:
+        Unfaithful: The function does something that has no ONNX mapping, or not the same thing twice.
+    """
+    if step.func is None:
+        return table
+    x = walk.matrix(table)
+    shapes = []
+    for _ in range(2):
+        # In a graph of its own: what is traced here is only compared.
+        draft = GraphBuilder(walk.graph.target)
+        value = draft.input("x", "float64", x.width)
+        found = _traced(step, Expr(draft, value))
+        draft.output("out", draft.cast(found.value, "float64"))
+        shapes.append(draft.build().SerializeToString(deterministic=True))
+    if shapes[0] != shapes[1]:
+        raise Unfaithful("its function does not do the same thing twice", NEXT_STEP)
+    return columns(walk.graph.cast(_traced(step, Expr(walk.graph, x)).value, "float64"))
+
+
+def _traced(step: Any, x: Expr) -> Expr:
+    named = not step.validate and hasattr(step, "feature_names_in_")
+    given = Traced(x, names=[str(one) for one in step.feature_names_in_] if named else None)
+    try:
+        with np.errstate(all="ignore"):
+            result = step.func(given, **(step.kw_args or {}))
+    except Untraceable as error:
+        raise Unfaithful(str(error), NEXT_STEP) from error
+    except Exception as error:  # the function is somebody else's
+        fault = (str(error).splitlines() or [""])[0][:160]
+        raise Unfaithful(f"its function cannot be traced ({type(error).__name__}: {fault})", NEXT_STEP) from error
+    if not isinstance(result, Traced):
+        raise Unfaithful("its function gives something that does not come from its argument", NEXT_STEP)
+    if result.flat:
+        raise Unfaithful("its function gives one number a row, and no column", "reshape its answer to [rows, 1]")
+    return result.expr
+
+
+TRANSFORMERS: Final[Mapping[str, Transform]] = {"FunctionTransformer": function_transformer}

@@ -1,0 +1,244 @@
+"""Nearest neighbours: exact float64 distances by whole matrices, the lowest index first among equal distances.
+
+The k nearest rows are found in two steps. |s|^2 - 2 x . s, one MatMul, ranks all stored rows, and its best k +
+`SPARE` are taken; their distances are then computed from the differences, as scikit-learn's trees do, and ranked again.
+So rounding in the MatMul cannot change the neighbours unless more than `SPARE` rows tie.
+
+Equal distances at the edge: brute force keeps the row that training had first, and so does this. A tree keeps the one
+that its search meets first and does not push out of its heap again; the rows are stored here in the order of the
+tree's index, which is that one for the single nearest neighbour, and may be another for more.
+
+Source: sklearn/neighbors/_classification.py, _regression.py, _base.py (`_get_weights`), _nearest_centroid.py;
+sklearn/metrics/_dist_metrics.pyx.tp; ONNX operator TopK-11 (of equal values the lower index first).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit_converters.graph import GraphBuilder, Table, Value
+from edgekit_converters.operators import Predict, Predicted, Unfaithful, from_matrix, scores
+from edgekit_converters.operators.formula import Expr
+
+if TYPE_CHECKING:
+    from edgekit_converters.walk import Path, Walk
+
+SPARE: Final = 8
+"""Candidates beyond k whose exact distances are computed too."""
+METRICS: Final = ("euclidean", "sqeuclidean", "manhattan", "cityblock", "l1", "l2", "chebyshev", "minkowski", "cosine")
+
+
+def metric_of(step: Any) -> tuple[str, float]:
+    """The metric's name, and p of a Minkowski metric.
+
+    Raises:
+        Unfaithful: A metric without a conversion.
+    """
+    name = step.effective_metric_ if isinstance(step.effective_metric_, str) else "a function of its own"
+    name = {"l2": "euclidean", "l1": "manhattan", "cityblock": "manhattan"}.get(name, name)
+    params = dict(step.effective_metric_params_ or {})
+    power = float(params.pop("p", 2.0))
+    if name == "minkowski":
+        name = {1.0: "manhattan", 2.0: "euclidean", np.inf: "chebyshev"}.get(power, name)
+    if name not in METRICS or any(one is not None for one in params.values()):
+        raise Unfaithful(f"the metric '{name}' has no conversion", f"use one of {', '.join(METRICS)}")
+    return name, power
+
+
+def distances(x: Expr, rows: NDArray[np.float64], name: str, power: float) -> Expr:
+    """[rows, stored]: from each row of x to each stored row, by the differences."""
+    if name == "cosine":
+        return _cosine(x, rows)
+    return _summed(x.reshape(-1, 1, x.width) - rows, name, power, len(rows))
+
+
+def _summed(difference: Expr, name: str, power: float, count: int) -> Expr:
+    """The metric of differences [rows, count, features], as [rows, count]."""
+    if name in {"euclidean", "sqeuclidean"}:
+        found = difference.square().sum().reshape(-1, count)
+        return found if name == "sqeuclidean" else found.sqrt()
+    size = abs(difference)
+    if name == "manhattan":
+        return size.sum().reshape(-1, count)
+    if name == "chebyshev":
+        return size.max().reshape(-1, count)
+    return (size**power).sum().reshape(-1, count) ** (1.0 / power)
+
+
+def _cosine(x: Expr, rows: NDArray[np.float64]) -> Expr:
+    """1 - cosine, within [0, 2]; a row of zeros has cosine 0 (sklearn.metrics.pairwise.cosine_distances)."""
+    length = x.square().sum().sqrt()
+    unit = x / length.equals(0.0).where(1.0, length)
+    lengths = np.sqrt((rows**2).sum(axis=1, keepdims=True))
+    units = rows / np.where(lengths == 0, 1.0, lengths)
+    return (1.0 - unit @ units.T).at_least(0.0).at_most(2.0)
+
+
+def nearest(x: Expr, step: Any) -> tuple[Expr, Expr]:
+    """[rows, k] each: the distances to the k nearest rows, and their places (int64) among the `stored` rows."""
+    name, power = metric_of(step)
+    rows = stored(step)
+    count = int(step.n_neighbors)
+    wide = min(len(rows), count + SPARE)
+    if name not in {"euclidean", "sqeuclidean"} or wide == len(rows):
+        return _least(distances(x, rows, name, power), count)
+    middle = rows.mean(axis=0)
+    shifted = rows - middle
+    rough = (x - middle) @ (-2.0 * shifted.T) + (shifted**2).sum(axis=1)
+    candidates = _sorted(_least(rough, wide)[1])
+    difference = x.reshape(-1, 1, x.width) - candidates.taken(rows)
+    distance, place = _least(_summed(difference, name, power, wide), count)
+    chosen = x.graph.value("GatherElements", [candidates.value, place.value], place.value, axis=1)
+    return distance, Expr(x.graph, chosen)
+
+
+def _least(values: Expr, count: int) -> tuple[Expr, Expr]:
+    """The smallest of the columns, rising, and their places."""
+    number = values.graph.constant(np.array([count], dtype=np.int64), "count")
+    found, place = values.graph.node("TopK", [values.value, number], 2, axis=-1, largest=0, sorted=1)
+    return (
+        Expr(values.graph, Value(found, "float64", count)),
+        Expr(values.graph, Value(place, "int64", count)),
+    )
+
+
+def _sorted(places: Expr) -> Expr:
+    """Whole numbers in rising order, so that of equal distances the lower row comes first."""
+    return _least(places.cast("float64"), places.width)[0].cast("int64")
+
+
+def stored(step: Any) -> NDArray[np.float64]:
+    """The rows of training.
+
+    Raises:
+        Unfaithful: They are sparse or a distance matrix.
+    """
+    if step.effective_metric_ == "precomputed" or not isinstance(step._fit_X, np.ndarray):
+        raise Unfaithful("it was not fitted on a dense matrix of features", "fit it on a dense matrix")
+    return np.asarray(step._fit_X, dtype=np.float64)[order(step)]
+
+
+def order(step: Any) -> NDArray[np.int64]:
+    """The numbers of the rows of training, in the order in which they are stored here."""
+    if step._fit_method in {"kd_tree", "ball_tree"}:
+        return np.asarray(step._tree.get_arrays()[1], dtype=np.int64)
+    return np.arange(len(step._fit_X))
+
+
+def _weights(step: Any, distance: Expr) -> Expr | None:
+    """1 / distance; where a distance is 0, those rows count 1 and the others 0. None for equal weights."""
+    if step.weights in (None, "uniform"):
+        return None
+    if step.weights != "distance":
+        raise Unfaithful("its weights are a function of its own", "use weights='distance'")
+    zero = distance.equals(0.0).cast("float64")
+    return zero.max().above(0.0).where(zero, 1.0 / distance)
+
+
+def _k_classifier(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
+    """The share of each class among the neighbours; the class with the largest, the first of equals."""
+    if isinstance(step.classes_, list):
+        raise Unfaithful("it answers several labels at once", "train one model for each label")
+    distance, place = nearest(Expr(graph, x), step)
+    count, width = len(step.classes_), place.width
+    one_hot = np.eye(count)[np.ravel(step._y)[order(step)]]
+    votes = place.taken(one_hot)
+    weights = _weights(step, distance)
+    if weights is None:
+        shares = votes.sum(axis=1).reshape(-1, count) / float(width)
+        return Predicted(label=scores.best(graph, shares.value, step.classes_), probabilities=shares.value)
+    summed = (votes * weights.reshape(-1, width, 1)).sum(axis=1).reshape(-1, count)
+    return Predicted(label=scores.best(graph, summed.value, step.classes_), probabilities=(summed / summed.sum()).value)
+
+
+def _k_nearest(emit: Callable[[GraphBuilder, Any, Value], Predicted]) -> Predict:
+    """Weights of 1 / distance follow the rounding of scikit-learn's brute force, which finds 1e-7 for equal rows."""
+
+    def predict(walk: Walk, step: Any, table: Table, _path: Path) -> Predicted:
+        walk.rounded |= step.weights == "distance" and step._fit_method == "brute"
+        return emit(walk.graph, step, walk.matrix(table))
+
+    return predict
+
+
+def _targets(step: Any) -> NDArray[np.float64]:
+    y = np.asarray(step._y, dtype=np.float64)[order(step)]
+    return y.reshape(len(y), -1)
+
+
+def _k_regressor(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
+    """The mean of the neighbours' targets, weighted."""
+    distance, place = nearest(Expr(graph, x), step)
+    targets, width = _targets(step), place.width
+    found = place.taken(targets)
+    weights = _weights(step, distance)
+    if weights is None:
+        mean = found.sum(axis=1).reshape(-1, targets.shape[1]) / float(width)
+    else:
+        mean = (found * weights.reshape(-1, width, 1)).sum(axis=1).reshape(-1, targets.shape[1]) / weights.sum()
+    return Predicted(value=mean.value)
+
+
+def _within(step: Any, x: Expr) -> Expr:
+    """[rows, stored]: the weight of each stored row, 0 beyond the radius."""
+    distance = distances(x, stored(step), *metric_of(step))
+    inside = distance.not_above(float(step.radius))
+    weights = _weights(step, distance)
+    return inside.cast("float64") if weights is None else inside.where(weights, 0.0)
+
+
+def _radius_classifier(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
+    """The share of each class within the radius; a row without neighbours gets the outlier label."""
+    if isinstance(step.classes_, list):
+        raise Unfaithful("it answers several labels at once", "train one model for each label")
+    outlier = None if step.outlier_label_ is None else step.outlier_label_[0]
+    known = np.flatnonzero(step.classes_ == outlier) if outlier is not None else np.array([], dtype=np.int64)
+    if outlier is not None and len(known) == 0:
+        raise Unfaithful("its outlier label is none of the classes", "use outlier_label='most_frequent'")
+    votes = _within(step, Expr(graph, x)) @ np.eye(len(step.classes_))[np.ravel(step._y)[order(step)]]
+    whole = votes.sum()
+    empty = whole.equals(0.0)
+    # Without an outlier label the original raises an error, and NaN says that there is no answer.
+    alone = np.eye(len(step.classes_))[known[0]] if len(known) else np.full(len(step.classes_), np.nan)
+    shares = empty.where(alone, votes / empty.where(1.0, whole))
+    return Predicted(label=scores.best(graph, shares.value, step.classes_), probabilities=shares.value)
+
+
+def _radius_regressor(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
+    """The mean of the targets within the radius, NaN where there is none."""
+    weights = _within(step, Expr(graph, x))
+    return Predicted(value=((weights @ _targets(step)) / weights.sum()).value)
+
+
+def _centroid(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
+    """The class of the nearest centroid; with unequal priors, the largest -distance^2 + 2 log(prior).
+
+    Distances of the scores are measured in units of the standard deviation within the classes.
+    """
+    rows, prior = np.asarray(step.centroids_, dtype=np.float64), np.asarray(step.class_prior_, dtype=np.float64)
+    metric = {"l1": "manhattan", "l2": "euclidean"}.get(step.metric) or str(step.metric)
+    deviation = np.where(step.within_class_std_dev_ != 0, step.within_class_std_dev_, 1.0)
+    given = Expr(graph, x)
+    squared = distances(given / deviation, rows / deviation, metric, 2.0).square()
+    score = 2.0 * np.log(prior) - squared
+    if np.isclose(prior, 1 / len(prior)).all():
+        label = scores.label(graph, distances(given, rows, metric, 2.0).argmin().value, step.classes_)
+    else:
+        label = scores.best(graph, score.value, step.classes_)
+    if not hasattr(step, "predict_proba"):
+        return Predicted(label=label)
+    decision = score if score.width > 2 else score.column(1) - score.column(0)
+    return Predicted(label=label, probabilities=score.softmax().value, decision=decision.value)
+
+
+PREDICTORS: Final[Mapping[str, Predict]] = {
+    "KNeighborsClassifier": _k_nearest(_k_classifier),
+    "KNeighborsRegressor": _k_nearest(_k_regressor),
+    "RadiusNeighborsClassifier": from_matrix(_radius_classifier),
+    "RadiusNeighborsRegressor": from_matrix(_radius_regressor),
+    "NearestCentroid": from_matrix(_centroid),
+}

@@ -1,0 +1,59 @@
+"""Multi-layer perceptrons in float64.
+
+Source: `_forward_pass_fast`, `MLPClassifier._predict`, `predict_proba` of
+sklearn/neural_network/_multilayer_perceptron.py; sklearn/neural_network/_base.py (`ACTIVATIONS`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from edgekit_converters.graph import GraphBuilder, Value
+from edgekit_converters.operators import Predict, Predicted, Unfaithful, from_matrix, scores
+from edgekit_converters.operators.formula import Expr, concat
+
+ACTIVATIONS: Final[Mapping[str, Callable[[Expr], Expr]]] = {
+    "identity": lambda x: x,
+    "logistic": Expr.sigmoid,
+    "tanh": Expr.tanh,
+    "relu": lambda x: x.at_least(0.0),
+    "softmax": Expr.softmax,
+    "exp": Expr.exp,
+}
+
+
+def _forward(graph: GraphBuilder, step: Any, x: Value) -> Expr:
+    """[rows, outputs]: x W + b through each layer's activation."""
+    found = Expr(graph, x)
+    names = [step.activation] * (len(step.coefs_) - 1) + [step.out_activation_]
+    for weights, bias, name in zip(step.coefs_, step.intercepts_, names, strict=True):
+        if name not in ACTIVATIONS:
+            raise Unfaithful(f"the activation '{name}' has no conversion", f"use one of {', '.join(ACTIVATIONS)}")
+        found = ACTIVATIONS[name](found @ np.asarray(weights, dtype=np.float64) + np.asarray(bias, dtype=np.float64))
+    return found
+
+
+def _classifier(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
+    """Two classes: the second above 0.5; more: the class of the largest output, the first of equals."""
+    if str(step._label_binarizer.y_type_).startswith("multilabel"):
+        raise Unfaithful("it answers several labels at once", "train one model for each label")
+    shares = _forward(graph, step, x)
+    if shares.width > 1:
+        return Predicted(label=scores.best(graph, shares.value, step.classes_), probabilities=shares.value)
+    above = shares.above(0.5).cast("int64").flat()
+    return Predicted(
+        label=scores.label(graph, above.value, step.classes_), probabilities=concat([1.0 - shares, shares]).value
+    )
+
+
+def _regressor(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
+    return Predicted(value=_forward(graph, step, x).value)
+
+
+PREDICTORS: Final[Mapping[str, Predict]] = {
+    "MLPClassifier": from_matrix(_classifier),
+    "MLPRegressor": from_matrix(_regressor),
+}

@@ -1,0 +1,76 @@
+"""Predictors that weigh stored rows by a kernel: ridge, Gaussian process regression, label propagation.
+
+Source: `predict` of sklearn/kernel_ridge.py, sklearn/gaussian_process/_gpr.py;
+`BaseLabelPropagation.predict_proba` of sklearn/semi_supervised/_label_propagation.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from edgekit_converters.graph import GraphBuilder, Value
+from edgekit_converters.operators import (
+    Predict,
+    Predicted,
+    Unfaithful,
+    from_matrix,
+    kernel_functions,
+    neighbours,
+    scores,
+)
+from edgekit_converters.operators.formula import Expr
+
+
+def _ridge(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
+    """KernelRidge: k(x, rows) . dual coefficients."""
+    if step.kernel_params:
+        raise Unfaithful("its kernel has parameters of its own", "use gamma, coef0 and degree")
+    rows = _dense(step.X_fit_)
+    kernel = kernel_functions.pairwise(
+        step.kernel, Expr(graph, x), rows, gamma=step.gamma, coef0=float(step.coef0), degree=float(step.degree)
+    )
+    return Predicted(value=(kernel @ np.asarray(step.dual_coef_).reshape(len(rows), -1)).value)
+
+
+def _process(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
+    """GaussianProcessRegressor: k(x, rows) . alpha, in units of the target's deviation, plus its mean."""
+    rows = _dense(step.X_train_)
+    mean = kernel_functions.process(step.kernel_, Expr(graph, x), rows) @ np.asarray(step.alpha_).reshape(len(rows), -1)
+    return Predicted(value=(np.ravel(step._y_train_std) * mean + np.ravel(step._y_train_mean)).value)
+
+
+def _propagation(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
+    """Label distributions of the stored rows, weighted by the kernel or summed over the neighbours, normalized."""
+    shares = np.asarray(step.label_distributions_, dtype=np.float64)
+    given = Expr(graph, x)
+    if step.kernel == "knn":
+        found = (
+            neighbours.nearest(given, step.nn_fit)[1]
+            .taken(shares[neighbours.order(step.nn_fit)])
+            .sum(axis=1)
+            .reshape(-1, shares.shape[1])
+        )
+    else:
+        found = (
+            kernel_functions.pairwise(step.kernel, given, _dense(step.X_), gamma=step.gamma, coef0=0.0, degree=1.0)
+            @ shares
+        )
+    found = found / found.sum()
+    return Predicted(label=scores.best(graph, found.value, step.classes_), probabilities=found.value)
+
+
+def _dense(rows: Any) -> Any:
+    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.dtype == object:
+        raise Unfaithful("it was not fitted on a dense matrix of numbers", "fit it on a dense matrix of numbers")
+    return rows.astype(np.float64)
+
+
+PREDICTORS: Final[Mapping[str, Predict]] = {
+    "KernelRidge": from_matrix(_ridge),
+    "GaussianProcessRegressor": from_matrix(_process),
+    "LabelPropagation": from_matrix(_propagation),
+    "LabelSpreading": from_matrix(_propagation),
+}

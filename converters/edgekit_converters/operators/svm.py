@@ -1,0 +1,114 @@
+"""Support vector machines of libsvm in float64: kernel, decisions of the pairs of classes, votes.
+
+Source: svm.cpp of libsvm 3 as shipped with scikit-learn (`svm_predict_values`, `svm_predict_probability`);
+sklearn/svm/_base.py (`decision_function`, `predict`, `break_ties`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit_converters.graph import GraphBuilder, Value
+from edgekit_converters.operators import Predict, Predicted, coupling, from_matrix, kernel_functions, scores
+from edgekit_converters.operators.formula import Expr, concat, total
+
+PROBABILITY_MIN: Final = 1e-7
+"""libsvm keeps the pairs' probabilities within [1e-7, 1 - 1e-7]."""
+
+
+def _dense(array: Any) -> NDArray[np.float64]:
+    return np.asarray(array.toarray() if hasattr(array, "toarray") else array, dtype=np.float64)
+
+
+def _kernel(step: Any, x: Expr) -> Expr:
+    """[rows, support vectors]; the weights are at most C, so that distances by a MatMul are near enough."""
+    if step.kernel == "rbf":
+        return kernel_functions.rbf(x, _dense(step.support_vectors_), float(step._gamma), block_max=0)
+    return kernel_functions.pairwise(
+        step.kernel,
+        x,
+        _dense(step.support_vectors_),
+        gamma=float(step._gamma),
+        coef0=float(step.coef0),
+        degree=float(step.degree),
+    )
+
+
+def _pairs(step: Any, x: Expr) -> Expr:
+    """[rows, pairs of classes]: libsvm's decision of each pair; above 0 for the first class of the pair."""
+    count = len(step.classes_)
+    coefficients = _dense(step._dual_coef_)
+    ends = np.concatenate([[0], np.cumsum(step._n_support)])
+    weights = np.zeros((coefficients.shape[1], count * (count - 1) // 2))
+    for pair, (first, second) in enumerate(combinations(range(count), 2)):
+        for one, row in ((first, second - 1), (second, first)):
+            inside = slice(ends[one], ends[one + 1])
+            weights[inside, pair] = coefficients[row, inside]
+    return _kernel(step, x) @ weights + np.asarray(step._intercept_, dtype=np.float64)
+
+
+def _classifier(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
+    """SVC, NuSVC: the class with the most pairs, the first of equals; by confidence with `break_ties`."""
+    count = len(step.classes_)
+    pairs = _pairs(step, Expr(graph, x))
+    shares = _probabilities(step, pairs).value if hasattr(step, "predict_proba") else None
+    if count == 2:
+        # scikit-learn turns the sign round; libsvm gives the second class a decision of exactly 0.
+        second = (-pairs).not_below(0.0).cast("int64").flat()
+        label = scores.label(graph, second.value, step.classes_)
+        return Predicted(label=label, probabilities=shares, decision=(-pairs).value)
+    confidence = _votes(pairs, pairs.below(0.0), count) + _squashed(pairs, count)
+    if step.break_ties:
+        label = scores.best(graph, confidence.value, step.classes_)
+    else:
+        label = scores.best(graph, _votes(pairs, pairs.not_above(0.0), count).value, step.classes_)
+    decision = confidence if step.decision_function_shape == "ovr" else pairs
+    return Predicted(label=label, probabilities=shares, decision=decision.value)
+
+
+def _votes(pairs: Expr, second: Expr, count: int) -> Expr:
+    """[rows, classes]: how many pairs each class wins."""
+    won = second.cast("float64")
+    return _per_class(1.0 - won, won, count)
+
+
+def _squashed(pairs: Expr, count: int) -> Expr:
+    """The sum of the decisions for a class, c / (3 (|c| + 1)) (`_ovr_decision_function`)."""
+    summed = _per_class(pairs, -pairs, count)
+    return summed / ((abs(summed) + 1.0) * 3.0)
+
+
+def _per_class(first: Expr, second: Expr, count: int) -> Expr:
+    """[rows, classes]: each pair's two columns added to its two classes."""
+    parts: list[list[Expr]] = [[] for _ in range(count)]
+    for pair, (one, other) in enumerate(combinations(range(count), 2)):
+        parts[one].append(first.column(pair))
+        parts[other].append(second.column(pair))
+    return concat([total(one) for one in parts])
+
+
+def _probabilities(step: Any, pairs: Expr) -> Expr:
+    """Platt's sigmoid of each pair, then all pairs coupled."""
+    a, b = np.asarray(step._probA, dtype=np.float64), np.asarray(step._probB, dtype=np.float64)
+    shares = (-(pairs * a + b)).sigmoid().at_least(PROBABILITY_MIN).at_most(1.0 - PROBABILITY_MIN)
+    return coupling.coupled(shares, len(step.classes_))
+
+
+def _regressor(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
+    """SVR, NuSVR: k(x, support vectors) . dual coefficients + intercept."""
+    weights = _dense(step._dual_coef_).reshape(1, -1)
+    found = _kernel(step, Expr(graph, x)) @ weights.T + np.asarray(step._intercept_, dtype=np.float64)
+    return Predicted(value=found.value)
+
+
+PREDICTORS: Final[Mapping[str, Predict]] = {
+    "SVC": from_matrix(_classifier),
+    "NuSVC": from_matrix(_classifier),
+    "SVR": from_matrix(_regressor),
+    "NuSVR": from_matrix(_regressor),
+}

@@ -1,0 +1,95 @@
+"""numpy's elementwise functions as formulas.
+
+Source: the ufuncs of https://numpy.org/doc/stable/reference/ufuncs.html; expit of scipy.special.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import numpy as np
+
+from edgekit_converters.operators.expression import Expr
+
+
+def truth(x: Expr) -> Expr:
+    """As bool: whatever is not 0 is true."""
+    return x if x.value.dtype == "bool" else ~x.equal(0.0)
+
+
+def _sign(x: Expr) -> Expr:
+    return x.is_nan().where(x, (x > 0.0).floats() - (x < 0.0).floats())
+
+
+def _log_of(base: float) -> Callable[[Expr], Expr]:
+    """The logarithm of a base: log(x) / log(base), and the whole number itself of its powers."""
+
+    def emit(x: Expr) -> Expr:
+        quotient = x.log() / float(np.log(base))
+        whole = quotient.apply("Round")
+        return (x.constant(base) ** whole).equal(x).where(whole, quotient)
+
+    return emit
+
+
+OF_TRUTH: Final[Mapping[str, Callable[..., Expr]]] = {
+    "add": Expr.__or__,
+    "bitwise_and": Expr.__and__,
+    "bitwise_or": Expr.__or__,
+    "bitwise_xor": lambda x, y: x.apply("Xor", y),
+    "invert": Expr.__invert__,
+    "multiply": Expr.__and__,
+}
+"""ufuncs that mean something else for truth values."""
+
+UFUNCS: Final[Mapping[str, Callable[..., Expr]]] = {
+    "absolute": Expr.abs,
+    "add": Expr.__add__,
+    "ceil": lambda x: x.apply("Ceil"),
+    "divide": Expr.__truediv__,
+    "equal": Expr.equal,
+    "exp": Expr.exp,
+    "expit": lambda x: x.apply("Sigmoid"),
+    "exp2": lambda x: x.constant(2.0) ** x,
+    "expm1": Expr.expm1,
+    "fabs": Expr.abs,
+    "floor": lambda x: x.apply("Floor"),
+    "fmax": lambda x, y: x.is_nan().where(y, y.is_nan().where(x, x.maximum(y))),
+    "fmin": lambda x, y: x.is_nan().where(y, y.is_nan().where(x, x.minimum(y))),
+    "greater": Expr.__gt__,
+    "greater_equal": Expr.__ge__,
+    "hypot": lambda x, y: (x * x + y * y).sqrt(),
+    "isfinite": lambda x: x.abs() < np.inf,
+    "isinf": lambda x: x.abs().equal(np.inf),
+    "isnan": Expr.is_nan,
+    "less": Expr.__lt__,
+    "less_equal": Expr.__le__,
+    "log": Expr.log,
+    "log10": _log_of(10.0),
+    "log1p": Expr.log1p,
+    "log2": _log_of(2.0),
+    "logical_and": Expr.__and__,
+    "logical_not": Expr.__invert__,
+    "logical_or": Expr.__or__,
+    "logical_xor": lambda x, y: x.apply("Xor", y),
+    "maximum": Expr.maximum,
+    "minimum": Expr.minimum,
+    "multiply": Expr.__mul__,
+    "negative": Expr.__neg__,
+    "not_equal": lambda x, y: ~x.equal(y),
+    "positive": lambda x: x,
+    "power": Expr.__pow__,
+    "float_power": Expr.__pow__,
+    "reciprocal": lambda x: 1.0 / x,
+    "rint": lambda x: x.apply("Round"),
+    "sign": _sign,
+    "sin": lambda x: x.apply("Sin"),
+    "cos": Expr.cos,
+    "sqrt": Expr.sqrt,
+    "square": lambda x: x * x,
+    "subtract": Expr.__sub__,
+    "tanh": lambda x: x.apply("Tanh"),
+    "trunc": lambda x: (x < 0.0).where(x.apply("Ceil"), x.apply("Floor")),
+}
+"""numpy's elementwise functions; the operators of Python call them too."""
