@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,6 +24,7 @@ from edgekit_contracts.manifest import Budget, Lineage, Manifest, Parity, Qualit
 from edgekit_contracts.names import check_model, check_version
 from edgekit_converters import data as tables
 from edgekit_converters.bundle import assemble, write
+from edgekit_converters.certificate import certify
 from edgekit_converters.cost import cost
 from edgekit_converters.draft import draft_manifest
 from edgekit_converters.fit import predict
@@ -33,7 +34,7 @@ from edgekit_converters.quality import quality
 from edgekit_converters.reference import reference
 from edgekit_converters.registry import Answers, Conversion, find
 from edgekit_converters.target import target_for
-from edgekit_converters.verify import Verified, columns_of, verify
+from edgekit_converters.verify import Verified, columns_of, is_exact, verify
 from edgekit_runtime.bundle import read_bundle
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.selftest import check_golden
@@ -199,6 +200,18 @@ def convert(
     return proved.conversion, proved.verified.parity
 
 
+def describe_parity(parity: Parity) -> str:
+    """One clause: how the rows were compared, and what that says of the rate of other labels."""
+    bound = parity.disagreement_bound
+    return (
+        f"{parity.rows:,} rows answer like the original"
+        + (f", {parity.mined_rows:,} of them at thresholds" if parity.mined_rows else "")
+        + f" (largest difference {parity.max_difference:.2g}"
+        + (f", {parity.ties} ties)" if parity.ties else ")")
+        + (f"; other labels: at most {100 * bound:.2g} % of such data (95 % confidence)" if bound is not None else "")
+    )
+
+
 def describe_budget(budget: Budget) -> str:
     """One clause: what was predicted for a profile."""
     verdict = "fits" if budget.fits else "does not fit"
@@ -253,6 +266,9 @@ def _prove(
         now.say(f"{len(frame):,} rows, {frame.shape[1]} features" + (f", target '{target}'" if target else ""))
     with steps.step("convert") as now:
         conversion = converter.convert(estimator, frame, target_for(aimed))
+        certificate = certify(conversion.onnx, estimator)
+        if is_exact(certificate, conversion.features):
+            conversion = replace(conversion, precision="float64")
         if len(conversion.features) > limits.FEATURES_MAX:
             raise ConversionRefused(
                 "the model",
@@ -272,12 +288,10 @@ def _prove(
         def original(rows: pd.DataFrame) -> Answers:
             return converter.answers(estimator, rows)
 
-        verified = verify(engine, original, frame, precision=conversion.precision)
-        parity = verified.parity
-        now.say(
-            f"{parity.rows:,} rows answer like the original (largest difference {parity.max_difference:.2g}"
-            + (f", {parity.ties} ties)" if parity.ties else ")")
+        verified = verify(
+            engine, original, frame, precision=conversion.precision, model=estimator, certificate=certificate
         )
+        now.say(describe_parity(verified.parity) + (f"; certified: {certificate.trees:,} trees" if certificate else ""))
     return _Proved(frame, truth, conversion, original, draft, engine, verified)
 
 

@@ -1,4 +1,4 @@
-"""A real Mosquitto on a free loopback port, which a test can kill and bring back."""
+"""A real Mosquitto on a free loopback port, which a test can kill and bring back, and a broker that a test scripts."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from types import TracebackType
+from typing import Final, Literal, Self, TypeVar
 
 import pytest
 
@@ -85,3 +87,78 @@ class Mosquitto:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
             return True
         return False
+
+
+class ScriptedBroker:
+    """A socket that takes one MQTT connection after another and answers as it is told.
+
+    Args:
+        protocol: 4 is MQTT 3.1.1.
+        connack: Whether a connection is ever let in.
+        suback: What every subscription is answered.
+        puback: What every message is answered; MQTT 5 only.
+    """
+
+    _NAMES: Final = {1: "CONNECT", 3: "PUBLISH", 8: "SUBSCRIBE", 12: "PINGREQ", 14: "DISCONNECT"}
+
+    def __init__(self, *, protocol: Literal[4, 5] = 4, connack: bool = True, suback: int = 1, puback: int = 0) -> None:
+        self.heard: list[str] = []
+        self.closed = False
+        self._five, self._connack, self._suback, self._puback = protocol == 5, connack, suback, puback
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.broker = Broker(host="127.0.0.1", port=self._server.getsockname()[1], protocol=protocol)
+        self._connection: socket.socket | None = None
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
+    ) -> None:
+        for one in (self._server, self._connection):
+            if one is not None:
+                with contextlib.suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
+                one.close()
+        self._thread.join(10)
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                self._connection, _ = self._server.accept()
+                with contextlib.suppress(OSError, EOFError), self._connection:
+                    while True:
+                        self._answer(self._connection)
+                self.closed = True
+
+    def _answer(self, connection: socket.socket) -> None:
+        first, length, shift = _exactly(connection, 1)[0], 0, 0
+        while (octet := _exactly(connection, 1)[0]) & 0x80:
+            length, shift = length | (octet & 0x7F) << shift, shift + 7
+        body = _exactly(connection, length | octet << shift)
+        name = self._NAMES[first >> 4]
+        self.heard.append(name)
+        properties = b"\0" if self._five else b""
+        if name == "CONNECT" and self._connack:
+            _send(connection, 0x20, b"\0\0" + properties)
+        elif name == "SUBSCRIBE":
+            _send(connection, 0x90, body[:2] + properties + bytes([self._suback]))
+        elif name == "PUBLISH" and first & 0x06:
+            at = 2 + int.from_bytes(body[:2], "big")
+            _send(connection, 0x40, body[at : at + 2] + (bytes([self._puback]) + properties if self._five else b""))
+
+
+def _exactly(connection: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        more = connection.recv(size - len(data))
+        if not more:
+            raise EOFError
+        data += more
+    return data
+
+
+def _send(connection: socket.socket, kind: int, body: bytes) -> None:
+    connection.sendall(bytes([kind, len(body)]) + body)

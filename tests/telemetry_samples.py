@@ -46,22 +46,29 @@ BINS_ID = REFERENCE.bins_id
 
 
 def window(
-    bmi: Sequence[int] = (25, 25, 25, 25), *, latency: int = 30, software: Software | None = None, calls: int = 1
+    bmi: Sequence[int] = (25, 25, 25, 25),
+    *,
+    latency: int = 30,
+    software: Software | None = None,
+    calls: int = 1,
+    out_of_range: int = 0,
+    abstained: int = 0,
+    resent: int = 0,
 ) -> tuple[Window, int]:
     """A window whose first feature has these counts, and its number of rows; the rest follows the reference."""
     n = sum(bmi)
     histogram = [0] * LATENCY_BINS
-    histogram[latency] = calls
+    histogram[latency] = software.calls if software else calls
     counts = WindowCounts(
         features=(
-            FeatureWindow(bins=tuple(bmi), null=0, invalid=0, out_of_range=0),
+            FeatureWindow(bins=tuple(bmi), null=0, invalid=0, out_of_range=out_of_range),
             FeatureWindow(bins=(n // 2, n - n // 2, 0), null=0, invalid=0, out_of_range=0),
         ),
         classes=(n // 2, n - n // 2),
         scores=(n // 4, n // 4, n - 2 * (n // 4)),
         output_nulls=0,
-        abstained=0,
-        resent=0,
+        abstained=abstained,
+        resent=resent,
         latency=tuple(histogram),
     )
     plain = Software(calls=calls, rejected=0, failed=0, rss_kb=90_000, cpu_ms=10, uptime_s=60, outbox_records=0)

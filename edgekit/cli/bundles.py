@@ -22,6 +22,7 @@ _keys = click.option(
 @_json
 def inspect(bundle: Path, as_json: bool) -> None:
     """Show what BUNDLE holds; its bytes are checked, its signature is not (see verify)."""
+    from edgekit.building import describe_parity
     from edgekit_runtime.bundle import open_bundle
 
     opened = open_bundle(bundle, keys=None)
@@ -39,11 +40,8 @@ def inspect(bundle: Path, as_json: bool) -> None:
                 "onnx",
                 f"opset {variant.opset}, IR {variant.ir}, {variant.precision}; onnxruntime {variant.runtime} or newer",
             ),
-            (
-                "proof",
-                f"{parity.rows:,} rows like the original, {parity.ties} ties; "
-                f"largest difference {parity.max_difference:.2g}",
-            ),
+            ("proof", describe_parity(parity)),
+            *([("certified", parity.certificate)] if parity.certificate else []),
             *[
                 ("quality", f"{q.metric} {q.model:.4g}; {q.baseline_rule}: {q.baseline:.4g} ({q.rows:,} rows)")
                 for q in manifest.quality

@@ -2,6 +2,9 @@
 
 A gap says which sequences a device gave up. Some of them may have been stored before (their acknowledgement was lost),
 so what is really lost is counted when it is asked for: the gap's records less those of its span that are here.
+
+`bins_id` names bins, not the counts of a reference: whoever knows the bins can write other counts on them. So texts of
+references are kept by their SHA-256, equal ones once, and each device's windows stand on the text that it sent itself.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from edgekit_contracts.state import Status
 from edgekit_contracts.telemetry import Window
 
 SCHEMA_VERSION: Final = 1
+LAST_WINDOWS: Final = 5
 
 # `at_ms` is the time of a record for people: the device's own clock where it is synchronised, else when it came.
 _SCHEMA: Final = f"""
@@ -54,11 +58,14 @@ CREATE TABLE part (
     dev TEXT, epoch INTEGER, seq INTEGER, bins_id BLOB NOT NULL, model TEXT NOT NULL, version TEXT NOT NULL,
     part INTEGER NOT NULL, parts INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (dev, epoch, seq)
 );
-CREATE INDEX part_bins ON part (bins_id, dev, epoch);
 CREATE TABLE reference (
-    bins_id BLOB, model TEXT, version TEXT, json BLOB NOT NULL, received_ms INTEGER NOT NULL,
-    PRIMARY KEY (bins_id, model, version)
+    digest BLOB PRIMARY KEY, bins_id BLOB NOT NULL, json BLOB NOT NULL, received_ms INTEGER NOT NULL
 );
+CREATE INDEX reference_bins ON reference (bins_id);
+CREATE TABLE standing (
+    dev TEXT, epoch INTEGER, bins_id BLOB, model TEXT, version TEXT, digest BLOB NOT NULL, received_ms INTEGER NOT NULL,
+    PRIMARY KEY (dev, epoch, bins_id, model, version)
+) WITHOUT ROWID;
 CREATE TABLE dead (
     topic TEXT, reason TEXT, digest BLOB, detail TEXT NOT NULL, head BLOB NOT NULL, received_ms INTEGER NOT NULL,
     count INTEGER NOT NULL, PRIMARY KEY (topic, reason, digest)
@@ -73,6 +80,7 @@ class StoredWindow(NamedTuple):
     """A window as it is read back."""
 
     device: str
+    epoch: int
     at_ms: int
     dt_ms: int
     received_ms: int
@@ -133,18 +141,23 @@ class Archive:
     def bins(self, bins_id: bytes) -> Bins | None:
         """The bins of that name, or None while their reference is not complete."""
         found = self._bins.get(bins_id)
-        if found is None and (reference := self.reference(bins_id)) is not None:
-            found = self._bins[bins_id] = reference.bins
+        if found is None and (read := self._read_bins(bins_id)) is not None:
+            found = self._bins[bins_id] = read
         return found
 
     # --- reading ---
 
-    def reference(self, bins_id: bytes, model: str = "", version: str = "") -> Reference | None:
-        """The reference on these bins: that of the model's version where it is here, else any other on equal bins."""
+    def reference(self, window: StoredWindow) -> Reference | None:
+        """The reference that a window stands on, as its own device sent it; None where that is not here.
+
+        That of the model's version where the device sent it, else its last other one on equal bins.
+        """
         with self._reading() as db:
             row = db.execute(
-                "SELECT json FROM reference WHERE bins_id = ? ORDER BY (model = ? AND version = ?) DESC LIMIT 1",
-                (bins_id, model, version),
+                "SELECT r.json FROM standing s JOIN reference r ON r.digest = s.digest"
+                " WHERE s.dev = ? AND s.bins_id = ?"
+                " ORDER BY (s.model = ? AND s.version = ?) DESC, s.epoch = ? DESC, s.received_ms DESC LIMIT 1",
+                (window.device, window.bins_id, window.model, window.version, window.epoch),
             ).fetchone()
         return None if row is None else decode_reference(row[0])
 
@@ -162,7 +175,7 @@ class Archive:
         """A device's windows that are dated `since_ms` or later, in order of time."""
         with self._reading() as db:
             rows = db.execute(
-                "SELECT dev, at_ms, dt_ms, received_ms, bins_id, n, model, version, body FROM window"
+                "SELECT dev, epoch, at_ms, dt_ms, received_ms, bins_id, n, model, version, body FROM window"
                 " WHERE dev = ? AND at_ms >= ? ORDER BY at_ms, seq",
                 (device, since_ms),
             ).fetchall()
@@ -170,15 +183,20 @@ class Archive:
             yield StoredWindow._make((*row[:-1], msgspec.msgpack.decode(row[-1], type=Window)))
 
     def last_window(self, device: str) -> tuple[int, int] | None:
-        """When a device's last window came, and its length, in milliseconds; quarantine counts."""
+        """When a device's last window came, and the longest of the last few, in milliseconds; quarantine counts.
+
+        The longest, because a service that stops sends a short one.
+        """
         with self._reading() as db:
-            row = db.execute(
-                "SELECT received_ms, dt_ms FROM window WHERE dev = ? ORDER BY received_ms DESC LIMIT 1", (device,)
+            last, longest = db.execute(
+                "SELECT MAX(received_ms), MAX(dt_ms) FROM"
+                " (SELECT received_ms, dt_ms FROM window WHERE dev = ? ORDER BY received_ms DESC LIMIT ?)",
+                (device, LAST_WINDOWS),
             ).fetchone()
             (waiting,) = db.execute("SELECT MAX(received_ms) FROM quarantine WHERE dev = ?", (device,)).fetchone()
-        if row is None:
+        if last is None:
             return None if waiting is None else (waiting, 0)
-        return max(row[0], waiting or 0), row[1]
+        return max(last, waiting or 0), longest
 
     def lost(self) -> dict[str, int]:
         """Records that each device gave up and that are not here either."""
@@ -221,6 +239,12 @@ class Archive:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _read_bins(self, bins_id: bytes) -> Bins | None:
+        with self._reading() as db:
+            # Whose text it is does not matter: their bins are what `bins_id` was made of.
+            row = db.execute("SELECT json FROM reference WHERE bins_id = ? LIMIT 1", (bins_id,)).fetchone()
+        return None if row is None else decode_reference(row[0]).bins
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:

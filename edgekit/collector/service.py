@@ -1,8 +1,8 @@
 """The collector as a service: MQTT on one side, the store on the other, acknowledgements only after the commit.
 
-The network thread only queues. The worker takes up to 500 messages or 20 ms worth, reads and ingests them in one
-transaction, and then publishes one acknowledgement for each device. It never waits for a device: what it could not
-take in is not acknowledged, and so it comes again.
+The network thread only queues, within bounds. The worker takes up to 500 messages or 20 ms worth, reads and ingests
+them in one transaction, and then publishes one acknowledgement for each device. It never waits for a device: what it
+could not take in is not acknowledged, and so it comes again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Final, Self
 
 from edgekit.collector.ingest import HEAD_BYTES, Message, Reading, Refused, read
 from edgekit.collector.store import Ingested, Store
-from edgekit_contracts import topics
+from edgekit_contracts import limits, topics
 from edgekit_contracts.decode import encode_json
 from edgekit_contracts.errors import BrokerUnreachable, StorageFault
 from edgekit_contracts.names import check_device
@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 BATCH_MESSAGES: Final = 500
 BATCH_SECONDS: Final = 0.02
 QUEUE_MESSAGES: Final = 20_000
-"""Waiting for the worker; beyond, telemetry is let go, and its devices send it again."""
+QUEUE_BYTES: Final = 64 * limits.MIB
+"""Waiting for the worker; beyond either, telemetry is let go, and its devices send it again."""
 RETRY_SECONDS: Final = 1.0
 
 
@@ -71,7 +72,10 @@ class Collector:
     ) -> None:
         self.broker, self.store_path, self.name = broker, Path(store_path), check_device(name)
         self._timing, self._clock_ms = timing or Timing(), clock_ms
-        self._queue: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Message | str | None] = queue.SimpleQueue()
+        self._queued_bytes = 0
+        self._statuses: dict[str, Message] = {}  # the latest of a device whose name stands in the queue in its place
+        self._lock = threading.Lock()  # the bytes and the statuses
         self._messages = self._let_go = self._stored = self._duplicates = 0
         self._refused: Counter[str] = Counter()
         self._fault: str | None = None
@@ -86,6 +90,7 @@ class Collector:
             on_up=self._on_up,
             on_message=self._on_message,
             on_down=lambda reason: log.warning("collector %s lost %s: %s", name, broker, reason),
+            on_refused=lambda reason: log.error("collector %s: %s", name, reason),
             timing=self._timing,
         )
 
@@ -145,11 +150,20 @@ class Collector:
         self._link.publish(self._presence(alive=True))
 
     def _on_message(self, topic: str, payload: bytes) -> None:
-        # A status is retained and comes once, so it is never let go.
-        if self._queue.qsize() >= QUEUE_MESSAGES and topics.status_device(topic) is None:
-            self._let_go += 1
-            return
-        self._queue.put(Message(topic, payload, self._clock_ms()))
+        message = Message.received(topic, payload, self._clock_ms())
+        size, device = _size(message), topics.status_device(topic)
+        with self._lock:
+            full = self._queue.qsize() >= QUEUE_MESSAGES or self._queued_bytes + size > QUEUE_BYTES
+            if device is not None and (full or device in self._statuses):
+                # A status is retained and comes once, so it is never let go: the latest of a device counts.
+                if device not in self._statuses:
+                    self._queue.put(device)
+                self._statuses[device] = message
+            elif full:
+                self._let_go += 1
+            else:
+                self._queued_bytes += size
+                self._queue.put(message)
 
     def _presence(self, *, alive: bool) -> Publication:
         return Publication(topics.host(self.name), encode_json(Host(collector=self.name, alive=alive)), retain=True)
@@ -172,18 +186,23 @@ class Collector:
 
     def _take(self) -> tuple[list[Message], bool]:
         """The next batch, and whether there will be another."""
-        first = self._queue.get()
-        if first is None:
-            return [], False
-        batch, end = [first], time.monotonic() + BATCH_SECONDS
+        batch: list[Message] = []
+        end: float | None = None
         while len(batch) < BATCH_MESSAGES:
             try:
-                message = self._queue.get(timeout=max(0.0, end - time.monotonic()))
+                found = self._queue.get(timeout=None if end is None else max(0.0, end - time.monotonic()))
             except queue.Empty:
                 break
-            if message is None:
+            if found is None:
                 return batch, False
+            with self._lock:
+                if isinstance(found, str):
+                    message = self._statuses.pop(found)
+                else:
+                    message = found
+                    self._queued_bytes -= _size(message)
             batch.append(message)
+            end = time.monotonic() + BATCH_SECONDS if end is None else end
         return batch, True
 
     def _ingest(self, batch: list[Message]) -> None:
@@ -234,3 +253,7 @@ class Collector:
     def _acknowledge(self, device: str, ack: Ack) -> None:
         # QoS 0: one that is lost is given again when the device sends its records again.
         self._link.publish(Publication(topics.ack(device), encode(ack)), qos=0)
+
+
+def _size(message: Message) -> int:
+    return len(message.topic) + len(message.payload)

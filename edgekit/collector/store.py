@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 
 from edgekit.collector.archive import Archive, read_cursor
-from edgekit.collector.ingest import Accepted, Birth, Key, Reading, Refused, advance, check_window
+from edgekit.collector.ingest import HEAD_BYTES, Accepted, Birth, Key, Reading, Refused, advance, check_window
 from edgekit_contracts import limits
 from edgekit_contracts.errors import EdgekitError, FormatError
 from edgekit_contracts.reference import decode_reference
@@ -160,40 +160,44 @@ class Store(Archive):
 
     def _put_part(self, db: sqlite3.Connection, key: Key, bins_id: bytes, part: ReferencePart, work: _Batch) -> bool:
         model, version = part.model, part.model_version
-        have = db.execute(
-            "SELECT 1 FROM reference WHERE bins_id = ? AND model = ? AND version = ?", (bins_id, model, version)
-        ).fetchone()
-        # Once the reference is complete, a part is kept as a mark without its bytes: so that it is known when repeated.
-        data = b"" if have else part.data
-        new = _insert(db, "part", (*key, bins_id, model, version, part.part, part.parts, data))
-        if have or not new:
-            return new
-        # Parts of one device's epoch only: another device cannot spoil them.
-        owner = (bins_id, key.device, key.epoch, model, version, part.parts)
-        where = "FROM part WHERE bins_id = ? AND dev = ? AND epoch = ? AND model = ? AND version = ? AND parts = ?"
-        parts = dict(db.execute(f"SELECT part, data {where} ORDER BY seq", owner).fetchall())
-        if len(parts) < part.parts:
-            return new
-        text = b"".join(parts[number] for number in sorted(parts))
-        try:
-            reference = decode_reference(text)
-            if reference.bins_id != bins_id:
-                raise FormatError("reference", "$.bins", "these are not the bins that its records name")
-        except EdgekitError as error:
-            topic = f"reference of {key.device}"[:256]
-            self._bury(db, Refused(topic, "body", str(error), text[:4096], work.now_ms))
-            work.refused["body"] += 1
-            db.execute(f"DELETE {where}", owner)
-            return new
-        _insert(db, "reference", (bins_id, model, version, text, work.now_ms))
+        if not _insert(db, "part", (*key, bins_id, model, version, part.part, part.parts, part.data)):
+            return False
+        # The parts of one text have consecutive sequences: those of another text, or device, cannot mix with them.
+        first = key.sequence - part.part
+        owner = (key.device, key.epoch, first, first + part.parts - 1, bins_id, model, version, part.parts, first)
+        where = (
+            "FROM part WHERE dev = ? AND epoch = ? AND seq BETWEEN ? AND ?"
+            " AND bins_id = ? AND model = ? AND version = ? AND parts = ? AND seq - part = ?"
+        )
+        pieces = [data for (data,) in db.execute(f"SELECT data {where} ORDER BY seq", owner)]
+        if len(pieces) < part.parts:
+            return True
+        # A part is kept as a mark without its bytes: so that it is known when repeated.
         db.execute(f"UPDATE part SET data = x'' WHERE rowid IN (SELECT rowid {where})", owner)
-        work.completed.add(bins_id)
-        return new
+        text = b"".join(pieces)
+        digest = hashlib.sha256(text).digest()
+        if db.execute("SELECT 1 FROM reference WHERE digest = ? AND bins_id = ?", (digest, bins_id)).fetchone() is None:
+            try:
+                if decode_reference(text).bins_id != bins_id:
+                    raise FormatError("reference", "$.bins", "these are not the bins that its records name")
+            except EdgekitError as error:
+                topic = f"reference of {key.device}"[:256]
+                self._bury(db, Refused(topic, "body", str(error), text[:HEAD_BYTES], work.now_ms))
+                work.refused["body"] += 1
+                return True
+            _insert(db, "reference", (digest, bins_id, text, work.now_ms))
+            work.completed.add(bins_id)
+        db.execute(
+            "INSERT INTO standing VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            " digest = excluded.digest, received_ms = excluded.received_ms",
+            (key.device, key.epoch, bins_id, model, version, digest, work.now_ms),
+        )
+        return True
 
     def _release(self, db: sqlite3.Connection, bins_id: bytes, work: _Batch) -> None:
         """Moves the windows that waited for these bins to their place."""
-        reference = self.reference(bins_id)
-        assert reference is not None
+        bins = self._read_bins(bins_id)
+        assert bins is not None
         rows = db.execute(
             "DELETE FROM quarantine WHERE bins_id = ? RETURNING received_ms, record", (bins_id,)
         ).fetchall()
@@ -202,11 +206,12 @@ class Store(Archive):
             try:
                 body = decode_body(envelope)
                 assert isinstance(body, Window)
-                check_window(envelope, body, reference.bins)
+                check_window(envelope, body, bins)
             except EdgekitError as error:
                 work.refused["body"] += 1
                 self._bury(
-                    db, Refused(f"quarantine of {envelope.device}", "body", str(error), record[:4096], received_ms)
+                    db,
+                    Refused(f"quarantine of {envelope.device}", "body", str(error), record[:HEAD_BYTES], received_ms),
                 )
             else:
                 _insert_window(db, envelope, body, received_ms)

@@ -1,11 +1,15 @@
 """How every device of the fleet stands, from what the collector stored.
 
 Windows merge by addition over the look-back, so a line costs the same whether a device sent one window or hundreds.
+What cannot be read of one device is that device's alarm; the others keep their lines.
 """
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import msgspec
@@ -14,15 +18,18 @@ from edgekit.collector.archive import Archive, StoredWindow
 from edgekit.monitor import drift
 from edgekit.monitor.latency import percentile_ms
 from edgekit.monitor.merge import merge_counts
+from edgekit_contracts.errors import StorageFault
 from edgekit_contracts.reference import LATENCY_BINS
-from edgekit_contracts.state import Status
+from edgekit_contracts.state import Running, Status
+
+log = logging.getLogger(__name__)
 
 LOOK_BACK_MS: Final = 3_600_000
 SILENT_WINDOWS: Final = 3
 """A device that says nothing for longer than this many of its windows is silent."""
 SILENT_MINIMUM_MS: Final = 15_000
 SILENT_DEFAULT_MS: Final = 300_000
-"""For a device that has not sent a window yet."""
+"""For a device that has not sent a window since its birth."""
 
 
 class Drifted(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,23 +48,41 @@ class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
     version: str | None
     state: Literal["online", "offline", "silent"]
     """`offline`: the broker gave out its last will, or it said farewell. `silent`: neither, and yet nothing comes."""
+    agent: str | None
+    """Its software, as its last birth says."""
     last_seen_ms: int | None
     """When the last window or birth came, milliseconds since 1970."""
-    requests: int
+    requests: int = 0
     """All that came in: answered, rejected and failed."""
-    rows: int
-    rejected: int
-    failed: int
-    latency_p50_ms: float | None
-    latency_p99_ms: float | None
+    rows: int = 0
+    rejected: int = 0
+    failed: int = 0
+    resent: int = 0
+    """Requests that had been answered shortly before."""
+    abstained: int = 0
+    """Rows below the manifest's threshold."""
+    output_nulls: int = 0
+    """Rows that the model gave no answer for."""
+    out_of_range: dict[str, int]
+    """Rows out of the training data's range, or of an unknown category, by feature; features without are left out."""
+    latency_p50_ms: float | None = None
+    latency_p99_ms: float | None = None
     lost_records: int
     """Given up by an overfull outbox and not stored here either."""
     quarantined: int
     """Windows that wait for their reference."""
-    tested_rows: int
+    tested_rows: int = 0
     """Rows of the present model that the drift tests saw; below 50 they say nothing."""
-    drifted: tuple[Drifted, ...]
-    alarms: tuple[str, ...]
+    drifted: tuple[Drifted, ...] = ()
+    rss_mb: float | None = None
+    """Resident memory at the end of the last window, in 10^6 bytes."""
+    cpu_percent: float | None = None
+    """Processor time over the windows of the look-back; 100 is one core."""
+    uptime_s: int | None = None
+    """Of the service, at the end of the last window."""
+    outbox_records: int | None = None
+    """That waited on the device at the end of the last window."""
+    alarms: tuple[str, ...] = ()
 
 
 def fleet_status(
@@ -83,60 +108,115 @@ def fleet_status(
     lost, quarantined = store.lost(), store.quarantined()
     lines = []
     for device, (status, status_ms) in store.devices().items():
-        windows = list(store.windows(device, now_ms - look_back_ms))
-        present = _present_model(windows)
-        p50, p99, tested, tested_rows = _merged(store, windows, present, alpha, effect_floor)
         state, seen_ms = _liveness(status, status_ms, store.last_window(device), now_ms)
-        software = [window.window.software for window in windows]
-        rejected, failed = sum(s.rejected for s in software), sum(s.failed for s in software)
-        drifted = tuple(Drifted(name=t.name, p=t.p, effect=t.effect) for t in tested if t.drifted and t.p is not None)
         running = status.running[0] if status and status.running else None
         line = DeviceStatus(
             device=device,
-            model=running.model if running else present.model if present else None,
-            version=running.version if running else present.version if present else None,
+            model=running.model if running else None,
+            version=running.version if running else None,
             state=state,
+            agent=status.agent if status else None,
             last_seen_ms=seen_ms,
-            requests=sum(s.calls for s in software) + rejected + failed,
-            rows=sum(window.n for window in windows),
-            rejected=rejected,
-            failed=failed,
-            latency_p50_ms=p50,
-            latency_p99_ms=p99,
+            out_of_range={},
             lost_records=lost.get(device, 0),
             quarantined=quarantined.get(device, 0),
-            tested_rows=tested_rows,
-            drifted=drifted,
-            alarms=(),
         )
-        lines.append(msgspec.structs.replace(line, alarms=_alarms(line, status, now_ms)))
+        faults: tuple[str, ...] = ()
+        try:
+            line = _measured(store, line, running, now_ms - look_back_ms, alpha, effect_floor)
+        except StorageFault:
+            raise
+        except Exception as error:
+            log.exception("the windows of %s cannot be read", device)
+            faults = (f"its windows cannot be read: {error}",)
+        lines.append(msgspec.structs.replace(line, alarms=(*_alarms(line, status, now_ms), *faults)))
     return lines
 
 
-def _present_model(windows: Sequence[StoredWindow]) -> StoredWindow | None:
-    return windows[-1] if windows else None
+def _measured(
+    store: Archive, line: DeviceStatus, running: Running | None, since_ms: int, alpha: float, floor: float
+) -> DeviceStatus:
+    """The line with what the device's windows say."""
+    windows = list(store.windows(line.device, since_ms))
+    if not windows:
+        return line
+    present = _present(windows, running)
+    merged = _merged(store, windows, present, alpha, floor)
+    software = [window.window.software for window in windows]
+    rejected, failed, last = sum(s.rejected for s in software), sum(s.failed for s in software), software[-1]
+    length_ms = sum(window.dt_ms for window in windows)
+    shown = running or windows[-1]
+    return msgspec.structs.replace(
+        line,
+        model=shown.model,
+        version=shown.version,
+        requests=sum(s.calls for s in software) + rejected + failed,
+        rows=sum(window.n for window in windows),
+        rejected=rejected,
+        failed=failed,
+        resent=merged.resent,
+        abstained=merged.abstained,
+        output_nulls=merged.output_nulls,
+        out_of_range=dict(merged.out_of_range),
+        latency_p50_ms=percentile_ms(merged.latency, 50),
+        latency_p99_ms=percentile_ms(merged.latency, 99),
+        tested_rows=merged.tested_rows,
+        drifted=tuple(
+            Drifted(name=t.name, p=t.p, effect=t.effect) for t in merged.tested if t.drifted and t.p is not None
+        ),
+        rss_mb=last.rss_kb * 1024 / 1e6,
+        cpu_percent=100 * sum(s.cpu_ms for s in software) / length_ms if length_ms else None,
+        uptime_s=last.uptime_s,
+        outbox_records=last.outbox_records,
+    )
+
+
+def _present(windows: Sequence[StoredWindow], running: Running | None) -> StoredWindow | None:
+    """The last window of the model that runs: what the device says of itself goes before what is dated last."""
+    if running is None:
+        return windows[-1]
+    of_it = (w for w in reversed(windows) if (w.model, w.version) == (running.model, running.version))
+    return next(of_it, None)
+
+
+@dataclass(slots=True)
+class _Merged:
+    """What windows of whatever models add up to, and the tests of the present one's."""
+
+    latency: list[int] = field(default_factory=lambda: [0] * LATENCY_BINS)
+    resent: int = 0
+    abstained: int = 0
+    output_nulls: int = 0
+    out_of_range: Counter[str] = field(default_factory=Counter)
+    tested: list[drift.Tested] = field(default_factory=list)
+    tested_rows: int = 0
 
 
 def _merged(
     store: Archive, windows: Sequence[StoredWindow], present: StoredWindow | None, alpha: float, floor: float
-) -> tuple[float | None, float | None, list[drift.Tested], int]:
-    """Latency percentiles of all windows; drift of the present model's."""
-    latency = [0] * LATENCY_BINS
-    tested: list[drift.Tested] = []
-    tested_rows = 0
+) -> _Merged:
+    merged = _Merged()
     groups: dict[tuple[bytes, str, str], list[StoredWindow]] = {}
     for window in windows:
         groups.setdefault((window.bins_id, window.model, window.version), []).append(window)
-    for (bins_id, model, version), group in groups.items():
-        reference = store.reference(bins_id, model, version)
-        if reference is None:
+    for key, group in groups.items():
+        bins = store.bins(group[0].bins_id)
+        if bins is None:
             continue
         rows = sum(window.n for window in group)
-        counts = merge_counts([window.window.counts for window in group], reference.bins, rows)
-        latency = [a + b for a, b in zip(latency, counts.latency, strict=True)]
-        if present and (bins_id, model, version) == (present.bins_id, present.model, present.version):
-            tested, tested_rows = drift.compare(counts, reference, alpha=alpha, floor=floor), rows
-    return percentile_ms(latency, 50), percentile_ms(latency, 99), tested, tested_rows
+        counts = merge_counts([window.window.counts for window in group], bins, rows)
+        merged.latency = [a + b for a, b in zip(merged.latency, counts.latency, strict=True)]
+        merged.resent += counts.resent
+        merged.abstained += counts.abstained
+        merged.output_nulls += counts.output_nulls
+        for feature, seen in zip(bins.features, counts.features, strict=True):
+            if seen.out_of_range:
+                merged.out_of_range[feature.name] += seen.out_of_range
+        if present and key == (present.bins_id, present.model, present.version):
+            reference = store.reference(present)
+            if reference is not None:
+                merged.tested, merged.tested_rows = drift.compare(counts, reference, alpha=alpha, floor=floor), rows
+    return merged
 
 
 def _liveness(
@@ -148,7 +228,10 @@ def _liveness(
     # A window that came after the last will speaks louder: the will was the echo of a broken connection.
     if dead and window_ms <= status_ms:
         return "offline", seen_ms
-    patience_ms = max(SILENT_WINDOWS * dt_ms, SILENT_MINIMUM_MS) if dt_ms else SILENT_DEFAULT_MS
+    patience_ms = max(SILENT_WINDOWS * dt_ms, SILENT_MINIMUM_MS)
+    if not dt_ms or status_ms > window_ms:
+        # Its first window may be as long as it likes: the bundle, or the setting, may be another than before.
+        patience_ms = max(patience_ms, SILENT_DEFAULT_MS)
     return ("silent" if now_ms - (seen_ms or 0) > patience_ms else "online"), seen_ms
 
 

@@ -203,6 +203,18 @@ def _proof(manifest: Manifest) -> str:
             f"{parity.rows:,} rows ({parity.method}): no label differs, {parity.ties} ties; largest difference "
             f"{parity.max_difference:.2g}, tolerance {parity.tolerance:g}",
         ],
+        *([["every tree, for any input", parity.certificate]] if parity.certificate else []),
+        *(
+            [
+                [
+                    "rate of other labels",
+                    f"at most {100 * parity.disagreement_bound:.2g} % of such data, with 95 % confidence "
+                    "(Clopper-Pearson, from the data's rows)",
+                ]
+            ]
+            if parity.disagreement_bound is not None
+            else []
+        ),
         *[
             [q.metric, f"{q.model:.4g}; {q.baseline_rule}: {q.baseline:.4g} ({q.rows:,} rows)"]
             for q in manifest.quality

@@ -223,6 +223,11 @@ def decode_body(envelope: Envelope) -> Window | Event | Gap | ReferencePart:
     if envelope.kind not in kinds:
         raise FormatError("telemetry record", "$[4]", f"kind {envelope.kind.name} is not read by this release")
     body = decode_msgpack(envelope.body, kinds[envelope.kind], what="telemetry body", limit=limits.MESSAGE_MAX_BYTES)
+    if isinstance(body, Window):
+        # So that every sum over a fleet stays far below 63 bits.
+        calls, rejected, failed, *others = msgspec.structs.astuple(body.software)
+        if max(calls, rejected, failed) > limits.RECORD_MAX_ROWS or max(others) >= 2**63:
+            raise FormatError("telemetry body", "$[4]", "a number beyond what a window can hold")
     if isinstance(body, Gap) and not (body.first <= body.last == envelope.sequence):
         raise FormatError("telemetry body", "$[1]", "a gap stands at the last sequence it covers")
     if isinstance(body, ReferencePart) and body.part >= body.parts:
@@ -242,8 +247,10 @@ def encode_counts(counts: WindowCounts) -> bytes:
 def decode_counts(data: bytes, bins: Bins, n: int) -> WindowCounts:
     """Reads and checks the run of varints of a window with `n` rows.
 
+    Beside the sums that `Window` names: neither out of range nor abstained passes `n`, nor re-sent the calls.
+
     Raises:
-        FormatError: Its length does not fit the bins, or a sum is not `n`.
+        FormatError: Its length does not fit the bins, a sum is not `n`, or a part is more than its whole.
     """
     sizes = [feature.size for feature in bins.features]
     classes, scores = len(bins.classes), bins.score_size
@@ -265,10 +272,16 @@ def decode_counts(data: bytes, bins: Bins, n: int) -> WindowCounts:
     for index, feature in enumerate(features):
         if sum(feature.bins) + feature.null + feature.invalid != n:
             raise FormatError("window", f"$.counts.features[{index}]", f"counts do not add up to {n} rows")
+        if feature.out_of_range > n:
+            raise FormatError("window", f"$.counts.features[{index}]", f"more out of range than {n} rows")
     if classes and sum(class_counts) + nulls != n:
         raise FormatError("window", "$.counts.classes", f"counts do not add up to {n} rows")
     if sum(score_counts) + nulls != n:
         raise FormatError("window", "$.counts.scores", f"counts do not add up to {n} rows")
+    if abstained > n:
+        raise FormatError("window", "$.counts.abstained", f"more than {n} rows")
+    if resent > sum(latency):
+        raise FormatError("window", "$.counts.resent", f"more than {sum(latency)} calls")
     return WindowCounts(
         features=tuple(features),
         classes=class_counts,

@@ -141,6 +141,7 @@ class Link:
         on_message: A topic and its payload.
         on_down: The connection was lost or could not be made, and why.
         on_room: The broker took a message over.
+        on_refused: The broker forbids a subscription or, in MQTT 5, a message; once a connection for each reason.
     """
 
     def __init__(
@@ -154,14 +155,17 @@ class Link:
         on_message: Callable[[str, bytes], None],
         on_down: Callable[[str], None],
         on_room: Callable[[], None] = lambda: None,
+        on_refused: Callable[[str], None] = lambda reason: None,
         timing: Timing | None = None,
     ) -> None:
         self.broker, self.client_id = broker, client_id
         self._will, self._subscriptions = will, tuple(subscriptions)
         self._on_up, self._on_message, self._on_down, self._on_room = on_up, on_message, on_down, on_room
+        self._on_refused = on_refused
         self._timing = timing or Timing()
         self._lock = threading.Lock()
-        self._client: paho.Client | None = None
+        self._client: paho.Client | None = None  # stands
+        self._attempt: paho.Client | None = None  # stands, or is being set up
         self._outstanding: list[paho.MQTTMessageInfo] = []
         self._stopping = threading.Event()
         self._settled = threading.Event()
@@ -186,15 +190,21 @@ class Link:
     def publish(self, publication: Publication, qos: int = 1) -> bool:
         """Hands a message to the connection; False when there is none, and then nothing was queued."""
         with self._lock:
-            if self._client is None:
+            # What comes after the farewell would take it back: a birth, for one.
+            if self._stopping.is_set():
                 return False
-            info = self._client.publish(publication.topic, publication.payload, qos=qos, retain=publication.retain)
-            if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
-                return False
-            if qos:
-                self._outstanding = [other for other in self._outstanding if not other.is_published()]
-                self._outstanding.append(info)
-            return True
+            return self._hand_over(publication, qos)
+
+    def _hand_over(self, publication: Publication, qos: int) -> bool:
+        if self._client is None:
+            return False
+        info = self._client.publish(publication.topic, publication.payload, qos=qos, retain=publication.retain)
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            return False
+        if qos:
+            self._outstanding = [other for other in self._outstanding if not other.is_published()]
+            self._outstanding.append(info)
+        return True
 
     @property
     def outstanding(self) -> int:
@@ -204,18 +214,23 @@ class Link:
             return len(self._outstanding)
 
     def stop(self, farewell: Publication | None = None, timeout_s: float = 5.0) -> None:
-        """Publishes a farewell, waits until the broker has it, and disconnects; without a connection just ends."""
+        """Publishes a farewell, waits until the broker has it, and disconnects; an unfinished connection is let go."""
         end = time.monotonic() + timeout_s
         self._stopping.set()
-        if farewell is not None and self.publish(farewell):
-            while self.outstanding and time.monotonic() < end:
-                time.sleep(0.005)
         with self._lock:
-            client = self._client
-        if client is not None:
-            client.disconnect()
+            said = farewell is not None and self._hand_over(farewell, 1)
+        while said and self.outstanding and time.monotonic() < end:
+            time.sleep(0.005)
+        self.renew()
         if self._thread.ident is not None:
             self._thread.join(max(0.0, end - time.monotonic()) + self._timing.connect_timeout_s)
+
+    def renew(self) -> None:
+        """Ends the connection; unless it stops, another one with the will of that time takes its place."""
+        with self._lock:
+            client = self._attempt
+        if client is not None:
+            client.disconnect()
 
     def _run(self) -> None:
         attempt = 0
@@ -234,14 +249,25 @@ class Link:
         """Lives through one connection; returns why it ended, and whether it ever stood."""
         ended: list[str] = []
         was_up = False
+        asked: dict[int | None, str] = {}
+        refusals: set[str] = set()
+
+        def refused(reason: str) -> None:
+            # Once for each connection: a forbidden topic is refused for every message on it.
+            if reason not in refusals:
+                refusals.add(reason)
+                self._call(self._on_refused, reason)
 
         def connected(client: paho.Client, _user: object, _flags: object, code: Any, _props: object) -> None:
             nonlocal was_up
             if code.is_failure:
                 ended.append(f"the broker refuses the connection: {code}")
                 return
+            if self._stopping.is_set():
+                client.disconnect()
+                return
             for topic in self._subscriptions:
-                client.subscribe(topic, qos=1)
+                asked[client.subscribe(topic, qos=1)[1]] = topic
             was_up = True
             with self._lock:
                 self._outstanding = []
@@ -252,13 +278,30 @@ class Link:
         def disconnected(_client: paho.Client, _user: object, _flags: object, code: Any, _props: object) -> None:
             ended.append(f"connection lost: {code}")
 
+        def subscribed(_client: paho.Client, _user: object, mid: int, codes: Sequence[Any], _props: object) -> None:
+            for code in codes:
+                if code.is_failure:
+                    refused(f"the broker refuses the subscription to {asked.get(mid, 'a topic')}: {code}")
+
+        def published(_client: paho.Client, _user: object, _mid: int, code: Any, _props: object) -> None:
+            # Only MQTT 5 says so; and no lock of ours here, for paho holds its own.
+            if code.is_failure:
+                refused(f"the broker refuses a message: {code}")
+            self._on_room()
+
         try:
             client = open_client(self.broker, self.client_id, self._will(), self._timing)
+            with self._lock:
+                self._attempt = client
             client.on_connect = connected
             client.on_disconnect = disconnected
             client.on_message = lambda _c, _u, message: self._call(self._on_message, message.topic, message.payload)
-            client.on_publish = lambda *_: self._on_room()
+            client.on_subscribe = subscribed
+            client.on_publish = published
             client.connect(self.broker.host, self.broker.port, keepalive=self._timing.keepalive_s)
+            if self._stopping.is_set():
+                # While the address is looked up and answers, paho has nothing yet that it could disconnect.
+                client.disconnect()
             client.loop_forever()
         except (OSError, ValueError, StorageFault) as error:
             ended.insert(0, str(error) or type(error).__name__)
@@ -268,7 +311,7 @@ class Link:
             ended.insert(0, str(error))
         finally:
             with self._lock:
-                self._client = None
+                self._client = self._attempt = None
                 self._outstanding = []
         return (ended[0] if ended else "connection lost"), was_up
 

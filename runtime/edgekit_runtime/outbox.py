@@ -5,7 +5,9 @@ only by the collector's `Ack`, never by the broker's PUBACK, because brokers los
 facts, 2.1).
 
 The key of a record is (device, epoch, sequence). The epoch is random and made with the file, so a lost file can never
-reuse a key; sequences come from AUTOINCREMENT, which never hands out a number twice, even after deletes.
+reuse a key; sequences come from AUTOINCREMENT, which never hands out a number twice, even after deletes. A file that
+was put back to an earlier state (a restored image) would use its keys again. An acknowledgement of more than it has
+produced gives that away: then what waits gets new keys in a new epoch.
 
 The file is bounded in bytes of records. On overflow the oldest windows and events give way to one GAP record that
 stands at the last sequence given up, so `produced = delivered + stored + records of all gaps` holds at every moment.
@@ -22,12 +24,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import msgspec
 
 from edgekit_contracts import limits
-from edgekit_contracts.errors import StorageFault, TooLarge, UnsupportedFormat
+from edgekit_contracts.errors import EdgekitError, FormatError, StorageFault, TooLarge, UnsupportedFormat
 from edgekit_contracts.names import check_device
 from edgekit_contracts.telemetry import (
     ENVELOPE_VERSION,
@@ -56,9 +58,17 @@ CREATE TABLE record (
     data BLOB NOT NULL
 );
 PRAGMA user_version = {SCHEMA_VERSION};
-COMMIT;
 """
 _DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+class Waiting(NamedTuple):
+    """A record that waits."""
+
+    sequence: int
+    kind: int
+    data: bytes
+    """The encoded envelope."""
 
 
 class Outbox:
@@ -68,7 +78,7 @@ class Outbox:
 
     Attributes:
         device: The device's name.
-        epoch: Random 63-bit number made together with the file.
+        epoch: Random 63-bit number made together with the file, and anew where the file proves to be an old copy.
         session: Grows by one each time the file is opened.
         set_aside: Where a damaged file was moved when this one was begun, or None.
 
@@ -126,44 +136,66 @@ class Outbox:
         Raises:
             StorageFault: It is not stored (disk full, for one) and no number was used. The caller is the reporter, off
                 the serving path: it catches, counts, keeps the window open and tries again.
-            TooLarge: The record could never travel.
+            TooLarge, FormatError: The record could never travel.
         """
         with self._writing() as db:
             sequence = self._produced + 1
-            data = encode(
-                Envelope(
-                    version=ENVELOPE_VERSION,
-                    device=self.device,
-                    epoch=self.epoch,
-                    sequence=sequence,
-                    kind=kind,
-                    t0_ms=t0_ms,
-                    dt_ms=dt_ms,
-                    clock=clock,
-                    bins_id=bins_id,
-                    n=n,
-                    body=msgspec.Raw(body),
-                )
+            envelope = Envelope(
+                version=ENVELOPE_VERSION,
+                device=self.device,
+                epoch=self.epoch,
+                sequence=sequence,
+                kind=kind,
+                t0_ms=t0_ms,
+                dt_ms=dt_ms,
+                clock=clock,
+                bins_id=bins_id,
+                n=n,
+                body=msgspec.Raw(body),
             )
-            # Refused here, where it can be seen: a packet that the broker refuses would be sent for ever.
+            try:
+                data = encode(envelope)
+            except OverflowError as error:
+                raise FormatError("telemetry record", "$", str(error)) from error
+            # Refused here, where it can be seen: what the broker or the collector refuses would be sent for ever.
             if len(data) > limits.RECORD_MAX_BYTES:
                 raise TooLarge("telemetry record", len(data), limits.RECORD_MAX_BYTES)
+            decode_envelope(data)
             self._put(db, sequence, sequence, kind, data)
-            while self._size > self.max_bytes and self._give_up_oldest(db):
-                pass
+            while self._size > self.max_bytes and (oldest := self._oldest(db)) is not None:
+                self._give_up(db, oldest, "outbox full")
             self._produced = sequence
             return sequence
 
-    def pending(self, after: int = 0, limit: int = 256) -> list[tuple[int, bytes]]:
-        """The next records with a sequence above `after`, in order, as (sequence, encoded envelope)."""
+    def pending(self, after: int = 0, limit: int = 256) -> list[Waiting]:
+        """The next records with a sequence above `after`, in order."""
         with self._reading() as db:
-            query = "SELECT sequence, data FROM record WHERE sequence > ? ORDER BY sequence LIMIT ?"
-            return db.execute(query, (after, limit)).fetchall()
+            query = "SELECT sequence, kind, data FROM record WHERE sequence > ? ORDER BY sequence LIMIT ?"
+            return [Waiting._make(row) for row in db.execute(query, (after, limit))]
+
+    def bodies(self, kind: Kind, bins_id: bytes) -> list[bytes]:
+        """The bodies of the waiting records of one kind on these bins, in order."""
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT sequence, first, kind, data FROM record WHERE kind = ? ORDER BY sequence", (kind,)
+            )
+            return [bytes(one.body) for one in map(self._envelope, rows) if one.bins_id == bins_id]
+
+    def give_up(self, sequence: int, reason: str) -> None:
+        """Replaces a waiting record that cannot be sent by a gap.
+
+        Raises:
+            StorageFault: It still waits.
+        """
+        with self._writing() as db:
+            self._give_up(db, sequence, reason)
 
     def acknowledge(self, ack: Ack) -> int:
         """Deletes what the collector stores.
 
-        An acknowledgement of another epoch, or of more than was ever produced, speaks of another file and is ignored.
+        An acknowledgement of another epoch speaks of another file and is ignored. One of our epoch and of more than was
+        ever produced says that this file is an old copy whose keys are used up: nothing is deleted, and all that waits
+        begins a new epoch.
 
         Returns:
             How many records left.
@@ -173,7 +205,10 @@ class Outbox:
         """
         with self._writing() as db:
             highest = max([ack.high, *(last for _, last in ack.ranges)])
-            if ack.epoch != self.epoch or highest > self._produced:
+            if ack.epoch != self.epoch:
+                return 0
+            if highest > self._produced:
+                self._begin_epoch(db, highest)
                 return 0
             # `first`, not `sequence`: a gap leaves only when all that it stands for is known at the centre.
             spans = [(0, ack.high), *ack.ranges]
@@ -219,37 +254,67 @@ class Outbox:
         self._records += 1
         self._size += len(data)
 
-    def _take(self, db: sqlite3.Connection, where: str, values: tuple[int, ...] = ()) -> Envelope | None:
-        row = db.execute(
-            f"DELETE FROM record WHERE sequence = (SELECT sequence FROM record WHERE {where} ORDER BY sequence LIMIT 1)"
-            " RETURNING data",
-            values,
-        ).fetchone()
+    def _take(self, db: sqlite3.Connection, where: str, value: int) -> tuple[Envelope, int] | None:
+        """Removes one record; returns its envelope and its size."""
+        row = db.execute(f"DELETE FROM record WHERE {where} RETURNING sequence, first, kind, data", (value,)).fetchone()
         if row is None:
             return None
         self._records -= 1
-        self._size -= len(row[0])
-        return decode_envelope(row[0])
+        self._size -= len(row[3])
+        return self._envelope(row), len(row[3])
 
-    def _give_up_oldest(self, db: sqlite3.Connection) -> bool:
-        """Replaces the oldest record by a gap, joined with the gaps beside it; False when only gaps are left."""
-        lost = self._take(db, "kind NOT IN (?, ?)", (Kind.GAP, Kind.REFERENCE))
-        lost = lost or self._take(db, "kind = ?", (Kind.REFERENCE,))
-        if lost is None:
-            return False
-        before = self._take(db, "kind = ? AND sequence = ?", (Kind.GAP, lost.sequence - 1))
-        after = self._take(db, "kind = ? AND first = ?", (Kind.GAP, lost.sequence + 1))
-        run = [envelope for envelope in (before, lost, after) if envelope is not None]
+    def _envelope(self, row: tuple[int, int, int, bytes]) -> Envelope:
+        """A row's envelope; where the disk spoiled it, that of a gap in its place."""
+        sequence, first, _, data = row
+        try:
+            found = decode_envelope(data)
+            if found.kind is Kind.GAP:
+                decode_body(found)
+            return found
+        except EdgekitError:
+            records = sequence - first + 1
+            lost = Gap(first=first, last=sequence, records=records, rows=0, bytes=len(data), reason="unreadable")
+            return Envelope(
+                version=ENVELOPE_VERSION,
+                device=self.device,
+                epoch=self.epoch,
+                sequence=sequence,
+                kind=Kind.GAP,
+                t0_ms=0,
+                dt_ms=0,
+                clock=Clock.UNKNOWN,
+                bins_id=bytes(8),
+                n=0,
+                body=msgspec.Raw(encode(lost)),
+            )
+
+    def _oldest(self, db: sqlite3.Connection) -> int | None:
+        """The sequence of what is given up first, the reference last; None when only gaps are left."""
+        query = "SELECT sequence FROM record WHERE kind {} ORDER BY sequence LIMIT 1"
+        row = db.execute(query.format("NOT IN (?, ?)"), (Kind.GAP, Kind.REFERENCE)).fetchone()
+        row = row or db.execute(query.format("= ?"), (Kind.REFERENCE,)).fetchone()
+        return None if row is None else int(row[0])
+
+    def _give_up(self, db: sqlite3.Connection, sequence: int, reason: str) -> None:
+        """Replaces a record by a gap, joined with the gaps beside it."""
+        taken = self._take(db, "sequence = ?", sequence)
+        if taken is None:
+            return
+        lost, size = taken
+        before = self._take(db, f"kind = {Kind.GAP:d} AND sequence = ?", sequence - 1)
+        after = self._take(db, f"kind = {Kind.GAP:d} AND first = ?", sequence + 1)
+        run = [one[0] for one in (before, taken, after) if one is not None]
         gaps = [
             body for envelope in run if envelope.kind is Kind.GAP and isinstance(body := decode_body(envelope), Gap)
         ]
+        whole = lost.kind is not Kind.GAP
         gap = Gap(
             first=min([lost.sequence, *(gap.first for gap in gaps)]),
             last=run[-1].sequence,
-            records=1 + sum(gap.records for gap in gaps),
-            rows=lost.n + sum(gap.rows for gap in gaps),
-            bytes=len(encode(lost)) + sum(gap.bytes for gap in gaps),
-            reason="outbox full",
+            records=whole + sum(gap.records for gap in gaps),
+            rows=whole * lost.n + sum(gap.rows for gap in gaps),
+            bytes=whole * size + sum(gap.bytes for gap in gaps),
+            reason=reason,
         )
         start, end = run[0].t0_ms, run[-1].t0_ms + run[-1].dt_ms
         envelope = msgspec.structs.replace(
@@ -261,7 +326,38 @@ class Outbox:
             body=msgspec.Raw(encode(gap)),
         )
         self._put(db, gap.last, gap.first, Kind.GAP, encode(envelope))
-        return True
+
+    def _begin_epoch(self, db: sqlite3.Connection, highest: int) -> None:
+        """Gives what waits new keys, in order and from 1, in a new epoch."""
+        epoch, last = secrets.randbits(63), 0
+        # Each moves down, over numbers that those before it have left.
+        for (sequence,) in db.execute("SELECT sequence FROM record ORDER BY sequence").fetchall():
+            row = db.execute(
+                "SELECT sequence, first, kind, data FROM record WHERE sequence = ?", (sequence,)
+            ).fetchone()
+            first, last = last + 1, last + 1 + sequence - row[1]
+            old = self._envelope(row)
+            new = msgspec.structs.replace(old, epoch=epoch, sequence=last)
+            if old.kind is Kind.GAP and isinstance(gap := decode_body(old), Gap):
+                moved = msgspec.structs.replace(gap, first=first, last=last)
+                new = msgspec.structs.replace(new, body=msgspec.Raw(encode(moved)))
+            data = encode(new)
+            self._size += len(data) - len(row[3])
+            db.execute(
+                "UPDATE record SET sequence = ?, first = ?, kind = ?, data = ? WHERE sequence = ?",
+                (last, first, new.kind, data, sequence),
+            )
+        db.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'record'", (last,))
+        db.execute("UPDATE meta SET epoch = ?", (epoch,))
+        log.warning(
+            "the outbox %s is an old copy (it has produced %d records, the centre knows of %d): the %d that wait go on"
+            " in a new epoch",
+            self.path,
+            self._produced,
+            highest,
+            self._records,
+        )
+        self.epoch, self._produced = epoch, last
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -274,13 +370,13 @@ class Outbox:
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         with self._reading() as db:
-            before = self._records, self._size, self._produced
+            before = self._records, self._size, self._produced, self.epoch
             db.execute("BEGIN IMMEDIATE")
             try:
                 yield db
                 db.execute("COMMIT")
             except BaseException:
-                self._records, self._size, self._produced = before
+                self._records, self._size, self._produced, self.epoch = before
                 # SQLite has already rolled back by itself after some faults (disk full).
                 if db.in_transaction:
                     db.execute("ROLLBACK")
@@ -302,6 +398,7 @@ class Outbox:
             if version == 0:
                 db.executescript(_SCHEMA)
                 db.execute("INSERT INTO meta VALUES (?, ?, 0)", (self.device, secrets.randbits(63)))
+                db.execute("COMMIT")
             (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != "ok":
                 raise _Damaged(verdict)

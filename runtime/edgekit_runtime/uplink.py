@@ -26,7 +26,7 @@ from edgekit_contracts.errors import EdgekitError, StorageFault
 from edgekit_contracts.state import Status, decode_host
 from edgekit_contracts.telemetry import Ack, Kind, decode_envelope, encode_message
 from edgekit_runtime.mqtt import Broker, Link, Publication, Timing
-from edgekit_runtime.outbox import Outbox
+from edgekit_runtime.outbox import Outbox, Waiting
 
 log = logging.getLogger(__name__)
 
@@ -59,14 +59,14 @@ class Flight:
     def __len__(self) -> int:
         return len(self._sent)
 
-    def select(self, pending: Sequence[tuple[int, bytes]], now_s: float) -> list[tuple[int, bytes]]:
+    def select(self, pending: Sequence[Waiting], now_s: float) -> list[Waiting]:
         """What to send of the oldest pending records: those not on their way, and those overdue.
 
         What is no longer pending (stored, or given up for a gap) is forgotten.
         """
-        still = {sequence for sequence, _ in pending}
+        still = {waiting.sequence for waiting in pending}
         self._sent = {sequence: sent for sequence, sent in self._sent.items() if sequence in still}
-        return [item for item in pending if (sent := self._sent.get(item[0])) is None or sent.due_s <= now_s]
+        return [item for item in pending if (sent := self._sent.get(item.sequence)) is None or sent.due_s <= now_s]
 
     def sent(self, sequences: Iterable[int], now_s: float) -> None:
         """Notes that these were sent now."""
@@ -94,20 +94,20 @@ class Packet:
     payload: bytes
 
 
-def packets(records: Sequence[tuple[int, bytes]]) -> list[Packet]:
+def packets(records: Sequence[Waiting]) -> list[Packet]:
     """Groups records, in order, by lane, 1 to 8 for a message and up to the target size."""
     made: list[Packet] = []
-    run: list[tuple[int, bytes]] = []
+    run: list[Waiting] = []
     lane: Literal["w", "e"] = "w"
-    for sequence, data in records:
-        this: Literal["w", "e"] = "e" if decode_envelope(data).kind is Kind.EVENT else "w"
-        size = sum(len(other) for _, other in run) + len(data)
+    for record in records:
+        this: Literal["w", "e"] = "e" if record.kind == Kind.EVENT else "w"
+        size = sum(len(other.data) for other in run) + len(record.data)
         full = len(run) == limits.MESSAGE_MAX_RECORDS or size > limits.MESSAGE_TARGET_BYTES
         if run and (this != lane or full):
             made.append(_packet(lane, run))
             run = []
         lane = this
-        run.append((sequence, data))
+        run.append(record)
     if run:
         made.append(_packet(lane, run))
     return made
@@ -157,6 +157,8 @@ class Uplink:
         self._woken = self._up = self._stopping = self._restarted = False
         self._state: State = "stopped"
         self._last_error: str | None = None
+        self._refusal: str | None = None  # of this connection, by the broker
+        self._fault: str | None = None  # of the sender's last pass
         self._acknowledged = 0
         self._ack_topic = topics.ack(outbox.device)
         self._link = Link(
@@ -168,6 +170,7 @@ class Uplink:
             on_message=self._on_message,
             on_down=self._on_down,
             on_room=self.wake,
+            on_refused=self._on_refused,
             timing=timing,
         )
         self._thread = threading.Thread(target=self._run, name=f"uplink-{outbox.device}", daemon=True)
@@ -205,7 +208,7 @@ class Uplink:
         return UplinkState(
             state=self._state,
             broker=str(self._link.broker),
-            last_error=self._last_error,
+            last_error=self._fault or self._refusal or self._last_error,
             outbox_records=self._outbox.records,
             outbox_bytes=self._outbox.size,
             in_flight=len(self._flight),
@@ -215,6 +218,7 @@ class Uplink:
     # --- the link's thread ---
 
     def _on_up(self) -> None:
+        self._refusal = None
         with self._condition:
             self._hosts.clear()
             self._up = self._restarted = self._woken = True
@@ -223,10 +227,15 @@ class Uplink:
         self.announce()
 
     def _on_down(self, reason: str) -> None:
+        self._refusal = None
         with self._condition:
             self._up = False
             self._hosts.clear()
         self._show("connecting", reason)
+
+    def _on_refused(self, reason: str) -> None:
+        self._refusal = reason
+        log.error("uplink of %s: %s", self._outbox.device, reason)
 
     def _on_message(self, topic: str, payload: bytes) -> None:
         try:
@@ -267,21 +276,29 @@ class Uplink:
                     self._restarted = False
                 sending = self._sending
             try:
+                epoch = self._outbox.epoch
                 for ack in acks:
                     self._acknowledged += self._outbox.acknowledge(ack)
-                if sending:
+                if self._outbox.epoch != epoch:
+                    # The birth and the will at the broker are of the old epoch.
+                    self._link.renew()
+                elif sending:
                     self._send()
+                if acks or sending:
+                    self._fault = None
             except StorageFault as fault:
-                self._show(self._state, str(fault))
-                with self._condition:
-                    self._condition.wait_for(lambda: self._stopping, timeout=1.0)
-                    self._woken = True
+                self._pause(str(fault), logging.WARNING)
             except Exception as error:
-                log.exception("the uplink of %s failed; it goes on", self._outbox.device)
-                self._last_error = str(error)
-                with self._condition:
-                    self._condition.wait_for(lambda: self._stopping, timeout=1.0)
-                    self._woken = True
+                self._pause(str(error) or type(error).__name__, logging.ERROR)
+
+    def _pause(self, fault: str, level: int) -> None:
+        if fault != self._fault:
+            foreign = level == logging.ERROR
+            log.log(level, "uplink of %s: %s; it tries again", self._outbox.device, fault, exc_info=foreign)
+        self._fault = fault
+        with self._condition:
+            self._condition.wait_for(lambda: self._stopping, timeout=1.0)
+            self._woken = True
 
     @property
     def _sending(self) -> bool:
@@ -290,10 +307,21 @@ class Uplink:
     def _send(self) -> None:
         room = MESSAGES_AT_BROKER_MAX - self._link.outstanding
         due = self._flight.select(self._outbox.pending(0, IN_FLIGHT_MAX), time.monotonic())
-        for packet in packets(due)[: max(0, room)]:
+        for packet in packets([record for record in due if self._can_travel(record)])[: max(0, room)]:
             if not self._link.publish(Publication(str(topics.Up(self._outbox.device, packet.lane)), packet.payload)):
                 return
             self._flight.sent(packet.sequences, time.monotonic())
+
+    def _can_travel(self, record: Waiting) -> bool:
+        """Gives up a record that the disk spoiled: it would be refused for ever, and its neighbours with it."""
+        try:
+            decode_envelope(record.data)
+        except EdgekitError as error:
+            log.error("record %d of %s is given up: %s", record.sequence, self._outbox.device, error)
+            self._outbox.give_up(record.sequence, "unreadable")
+            self.wake()
+            return False
+        return True
 
     # --- both ---
 
@@ -326,6 +354,5 @@ class Uplink:
             log.log(level, "uplink of %s: %s%s", self._outbox.device, state, f" ({error})" if error else "")
 
 
-def _packet(lane: Literal["w", "e"], run: list[tuple[int, bytes]]) -> Packet:
-    sequences, records = zip(*run, strict=True)
-    return Packet(lane, sequences, encode_message(records))
+def _packet(lane: Literal["w", "e"], run: Sequence[Waiting]) -> Packet:
+    return Packet(lane, tuple(record.sequence for record in run), encode_message(record.data for record in run))

@@ -4,20 +4,26 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit_contracts import limits
-from edgekit_contracts.errors import StorageFault, TooLarge, UnsupportedFormat
-from edgekit_contracts.telemetry import Ack, Envelope, Event, Gap, Kind, decode_body, decode_envelope, encode
+from edgekit_contracts.errors import FormatError, StorageFault, TooLarge, UnsupportedFormat
+from edgekit_contracts.telemetry import Ack, Clock, Envelope, Event, Gap, Kind, decode_body, decode_envelope, encode
+from edgekit_runtime.bundle import Bundle, open_bundle
+from edgekit_runtime.observe import Observer
 from edgekit_runtime.outbox import Outbox
+from edgekit_runtime.reporter import Reporter
+from tests import bundles
 from tests.telemetry_samples import append_reference, append_window
 
 
 def envelopes(outbox: Outbox) -> list[Envelope]:
-    return [decode_envelope(data) for _, data in outbox.pending(0, 10_000)]
+    return [decode_envelope(data) for _, _, data in outbox.pending(0, 10_000)]
 
 
 def gaps(outbox: Outbox) -> list[Gap]:
@@ -32,11 +38,11 @@ def event(outbox: Outbox, size: int = 50) -> int:
 def test_records_come_back_in_order_and_carry_their_key(tmp_path: Path) -> None:
     with Outbox(tmp_path / "outbox.db", "pump-1") as outbox:
         assert [append_window(outbox) for _ in range(3)] == [1, 2, 3]
-        assert [sequence for sequence, _ in outbox.pending(1, 1)] == [2]
+        assert [sequence for sequence, _, _ in outbox.pending(1, 1)] == [2]
         first = envelopes(outbox)[0]
         assert (first.device, first.epoch, first.sequence, first.n) == ("pump-1", outbox.epoch, 1, 100)
         assert outbox.records == 3
-        assert outbox.size == sum(len(data) for _, data in outbox.pending())
+        assert outbox.size == sum(len(data) for _, _, data in outbox.pending())
 
 
 def test_a_restart_keeps_epoch_and_records_and_grows_the_session(tmp_path: Path) -> None:
@@ -78,16 +84,61 @@ def test_an_acknowledgement_removes_the_run_and_the_islands_and_nothing_else(tmp
         for _ in range(8):
             append_window(outbox)
         assert outbox.acknowledge(Ack(outbox.epoch, 2, ((4, 5), (7, 7)))) == 5
-        assert [sequence for sequence, _ in outbox.pending()] == [3, 6, 8]
+        assert [sequence for sequence, _, _ in outbox.pending()] == [3, 6, 8]
 
 
 def test_an_acknowledgement_of_another_file_is_ignored(tmp_path: Path) -> None:
     with Outbox(tmp_path / "outbox.db", "pump-1") as outbox:
         append_window(outbox)
         assert outbox.acknowledge(Ack(outbox.epoch ^ 1, 1)) == 0
-        assert outbox.acknowledge(Ack(outbox.epoch, 2)) == 0
-        assert outbox.acknowledge(Ack(outbox.epoch, 0, ((1, 2),))) == 0
+        assert outbox.acknowledge(Ack(outbox.epoch ^ 1, 2)) == 0
         assert outbox.records == 1
+
+
+def test_an_outbox_put_back_to_an_earlier_state_keeps_what_waits_under_new_keys(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Outbox(tmp_path / "outbox.db", "pump-1", max_bytes=1500) as outbox:
+        for _ in range(30):
+            event(outbox)
+        (gap,) = gaps(outbox)
+        before, old = envelopes(outbox), outbox.epoch
+        assert outbox.acknowledge(Ack(old, 20, ((25, 31),))) == 0
+        after = envelopes(outbox)
+        assert outbox.epoch != old
+        assert [one.epoch for one in after] == [outbox.epoch] * len(before)
+        assert [(one.kind, one.t0_ms, one.n) for one in after] == [(one.kind, one.t0_ms, one.n) for one in before]
+        assert [one.sequence for one in after] == [one.sequence for one in before]
+        assert gaps(outbox) == [gap]
+        assert "old copy" in caplog.text
+        # What the centre said of the old epoch speaks of other records now.
+        assert outbox.acknowledge(Ack(old, 30)) == 0
+        assert outbox.acknowledge(Ack(outbox.epoch, 30)) == len(before)
+        assert event(outbox) == 31
+
+
+def test_new_keys_begin_at_one_where_the_first_records_were_delivered(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    with Outbox(path, "pump-1") as outbox:
+        for _ in range(5):
+            event(outbox)
+        outbox.acknowledge(Ack(outbox.epoch, 2, ((4, 4),)))
+        outbox.acknowledge(Ack(outbox.epoch, 6))
+        assert [(one.epoch, one.sequence) for one in envelopes(outbox)] == [(outbox.epoch, 1), (outbox.epoch, 2)]
+        assert (outbox.produced, outbox.records) == (2, 2)
+        assert outbox.size == sum(len(data) for _, _, data in outbox.pending())
+    with Outbox(path, "pump-1") as again:
+        assert (again.epoch, again.produced) == (outbox.epoch, 2)
+        assert event(again) == 3
+
+
+def test_a_file_that_was_torn_while_it_was_made_is_simply_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as torn:
+        torn.setattr("secrets.randbits", lambda bits: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            Outbox(tmp_path / "outbox.db", "pump-1")
+    with Outbox(tmp_path / "outbox.db", "pump-1") as outbox:
+        assert (outbox.set_aside, outbox.session) == (None, 1)
 
 
 def test_overflow_puts_one_gap_where_the_last_dropped_record_was(tmp_path: Path) -> None:
@@ -206,6 +257,104 @@ def test_a_record_that_could_never_travel_is_refused_at_once(tmp_path: Path) -> 
         with pytest.raises(TooLarge):
             outbox.append(Kind.WINDOW, encode(Event("x", "y" * limits.RECORD_MAX_BYTES)), t0_ms=1)
         assert (outbox.records, outbox.produced) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"n": limits.RECORD_MAX_ROWS + 1},
+        {"n": -1},
+        {"t0_ms": -1},
+        {"t0_ms": 2**63},
+        {"t0_ms": 2**64},
+        {"dt_ms": -1},
+        {"bins_id": b"short"},
+    ],
+)
+def test_a_record_that_the_contract_refuses_is_not_stored(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    with Outbox(tmp_path / "outbox.db", "pump-1") as outbox:
+        with pytest.raises(FormatError):
+            outbox.append(Kind.EVENT, encode(Event("a", "b")), **{"t0_ms": 1, **wrong})
+        assert (outbox.records, outbox.produced) == (0, 0)
+        assert event(outbox) == 1
+
+
+def test_a_record_that_is_given_up_leaves_a_gap_and_joins_its_neighbours(tmp_path: Path) -> None:
+    with Outbox(tmp_path / "outbox.db", "pump-1") as outbox:
+        for _ in range(4):
+            event(outbox)
+        outbox._db.execute("UPDATE record SET data = x'c1c1' WHERE sequence = 3")
+        outbox.give_up(3, "unreadable")
+        assert gaps(outbox) == [Gap(first=3, last=3, records=1, rows=0, bytes=2, reason="unreadable")]
+        outbox.give_up(2, "unreadable")
+        (gap,) = gaps(outbox)
+        assert (gap.first, gap.last, gap.records, gap.rows) == (2, 3, 2, 1)
+        outbox.give_up(99, "unreadable")
+        assert outbox.records == 3
+
+
+def test_an_overfull_outbox_gives_up_what_the_disk_spoiled_too(tmp_path: Path) -> None:
+    with Outbox(tmp_path / "outbox.db", "pump-1", max_bytes=1500) as outbox:
+        for _ in range(5):
+            event(outbox)
+        outbox._db.execute("UPDATE record SET data = zeroblob(LENGTH(data)) WHERE sequence IN (1, 3)")
+        for _ in range(30):
+            event(outbox)
+        (gap,) = gaps(outbox)
+        assert gap.records == gap.last - gap.first + 1
+        # In a new epoch what is spoiled is a gap at once.
+        outbox._db.execute("UPDATE record SET data = x'c1' WHERE sequence = 35")
+        outbox.acknowledge(Ack(outbox.epoch, 36))
+        assert [(one.first, one.last, one.reason) for one in gaps(outbox)] == [
+            (1, gap.last, "outbox full"),
+            (35, 35, "unreadable"),
+        ]
+
+
+def make_reporter(bundle: Bundle, outbox: Outbox) -> Reporter:
+    return Reporter(bundle, Observer(bundle.manifest, bundle.reference.bins), outbox, lambda: None, 3600.0)
+
+
+def test_a_service_that_restarts_while_offline_stores_its_reference_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The reporter's own view only: the contract's types are made of the real ones.
+    small = SimpleNamespace(REFERENCE_PART_BYTES=200, RECORD_MAX_BYTES=limits.RECORD_MAX_BYTES)
+    monkeypatch.setattr("edgekit_runtime.reporter.limits", small)
+    bundle = open_bundle(bundles.make(tmp_path).path, keys=None)
+    for restart in range(3):
+        with Outbox(tmp_path / "outbox.db", "pump-1") as outbox:
+            reporter = make_reporter(bundle, outbox)
+            reporter.start()
+            reporter.stop()
+            kinds = [one.kind for one in envelopes(outbox)]
+            parts = kinds.count(Kind.REFERENCE)
+            assert parts > 1
+            assert kinds == [Kind.REFERENCE] * parts + [Kind.WINDOW] * (restart + 1)
+
+
+def test_a_reference_that_was_delivered_is_stored_again_at_the_next_start(tmp_path: Path) -> None:
+    bundle = open_bundle(bundles.make(tmp_path).path, keys=None)
+    with Outbox(tmp_path / "outbox.db", "pump-1") as outbox:
+        for _ in range(2):
+            reporter = make_reporter(bundle, outbox)
+            reporter.start()
+            reporter.stop()
+            assert [one.kind for one in envelopes(outbox)] == [Kind.REFERENCE, Kind.WINDOW]
+            outbox.acknowledge(Ack(outbox.epoch, outbox.produced))
+
+
+def test_a_window_is_dated_by_the_clock_as_it_was_at_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = tmp_path / "synchronized"
+    bundle = open_bundle(bundles.make(tmp_path).path, keys=None)
+    monkeypatch.setattr("edgekit_runtime.reporter._SYNCED", mark)
+    with Outbox(tmp_path / "outbox.db", "pump-1") as outbox:
+        reporter = make_reporter(bundle, outbox)
+        mark.touch()
+        reporter._report()
+        reporter._report()
+        reporter._observer.stop()
+        assert [one.clock for one in envelopes(outbox)] == [Clock.UNKNOWN, Clock.SYNCED]
 
 
 OPERATIONS = st.lists(

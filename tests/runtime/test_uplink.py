@@ -14,9 +14,9 @@ from edgekit_contracts.errors import BrokerUnreachable, StorageFault, UsageError
 from edgekit_contracts.state import Host, Running, Status, decode_status
 from edgekit_contracts.telemetry import Ack, Event, Kind, decode_message, encode
 from edgekit_runtime.mqtt import Broker, Link, Publication, full_jitter, probe, read_password
-from edgekit_runtime.outbox import Outbox
+from edgekit_runtime.outbox import Outbox, Waiting
 from edgekit_runtime.uplink import IN_FLIGHT_MAX, Flight, Uplink, packets
-from tests.brokers import QUICK, Mosquitto, free_port, wait_until
+from tests.brokers import QUICK, Mosquitto, ScriptedBroker, free_port, wait_until
 from tests.telemetry_samples import append_window
 
 PUMP_1_SECRET = (
@@ -94,10 +94,10 @@ def patient(outbox: Outbox, broker: Broker, birth: Status | Callable[[], Status]
 
 def test_what_is_on_its_way_is_not_sent_again_before_its_time() -> None:
     flight = Flight(first_s=2.0, cap_s=60.0, draw=lambda: 0.0)
-    pending = [(1, b"a"), (2, b"b")]
+    pending = [Waiting(1, 0, b"a"), Waiting(2, 0, b"b")]
     assert flight.select(pending, 0.0) == pending
     flight.sent([1], 0.0)
-    assert flight.select(pending, 1.9) == [(2, b"b")]
+    assert flight.select(pending, 1.9) == pending[1:]
     assert flight.next_due_s() == 2.0
     assert flight.select(pending, 2.0) == pending
 
@@ -116,11 +116,11 @@ def test_the_wait_before_sending_again_doubles_up_to_its_cap_and_is_jittered() -
 def test_what_left_the_outbox_is_forgotten_and_a_lost_connection_forgets_all() -> None:
     flight = Flight()
     flight.sent([1, 2, 3], 0.0)
-    flight.select([(2, b""), (3, b"")], 0.0)
+    flight.select([Waiting(2, 0, b""), Waiting(3, 0, b"")], 0.0)
     assert len(flight) == 2
     flight.clear()
     assert flight.next_due_s() is None
-    assert flight.select([(2, b"")], 0.0) == [(2, b"")]
+    assert flight.select([Waiting(2, 0, b"")], 0.0) == [Waiting(2, 0, b"")]
 
 
 def test_reconnection_waits_at_random_between_first_and_a_growing_ceiling() -> None:
@@ -286,6 +286,88 @@ def test_a_storage_fault_is_shown_and_passes(
             wait_until(lambda: "I/O" in str(uplink.state.last_error), "it says so")
             broken.undo()
             wait_until(lambda: 1 in centre.sequences(), "it goes on")
+            wait_until(lambda: uplink.state.last_error is None, "and says that it has passed")
+
+
+def test_a_record_that_the_disk_spoiled_is_given_up_and_the_others_travel(
+    mosquitto: Mosquitto, outbox: Outbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        append_window(outbox)
+    outbox._db.execute("UPDATE record SET data = x'c1c1' WHERE sequence = 2")
+    with centre_of(mosquitto.broker) as centre, running(patient(outbox, mosquitto.broker)):
+        centre.say_alive(True)
+        wait_until(lambda: {1, 2, 3} <= set(centre.sequences()), "all are sent, one as a gap")
+        kinds = {e.sequence: e.kind for t, data in centre.heard if topics.Up.parse(t) for e in decode_message(data)}
+    assert kinds == {1: Kind.WINDOW, 2: Kind.GAP, 3: Kind.WINDOW}
+    assert sum("record 2 of pump-1 is given up" in record.message for record in caplog.records) == 1
+
+
+def test_an_outbox_put_back_to_an_earlier_state_is_born_again_and_sends_what_waits(
+    mosquitto: Mosquitto, outbox: Outbox
+) -> None:
+    append_window(outbox)
+    old = outbox.epoch
+    with centre_of(mosquitto.broker) as centre, running(patient(outbox, mosquitto.broker)) as uplink:
+        centre.say_alive(True)
+        wait_until(lambda: centre.sequences(), "it is sent under its old key")
+        centre.acknowledge("pump-1", Ack(old, 7))
+        wait_until(lambda: centre.statuses()[-1].epoch == outbox.epoch != old, "a birth of the new epoch")
+
+        def epochs() -> set[int]:
+            return {e.epoch for t, data in list(centre.heard) if topics.Up.parse(t) for e in decode_message(data)}
+
+        wait_until(lambda: epochs() == {old, outbox.epoch}, "it is sent under its new key")
+        centre.acknowledge("pump-1", Ack(outbox.epoch, 1))
+        wait_until(lambda: uplink.state.acknowledged == 1, "it left")
+        client = uplink._link._client
+        assert client is not None
+        client.socket().shutdown(2)  # type: ignore[union-attr]
+        wait_until(lambda: [s.epoch for s in centre.statuses() if s.dead] == [outbox.epoch], "a will of the new epoch")
+
+
+# --- a broker that does as it is told ---
+
+
+def test_stopping_while_a_connection_is_set_up_ends_it_there(outbox: Outbox) -> None:
+    with ScriptedBroker(connack=False) as scripted:
+        uplink = patient(outbox, scripted.broker)
+        uplink.start()
+        wait_until(lambda: "CONNECT" in scripted.heard, "it asks to come in")
+        uplink.stop()
+        assert not uplink._link._thread.is_alive()
+        wait_until(lambda: scripted.closed, "the connection is closed")
+        assert set(scripted.heard) <= {"CONNECT", "DISCONNECT"}
+
+
+def test_a_connection_that_stands_only_after_the_stop_says_nothing(outbox: Outbox) -> None:
+    # The stop falls between the socket's connection and the broker's word, where paho has nothing to disconnect yet.
+    with ScriptedBroker() as scripted:
+        uplink = patient(outbox, scripted.broker)
+        uplink._link._stopping.set()
+        uplink._link._connect_once()
+        wait_until(lambda: scripted.closed, "the connection is closed")
+        assert set(scripted.heard) <= {"CONNECT", "DISCONNECT"}
+        assert uplink._link.publish(Publication("a", b"")) is False
+
+
+def test_a_subscription_that_the_broker_refuses_is_shown(outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
+    with ScriptedBroker(suback=0x80) as scripted, running(patient(outbox, scripted.broker)) as uplink:
+        wait_until(lambda: "subscription to ek/1/" in str(uplink.state.last_error), "it says so")
+    assert "the broker refuses the subscription to ek/1/dn/pump-1/ack" in caplog.text
+
+
+def test_a_message_that_a_broker_of_mqtt_5_refuses_is_shown_once(
+    outbox: Outbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        ScriptedBroker(protocol=5, puback=0x87) as scripted,
+        running(patient(outbox, scripted.broker)) as uplink,
+    ):
+        wait_until(lambda: "refuses a message: Not authorized" in str(uplink.state.last_error), "it says so")
+        uplink.announce()
+        wait_until(lambda: scripted.heard.count("PUBLISH") == 2, "another one is refused")
+    assert sum("refuses a message" in record.message for record in caplog.records) == 1
 
 
 def test_an_uplink_that_never_started_stops(outbox: Outbox) -> None:

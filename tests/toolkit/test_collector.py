@@ -1,25 +1,26 @@
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edgekit.collector import service
 from edgekit.collector.ingest import Known, Message, Reading, read
 from edgekit.collector.service import Collector
-from edgekit.collector.store import Ingested, Store
+from edgekit.collector.store import Store
 from edgekit_contracts import limits, topics
 from edgekit_contracts.decode import encode_json
 from edgekit_contracts.errors import BrokerUnreachable, StorageFault
 from edgekit_contracts.state import Host, Status, decode_host
-from edgekit_contracts.telemetry import Event, Kind, encode, encode_message
+from edgekit_contracts.telemetry import Ack, Event, Kind, encode, encode_message
 from edgekit_runtime.mqtt import Broker, Link, Publication
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.uplink import Flight, Uplink
-from tests.brokers import QUICK, Mosquitto, free_port, wait_until
+from tests.brokers import QUICK, Mosquitto, ScriptedBroker, free_port, wait_until
 from tests.telemetry_samples import NOW_MS, append_reference, append_window, envelope, window
 
 WINDOW, ROWS = window()
@@ -282,21 +283,64 @@ def test_a_message_that_we_stumble_over_is_logged_and_stops_nothing(
 def test_nothing_is_acknowledged_before_it_is_committed(
     mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    committed: list[int] = []
-    ingest = Store.ingest
+    premature: list[Ack] = []
+    given: list[Ack] = []
+    publish = Link.publish
 
-    def watched(self: Store, batch: Iterable[Reading]) -> Ingested:
-        done = ingest(self, batch)
-        assert not self._db.in_transaction
-        committed.append(done.stored)
-        return done
+    def watched(self: Link, publication: Publication, qos: int = 1) -> bool:
+        if publication.topic == topics.ack("pump-1"):
+            ack = msgspec.msgpack.decode(publication.payload, type=Ack)
+            # Another connection sees only what is committed.
+            with Store(tmp_path / "store.db", create=False) as reader:
+                committed = reader.highest("pump-1", ack.epoch)
+            given.append(ack)
+            if committed < ack.high:
+                premature.append(ack)
+        return publish(self, publication, qos)
 
-    monkeypatch.setattr(Store, "ingest", watched)
+    monkeypatch.setattr(Link, "publish", watched)
     with collector(mosquitto.broker, tmp_path) as centre, device(mosquitto.broker, tmp_path) as (outbox, uplink):
         append_reference(outbox)
         produce(outbox, uplink, 3)
         wait_until(lambda: outbox.records == 0, "all is acknowledged")
-        assert sum(committed) == centre.counts.stored == 5
+        assert centre.counts.stored == 5
+    assert max(ack.high for ack in given) == 5
+    assert premature == []
+
+
+def test_what_waits_for_the_worker_is_bounded_and_of_each_device_the_latest_status_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "QUEUE_BYTES", 1000)
+    centre = collector(Broker(host="127.0.0.1"), tmp_path)
+    up, status = str(topics.Up("pump-1")), topics.status("pump-1")
+    centre._on_message(status, b"early")
+    for _ in range(5):
+        centre._on_message(up, bytes(500))
+    assert (centre.counts.let_go, centre._queued_bytes <= 1000) == (4, True)
+    for number in range(100):
+        centre._on_message(status, b"%03d" % number + bytes(500))
+        centre._on_message(topics.status("pump-2"), b"%03d" % number + bytes(500))
+    assert centre._queue.qsize() == 4
+    batch, more = centre._take()
+    assert [(message.topic, message.payload[:5]) for message in batch] == [
+        (status, b"early"),
+        (up, bytes(5)),
+        (status, b"099\0\0"),
+        (topics.status("pump-2"), b"099\0\0"),
+    ]
+    assert (more, centre._queued_bytes, centre._statuses) == (True, 0, {})
+
+
+def test_of_a_message_that_is_too_large_only_the_head_waits(tmp_path: Path) -> None:
+    centre = collector(Broker(host="127.0.0.1"), tmp_path)
+    centre._on_message(str(topics.Up("pump-1")), bytes(5_000_000))
+    assert centre._queued_bytes < 5000
+
+
+def test_a_subscription_that_the_broker_refuses_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with ScriptedBroker(suback=0x80) as scripted, collector(scripted.broker, tmp_path):
+        wait_until(lambda: "refuses the subscription to ek/1/up/+/+/+" in caplog.text, "it says so")
 
 
 def test_an_outbox_that_ran_over_is_accounted_for_at_the_centre(mosquitto: Mosquitto, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from scipy import stats
 from edgekit.monitor.drift import MINIMUM_ROWS, compare, compare_counts
 from edgekit.monitor.latency import percentile_ms
 from edgekit.monitor.merge import decode_varint_block, merge_counts
+from edgekit_contracts import limits
 from edgekit_contracts.errors import FormatError
 from edgekit_contracts.reference import LATENCY_BINS, Bins, FeatureBins, FeatureCounts, Reference
 from edgekit_contracts.telemetry import FeatureWindow, WindowCounts, decode_varints, encode_varints
@@ -190,6 +191,12 @@ def test_merging_windows_is_addition() -> None:
         merge_counts([one.counts, encode_varints([1])], BINS, n1)
     with pytest.raises(ValueError, match="no window"):
         merge_counts([], BINS, 0)
+
+
+def test_the_largest_windows_that_are_taken_in_add_up() -> None:
+    body, n = window((limits.RECORD_MAX_ROWS, 0, 0, 0), calls=limits.RECORD_MAX_ROWS)
+    merged = merge_counts([body.counts] * 500, BINS, 500 * n)
+    assert merged.latency[30] == merged.features[0].bins[0] == 500 * limits.RECORD_MAX_ROWS
 
 
 def test_varints_read_in_a_block_are_those_read_one_by_one() -> None:

@@ -93,6 +93,65 @@ def test_a_device_is_silent_when_nothing_comes_for_three_windows(store: Store) -
     assert (line.state, line.alarms) == ("silent", ("silent for 5 min",))
 
 
+def test_a_short_last_window_before_a_restart_does_not_make_a_device_silent(store: Store) -> None:
+    body, n = window()
+    long, short = (envelope(body, sequence=i, n=n, dt_ms=dt) for i, dt in ((3, 60_000), (4, 1_000)))
+    ingest(store, *reference(), long)
+    ingest(store, short, at_ms=NOW_MS + 1_000)
+    assert status_of(store, NOW_MS + 1_000 + 180_000).state == "online"
+    assert status_of(store, NOW_MS + 1_000 + 181_000).state == "silent"
+
+
+def test_a_device_that_was_born_again_gets_the_patience_of_a_new_one(store: Store) -> None:
+    body, n = window()
+    ingest(store, *reference(), envelope(body, sequence=3, n=n, dt_ms=1_000))
+    born(store, at_ms=NOW_MS + 5_000)
+    assert status_of(store, NOW_MS + 5_000 + 300_000).state == "online"
+    assert status_of(store, NOW_MS + 5_000 + 301_000).state == "silent"
+
+
+def test_the_present_model_is_what_the_device_says_it_runs(store: Store) -> None:
+    born(store)
+    (present, n), (other, _) = window((0, 0, 0, 100)), window()
+    other = msgspec.structs.replace(other, model_version="2.0.0")
+    ingest(store, *reference(), envelope(present, sequence=3, n=n, t0_ms=NOW_MS - 60_000))
+    ingest(store, envelope(other, sequence=4, n=n))
+    line = status_of(store)
+    assert (line.version, line.tested_rows, line.alarms) == ("1.0.0", n, ("drift: bmi",))
+
+
+def test_what_windows_say_of_the_device_is_shown(store: Store) -> None:
+    status = Status(device="pump-1", session=1, agent="edgekit-runtime 0.1.0")
+    store.ingest([Birth(status, NOW_MS)])
+    for sequence, waiting in ((3, 9), (4, 2)):
+        software = Software(5, 0, 0, rss_kb=1_000_000, cpu_ms=2_500, uptime_s=60 * sequence, outbox_records=waiting)
+        body, n = window(software=software, out_of_range=7, abstained=4, resent=3)
+        ingest(store, *reference(), envelope(body, sequence=sequence, n=n))
+    line = status_of(store)
+    assert (line.agent, line.rss_mb, line.cpu_percent) == ("edgekit-runtime 0.1.0", 1024.0, 25.0)
+    assert (line.uptime_s, line.outbox_records) == (240, 2)
+    assert (line.abstained, line.resent, line.output_nulls, line.out_of_range) == (8, 6, 0, {"bmi": 14})
+
+
+def test_what_cannot_be_read_of_one_device_is_its_alarm_and_the_others_keep_their_lines(store: Store) -> None:
+    body, n = window()
+    for device in ("pump-1", "pump-2"):
+        ingest(store, *reference(device), envelope(body, sequence=3, n=n, device=device))
+    store._db.execute("UPDATE window SET n = n + 1 WHERE dev = 'pump-1'")
+    ill, well = fleet_status(store, NOW_MS)
+    assert (ill.state, ill.rows) == ("online", 0)
+    assert [alarm[:27] for alarm in ill.alarms] == ["its windows cannot be read:"]
+    assert (well.rows, well.alarms) == (n, ())
+
+
+def test_windows_before_their_reference_are_counted_and_not_judged(store: Store) -> None:
+    body, n = window((0, 0, 0, 100))
+    ingest(store, *reference("pump-0"), envelope(body, sequence=3, n=n, device="pump-1"))
+    line = fleet_status(store, NOW_MS)[1]
+    assert (line.rows, line.tested_rows, line.drifted) == (n, 0, ())
+    assert line.latency_p50_ms is not None
+
+
 def test_a_device_that_was_born_and_never_spoke_is_silent_in_the_end(store: Store) -> None:
     born(store)
     assert status_of(store, NOW_MS + 60_000).state == "online"

@@ -12,7 +12,17 @@ from edgekit_contracts import limits, topics
 from edgekit_contracts.decode import encode_json
 from edgekit_contracts.reference import Bins
 from edgekit_contracts.state import Status
-from edgekit_contracts.telemetry import Envelope, Event, Gap, Kind, encode, encode_message, encode_varints
+from edgekit_contracts.telemetry import (
+    Envelope,
+    Event,
+    Gap,
+    Kind,
+    Software,
+    Window,
+    encode,
+    encode_message,
+    encode_varints,
+)
 from tests.telemetry_samples import BINS, BINS_ID, NOW_MS, envelope, reference_parts, window
 
 
@@ -113,6 +123,38 @@ def test_a_record_from_the_future_is_kept() -> None:
     late = envelope(WINDOW, n=ROWS, sequence=3, t0_ms=NOW_MS + limits.CLOCK_MAX_FUTURE_MS + 1)
     (found,) = read(said(late), Knows())
     assert isinstance(found, Accepted)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        window(latency=71, calls=2**62, software=Software(2**62, 0, 0, 0, 0, 0, 0))[0],
+        window(software=Software(limits.RECORD_MAX_ROWS + 1, 0, 0, 0, 0, 0, 0))[0],
+        window(software=Software(1, limits.RECORD_MAX_ROWS + 1, 0, 0, 0, 0, 0))[0],
+        window(software=Software(1, 0, 2**63, 0, 0, 0, 0))[0],
+        window(software=Software(1, 0, 0, 0, 2**63, 0, 0))[0],
+        msgspec.structs.replace(window(calls=2)[0], software=Software(1, 0, 0, 0, 0, 0, 0)),
+        window(out_of_range=ROWS + 1)[0],
+        window(out_of_range=2**62)[0],
+        window(abstained=ROWS + 1)[0],
+        window(resent=2)[0],
+    ],
+)
+def test_a_window_that_counts_more_than_there_was_is_refused(lie: Window) -> None:
+    assert refusal(said(envelope(lie, n=ROWS))).reason == "body"
+    honest = window(out_of_range=ROWS, abstained=ROWS, resent=1)[0]
+    assert isinstance(read(said(envelope(honest, n=ROWS)), Knows())[0], Accepted)
+
+
+def test_what_is_too_large_waits_as_its_head_and_is_refused_as_it_would_have_been() -> None:
+    for topic, limit in ((UP, limits.MESSAGE_MAX_BYTES), (topics.status("pump-1"), limits.STATE_MAX_BYTES)):
+        waiting = Message.received(topic, b"[" * (limit + 1), NOW_MS)
+        assert len(waiting.payload) == 4096
+        found = refusal(waiting)
+        assert (found.reason, found.key, found.head) == ("too large", None, b"[" * 4096)
+        assert f"{limit + 1:,} bytes" in found.detail
+        assert Message.received(topic, b"[" * limit, NOW_MS) == Message(topic, b"[" * limit, NOW_MS)
+    assert refusal(Message.received("ek/1/up/77/pump-1/w", b"[" * 100_000, NOW_MS)).reason == "wrong topic"
 
 
 def test_moments_of_another_number_of_features_are_refused() -> None:

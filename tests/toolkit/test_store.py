@@ -90,7 +90,7 @@ def test_windows_wait_in_quarantine_until_their_reference_is_complete(store: Sto
     assert store.bins(BINS_ID) is None
     assert ack(ingest(store, second)) == Ack(epoch=7, high=5)
     assert (store.quarantined(), store.count("window")) == ({}, 3)
-    assert store.reference(BINS_ID) == REFERENCE
+    assert store.reference(next(store.windows("pump-1", 0))) == REFERENCE
     assert [found.n for found in store.windows("pump-1", 0)] == [ROWS] * 3
     assert ingest(store, *windows(3, 5)).duplicates == 3
 
@@ -127,10 +127,49 @@ def test_one_device_cannot_spoil_the_reference_of_another(store: Store) -> None:
 def test_two_versions_on_equal_bins_keep_their_own_counts(store: Store) -> None:
     newer = msgspec.structs.replace(REFERENCE, rows=8000)
     parts = [msgspec.structs.replace(part, model_version="2.0.0") for part in reference_parts(1, newer)]
-    ingest(store, *reference_records(), envelope(parts[0], sequence=3))
-    assert store.reference(BINS_ID, "diabetes", VERSION) == REFERENCE
-    assert store.reference(BINS_ID, "diabetes", "2.0.0") == newer
-    assert store.reference(BINS_ID, "diabetes", "3.0.0") is not None
+    ingest(store, *reference_records(), envelope(parts[0], sequence=3), *windows(4, 4))
+    stored = next(store.windows("pump-1", 0))
+    assert stored.version == VERSION
+    assert store.reference(stored) == REFERENCE
+    assert store.reference(stored._replace(version="2.0.0")) == newer
+    assert store.reference(stored._replace(version="3.0.0")) is not None
+
+
+FALSE = msgspec.structs.replace(REFERENCE, scores=(4000, 0, 0))
+
+
+def test_each_device_is_judged_by_the_reference_that_it_sent_itself(store: Store) -> None:
+    liar = [envelope(body, sequence=i + 1, device="liar") for i, body in enumerate(reference_parts(2, FALSE))]
+    ingest(store, *liar, envelope(WINDOW, sequence=3, n=ROWS, device="liar"), device="liar")
+    ingest(store, *windows(3, 3))
+    (early,) = store.windows("pump-1", 0)
+    # The bins are known, the counts are not: another's word does not stand in.
+    assert store.reference(early) is None
+    ingest(store, *reference_records())
+    assert store.reference(early) == REFERENCE
+    assert store.reference(next(store.windows("liar", 0))) == FALSE
+    second = reference_records(device="pump-2")
+    ingest(store, *second, envelope(WINDOW, sequence=3, n=ROWS, device="pump-2"), device="pump-2")
+    assert store.reference(next(store.windows("pump-2", 0))) == REFERENCE
+    assert store.count("reference") == 2
+
+
+def test_a_reference_that_is_sent_again_takes_the_place_of_the_last_and_their_parts_never_mix(store: Store) -> None:
+    ingest(store, *reference_records(), *windows(3, 3))
+    first, second = (envelope(body, sequence=i) for i, body in zip((4, 5), reference_parts(2, FALSE), strict=True))
+    (stored,) = store.windows("pump-1", 0)
+    assert ingest(store, second).refused == {}
+    assert store.reference(stored) == REFERENCE
+    ingest(store, first)
+    assert store.reference(stored) == FALSE
+    ingest(store, *reference_records(first=6))
+    assert (store.reference(stored), store.count("reference"), store.count("part")) == (REFERENCE, 2, 6)
+    assert store._db.execute("SELECT SUM(LENGTH(data)) FROM part").fetchone() == (0,)
+
+
+def test_windows_of_a_new_epoch_stand_on_what_the_device_sent_in_its_last(store: Store) -> None:
+    ingest(store, *reference_records(), envelope(WINDOW, sequence=1, n=ROWS, epoch=8))
+    assert store.reference(next(store.windows("pump-1", 0))) == REFERENCE
 
 
 def test_a_refused_body_is_kept_counted_and_acknowledged_once(store: Store) -> None:
