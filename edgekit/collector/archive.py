@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, Self
 
 import msgspec
 
-from edgekit_contracts.errors import StorageFault, UnsupportedFormat
+from edgekit_contracts.errors import MissingFile, StorageFault, UnsupportedFormat
 from edgekit_contracts.reference import Bins, Reference, decode_reference
 from edgekit_contracts.state import Status
 from edgekit_contracts.telemetry import Window
@@ -99,6 +99,7 @@ class Archive:
         create: Make it where it is missing; a command that only reads says False.
 
     Raises:
+        MissingFile: It does not exist, and is not to be made.
         StorageFault: It cannot be opened.
         UnsupportedFormat: A newer release made it.
     """
@@ -108,7 +109,7 @@ class Archive:
         self._lock = threading.RLock()
         self._bins: dict[bytes, Bins] = {}
         if not create and not self.path.exists():
-            raise StorageFault(str(self.path), "there is no such file")
+            raise MissingFile("store", str(self.path))
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=30)

@@ -35,6 +35,8 @@ QUEUE_MESSAGES: Final = 20_000
 QUEUE_BYTES: Final = 64 * limits.MIB
 """Waiting for the worker; beyond either, telemetry is let go, and its devices send it again."""
 RETRY_SECONDS: Final = 1.0
+PRESENCE_SECONDS: Final = 1.0
+"""At most so often is a presence written anew that somebody else overwrites."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class Collector:
         self._messages = self._let_go = self._stored = self._duplicates = 0
         self._refused: Counter[str] = Counter()
         self._fault: str | None = None
+        self._presence_said_s = float("-inf")
         self._stopping = threading.Event()
         self._store: Store | None = None
         self._worker = threading.Thread(target=self._work, name=f"collector-{name}", daemon=True)
@@ -86,7 +89,7 @@ class Collector:
             broker,
             f"ek-collector-{name}",
             will=lambda: self._presence(alive=False),
-            subscriptions=(topics.ALL_UP, topics.ALL_STATUS),
+            subscriptions=(topics.ALL_UP, topics.ALL_STATUS, topics.host(self.name)),
             on_up=self._on_up,
             on_message=self._on_message,
             on_down=lambda reason: log.warning("collector %s lost %s: %s", name, broker, reason),
@@ -149,7 +152,23 @@ class Collector:
         log.info("collector %s is connected to %s", self.name, self.broker)
         self._link.publish(self._presence(alive=True))
 
+    def _guard_presence(self, payload: bytes) -> None:
+        """Says again that we are here where something else stands: devices hold their records while none is."""
+        if payload == self._presence(alive=True).payload or self._stopping.is_set():
+            return
+        now = time.monotonic()
+        if now - self._presence_said_s < PRESENCE_SECONDS:
+            return
+        self._presence_said_s = now
+        log.warning(
+            "collector %s: somebody else wrote its presence (%d bytes); it is written anew", self.name, len(payload)
+        )
+        self._link.publish(self._presence(alive=True))
+
     def _on_message(self, topic: str, payload: bytes) -> None:
+        if topic == topics.host(self.name):
+            self._guard_presence(payload)
+            return
         message = Message.received(topic, payload, self._clock_ms())
         size, device = _size(message), topics.status_device(topic)
         with self._lock:

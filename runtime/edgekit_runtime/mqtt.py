@@ -23,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 
-from edgekit_contracts.errors import BrokerUnreachable, StorageFault, UsageError
+from edgekit_contracts.errors import BrokerUnreachable, MissingFile, StorageFault, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -394,12 +394,12 @@ def read_password(path: Path | str) -> str:
     """The password in a file, without the line's end.
 
     Raises:
-        StorageFault: The file cannot be read.
+        MissingFile: The file cannot be read.
     """
     try:
         return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise StorageFault(str(path), getattr(error, "strerror", None) or str(error)) from error
+        raise MissingFile("password file", str(path), getattr(error, "strerror", None) or str(error)) from error
 
 
 def _unquoted(text: str | None) -> str | None:

@@ -10,7 +10,7 @@ import pytest
 
 from edgekit_contracts import limits, topics
 from edgekit_contracts.decode import encode_json
-from edgekit_contracts.errors import BrokerUnreachable, StorageFault, UsageError
+from edgekit_contracts.errors import BrokerUnreachable, MissingFile, StorageFault, UsageError
 from edgekit_contracts.state import Host, Running, Status, decode_status
 from edgekit_contracts.telemetry import Ack, Event, Kind, decode_message, encode
 from edgekit_runtime.mqtt import Broker, Link, Publication, full_jitter, probe, read_password
@@ -399,7 +399,7 @@ def test_a_broker_that_asks_for_a_password_is_told_it_from_a_file(tmp_path: Path
             probe(Broker.parse(url, password="wrong"))
     finally:
         guarded.stop()
-    with pytest.raises(StorageFault):
+    with pytest.raises(MissingFile):
         read_password(tmp_path / "missing")
 
 

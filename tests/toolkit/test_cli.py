@@ -125,9 +125,9 @@ def test_a_wrong_broker_address_is_exit_2(run: Run, tmp_path: Path) -> None:
     assert "secret" not in err
 
 
-def test_fleet_status_without_a_store_is_exit_3(run: Run, tmp_path: Path) -> None:
+def test_fleet_status_without_a_store_is_exit_2(run: Run, tmp_path: Path) -> None:
     code, _, err = run("fleet", "status", "--store", tmp_path / "none.db")
-    assert code == 3
+    assert code == 2
     assert "none.db" in err
     assert not (tmp_path / "none.db").exists()
 

@@ -357,3 +357,18 @@ def test_an_outbox_that_ran_over_is_accounted_for_at_the_centre(mosquitto: Mosqu
             assert stored + lost + 1 == outbox.produced == 101
             assert lost > 0
             assert centre.store.highest("pump-1", outbox.epoch) == 101
+
+
+@pytest.mark.parametrize("alive", [None, False])
+def test_a_presence_that_somebody_else_overwrites_is_written_anew(
+    mosquitto: Mosquitto, tmp_path: Path, alive: bool | None
+) -> None:
+    forged = b"garbage" if alive is None else encode_json(Host(collector="centre", alive=alive))
+    with collector(mosquitto.broker, tmp_path), stranger(mosquitto.broker) as link:
+        link.publish(Publication(topics.host("centre"), forged, retain=True))
+        heard = link.heard  # type: ignore[attr-defined]
+        wait_until(lambda: any(payload == forged for _, payload in heard), "the forgery stands")
+        with device(mosquitto.broker, tmp_path) as (outbox, uplink):
+            append_reference(outbox)
+            produce(outbox, uplink, 3)
+            wait_until(lambda: is_empty(outbox), "the device heard that a collector lives")

@@ -10,7 +10,7 @@ import pytest
 from edgekit.collector.ingest import Birth, Message, Reading, read
 from edgekit.collector.store import Ingested, Store
 from edgekit_contracts import topics
-from edgekit_contracts.errors import StorageFault, UnsupportedFormat
+from edgekit_contracts.errors import MissingFile, StorageFault, UnsupportedFormat
 from edgekit_contracts.state import Status
 from edgekit_contracts.telemetry import Ack, Envelope, Event, Gap, Kind, encode, encode_message
 from tests.telemetry_samples import BINS_ID, NOW_MS, REFERENCE, VERSION, envelope, reference_parts, window
@@ -260,7 +260,7 @@ def test_another_process_reads_while_the_collector_writes(store: Store) -> None:
 
 
 def test_files_that_are_not_a_store_of_this_release_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(StorageFault, match="no such file"):
+    with pytest.raises(MissingFile, match="no such file"):
         Store(tmp_path / "missing.db", create=False)
     (tmp_path / "text.db").write_text("hello" * 1000)
     with pytest.raises(StorageFault, match="not a database"):
