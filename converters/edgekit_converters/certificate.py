@@ -101,9 +101,7 @@ def _compare(written: Written, fitted: Ensemble) -> int:
     return count
 
 
-def _same_split(
-    written: Written, at: NDArray[np.int64], fitted: Ensemble, to: NDArray[np.int64]
-) -> NDArray[np.bool_]:
+def _same_split(written: Written, at: NDArray[np.int64], fitted: Ensemble, to: NDArray[np.int64]) -> NDArray[np.bool_]:
     split, threshold = written.split[at], fitted.threshold[to]
     if fitted.reads == "float64":
         same = (split == threshold) & (not written.float32)
@@ -147,7 +145,7 @@ def _float64_elsewhere(graph: onnx.GraphProto, found: list[Written]) -> bool:
             is_float = node.op_type == "Cast" and attribute.name == "to" and attribute.i == onnx.TensorProto.FLOAT
             if is_float and node.name not in covered:
                 return False
-            if node.name not in covered and attribute.HasField("t"):
-                if attribute.t.data_type == onnx.TensorProto.FLOAT:
-                    return False
+            is_constant = attribute.HasField("t") and attribute.t.data_type == onnx.TensorProto.FLOAT
+            if is_constant and node.name not in covered:
+                return False
     return all(tensor.data_type != onnx.TensorProto.FLOAT for tensor in graph.initializer)

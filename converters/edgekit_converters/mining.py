@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from edgekit_contracts.manifest import Feature
 from edgekit_converters.fitted_trees import fitted_ensembles
-from edgekit_converters.operators.tree_ensemble import last
+from edgekit_converters.operators.tree_nodes import last
 from edgekit_converters.walk import chosen, unwrap, wrapped
 
 ROWS_MAX: Final = 5_000
@@ -129,9 +129,7 @@ def _transformed(step: Any, lines: Lines, marks: Marks) -> Lines:
     if kind == "MaxAbsScaler":
         return _through(lines, step.scale_, zero)
     if kind == "RobustScaler":
-        return _through(
-            lines, step.scale_ if step.with_scaling else one, step.center_ if step.with_centering else zero
-        )
+        return _through(lines, step.scale_ if step.with_scaling else one, step.center_ if step.with_centering else zero)
     if kind == "SimpleImputer":
         _note(lines, [[value] for value in step.statistics_], marks)
         kept = [

@@ -30,7 +30,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier
 
 from edgekit_contracts.errors import ConversionRefused
-from edgekit_converters.operators.tree_ensemble import down, last
+from edgekit_converters.operators.tree_nodes import down, last
 from edgekit_converters.sklearn import SklearnConverter
 from edgekit_converters.target import target_for
 from tests.converters.frames import features, run, target
@@ -53,13 +53,14 @@ def answer(kind: str) -> NDArray[Any]:
     X, random = data().to_numpy(), np.random.default_rng(1)
     value = X[:, 0] * 2 + X[:, 1] + random.normal(size=len(X)) * 0.7
     three = (value > -1).astype(int) + (value > 1)
-    return {
+    kinds: dict[str, NDArray[Any]] = {
         "two": (value > 0).astype(int),
         "three": np.array(["low", "mid", "top"], dtype=object)[three],
         "value": value,
         "positive": np.exp(value / 3),
         "values": np.stack([value, three, -value], axis=1),
-    }[kind]
+    }
+    return kinds[kind]
 
 
 def splits(model: Any) -> list[tuple[int, float]]:
@@ -95,7 +96,9 @@ def adversarial(model: Any, X: pd.DataFrame, *, missing: bool, rows: int = 1500)
     return pd.concat([X, pd.DataFrame(found, columns=X.columns)], ignore_index=True)
 
 
-def assert_equal_bits(model: Any, X: pd.DataFrame, rows: pd.DataFrame, runtime: str, ulps: float = 0) -> onnx.ModelProto:
+def assert_equal_bits(
+    model: Any, X: pd.DataFrame, rows: pd.DataFrame, runtime: str, ulps: float = 0
+) -> onnx.ModelProto:
     """Labels are equal on every row; numbers bit for bit, or within so many ulps of the largest in the row."""
     conversion = CONVERTER.convert(model, X, target_for(runtime))
     assert conversion.ml_opset == target_for(runtime).ml_opset
@@ -150,7 +153,9 @@ THROUGH_EXP: list[tuple[str, Any]] = [
 
 
 def named(models: list[tuple[str, Any]]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize(("kind", "model"), models, ids=[" ".join(str(one).split())[:70] for _, one in models])
+    return pytest.mark.parametrize(
+        ("kind", "model"), models, ids=[" ".join(str(one).split())[:70] for _, one in models]
+    )
 
 
 @RUNTIMES

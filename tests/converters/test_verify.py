@@ -19,7 +19,6 @@ from edgekit_converters.draft import draft_manifest
 from edgekit_converters.registry import Answers
 from edgekit_converters.verify import Verified, disagreement_bound, verify
 from edgekit_runtime.engine import Engine
-
 from tests.converters.frames import CONVERTER, converted, features, target, textbook
 
 

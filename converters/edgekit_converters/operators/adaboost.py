@@ -15,7 +15,8 @@ import numpy as np
 
 from edgekit_converters.graph import Table, Value
 from edgekit_converters.operators import Predict, Predicted, reweighted, scores
-from edgekit_converters.operators.tree_ensemble import Tree, plain, sums, vector_sums
+from edgekit_converters.operators.tree_ensemble import plain, sums, vector_sums
+from edgekit_converters.operators.tree_nodes import Tree
 
 if TYPE_CHECKING:
     from edgekit_converters.walk import Path, Walk

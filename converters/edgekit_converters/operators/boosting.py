@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from edgekit_converters.graph import GraphBuilder, Value
 from edgekit_converters.operators import Predict, Predicted, Unfaithful, from_matrix, scores
-from edgekit_converters.operators.tree_ensemble import Tree, constant, plain, sums
+from edgekit_converters.operators.tree_ensemble import constant, plain, sums
+from edgekit_converters.operators.tree_nodes import Tree
 
 
 def boosted(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
@@ -67,9 +68,7 @@ def classified(
         scale: The probability of the second of two classes is expit(scale * score).
     """
     if raw.width > 1:
-        return Predicted(
-            label=scores.best(graph, raw, classes), probabilities=scores.softmax(graph, raw), decision=raw
-        )
+        return Predicted(label=scores.best(graph, raw, classes), probabilities=scores.softmax(graph, raw), decision=raw)
     zero = graph.constant(np.array([0.0]), "zero")
     above = graph.value("GreaterOrEqual" if at_zero else "Greater", [raw, zero], replace(raw, dtype="bool"))
     place = graph.value("Reshape", [graph.cast(above, "int64"), scores.flat_shape(graph)], Value("", "int64", 0))

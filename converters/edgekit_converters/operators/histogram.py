@@ -17,7 +17,8 @@ import numpy as np
 from edgekit_converters.graph import Table, Value
 from edgekit_converters.operators import Predict, Predicted, Unfaithful
 from edgekit_converters.operators.boosting import classified
-from edgekit_converters.operators.tree_ensemble import Tree, constant, sums
+from edgekit_converters.operators.tree_ensemble import constant, sums
+from edgekit_converters.operators.tree_nodes import Tree
 
 if TYPE_CHECKING:
     from edgekit_converters.walk import Path, Walk
