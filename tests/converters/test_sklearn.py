@@ -285,13 +285,6 @@ def test_a_refusal_inside_a_column_transformer_has_the_whole_path() -> None:
     assert refusal.value.step == "pipeline/columntransformer/cat/functiontransformer (FunctionTransformer)"
 
 
-def test_categories_inside_boosting_are_refused_rather_than_wrong() -> None:
-    X = features()[["area", "visits"]]
-    model = HistGradientBoostingClassifier(max_iter=2, categorical_features=[1]).fit(X, target())
-    with pytest.raises(ConversionRefused, match="categorical"):
-        converted(model, X)
-
-
 def test_data_that_does_not_fit_is_refused_by_the_column() -> None:
     model = textbook(LogisticRegression()).fit(features(), target())
     with pytest.raises(DataMismatch, match="'lab'"):
