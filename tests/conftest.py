@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.brokers import Mosquitto
+# Before numpy and scikit-learn are imported: their threads wait by spinning, and small models on few, busy cores are
+# many times slower with them than without.
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
+from tests.brokers import Mosquitto  # noqa: E402
 
 
 @pytest.fixture
