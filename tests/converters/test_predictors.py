@@ -42,7 +42,7 @@ from sklearn.svm import SVC, SVR, NuSVC, NuSVR
 
 from edgekit_contracts.errors import ConversionRefused
 from edgekit_converters.graph import GraphBuilder, serialize
-from edgekit_converters.operators.formula import Expr
+from edgekit_converters.operators.expression import Expr
 from edgekit_converters.operators.laplace import erf
 from tests.converters.frames import CONVERTER, TARGET, assert_same, converted, run
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgekit_converters.graph import GraphBuilder, Value
 from edgekit_converters.operators import Transform, Unfaithful, on_matrix
-from edgekit_converters.operators.expression import Expr, joined
+from edgekit_converters.operators.expression import Expr, concat
 
 Array = NDArray[np.float64]
 
@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 def pca(x: Expr, step: Any) -> Expr:
     """PCA and IncrementalPCA: x @ components.T - mean @ components.T, over the deviations where `whiten`."""
     weights = _floats(step.components_).T
-    result = x.matmul(weights)
+    result = x @ weights
     if step.mean_ is not None:
         result = result - (_floats(step.mean_).reshape(1, -1) @ weights).ravel()
     if not step.whiten:
@@ -34,7 +34,7 @@ def pca(x: Expr, step: Any) -> Expr:
 def components(x: Expr, step: Any) -> Expr:
     """TruncatedSVD, NeighborhoodComponentsAnalysis, random projections: x @ components.T."""
     found = step.components_
-    return x.matmul(_floats(found.toarray() if hasattr(found, "toarray") else found).T)
+    return x @ _floats(found.toarray() if hasattr(found, "toarray") else found).T
 
 
 def factor_analysis(x: Expr, step: Any) -> Expr:
@@ -43,14 +43,14 @@ def factor_analysis(x: Expr, step: Any) -> Expr:
 
     found = _floats(step.components_)
     scaled = found / _floats(step.noise_variance_)
-    covariance = linalg.inv(np.eye(len(found)) + scaled @ found.T)
-    return (x - _floats(step.mean_)).matmul(scaled.T).matmul(covariance)
+    covariance: Array = linalg.inv(np.eye(len(found)) + scaled @ found.T)
+    return (x - _floats(step.mean_)) @ scaled.T @ covariance
 
 
 def fast_ica(x: Expr, step: Any) -> Expr:
     """FastICA: (x - mean) @ components.T; no mean without whitening."""
     centred = x - _floats(step.mean_) if step.whiten else x
-    return centred.matmul(_floats(step.components_).T)
+    return centred @ _floats(step.components_).T
 
 
 def sparse_pca(x: Expr, step: Any) -> Expr:
@@ -59,19 +59,19 @@ def sparse_pca(x: Expr, step: Any) -> Expr:
 
     dictionary = _floats(step.components_)
     answers = ridge_regression(dictionary.T, np.eye(x.width), step.ridge_alpha, solver="cholesky")
-    return (x - _floats(step.mean_)).matmul(np.asarray(answers).reshape(x.width, len(dictionary)))
+    return (x - _floats(step.mean_)) @ np.asarray(answers).reshape(x.width, len(dictionary))
 
 
 def partial_least_squares(x: Expr, step: Any) -> Expr:
     """PLSRegression, PLSCanonical, CCA and PLSSVD: ((x - mean) / std) @ rotations, or @ weights of PLSSVD."""
     rotations = step.x_weights_ if type(step).__name__ == "PLSSVD" else step.x_rotations_
-    return ((x - _floats(step._x_mean)) / _floats(step._x_std)).matmul(_floats(rotations))
+    return ((x - _floats(step._x_mean)) / _floats(step._x_std)) @ _floats(rotations)
 
 
 def discriminant_analysis(x: Expr, step: Any) -> Expr:
     """LinearDiscriminantAnalysis: (x - mean) @ scalings, as many columns as there are components."""
     centred = x - _floats(step.xbar_) if step.solver == "svd" else x
-    return centred.matmul(_floats(step.scalings_)[:, : step._max_components])
+    return centred @ _floats(step.scalings_)[:, : step._max_components]
 
 
 def feature_agglomeration(x: Expr, step: Any) -> Expr:
@@ -85,9 +85,9 @@ def feature_agglomeration(x: Expr, step: Any) -> Expr:
     members = np.array([labels == one for one in clusters], dtype=np.float64)
     if step.pooling_func is np.mean:
         sizes: Array = members.sum(axis=1)
-        return x.matmul(members.T) / sizes
+        return x @ members.T / sizes
     if step.pooling_func is np.sum:
-        return x.matmul(members.T)
+        return x @ members.T
     extremes: Mapping[Any, Callable[[Expr, Expr], Expr]] = {
         np.max: Expr.maximum,
         np.amax: Expr.maximum,
@@ -100,11 +100,11 @@ def feature_agglomeration(x: Expr, step: Any) -> Expr:
     parts = []
     for one in clusters:
         first, *others = np.flatnonzero(labels == one).tolist()
-        part = x.at([first])
+        part = x.at(first)
         for other in others:
-            part = extremes[step.pooling_func](part, x.at([other]))
+            part = extremes[step.pooling_func](part, x.at(other))
         parts.append(part)
-    return joined(parts)
+    return concat(parts)
 
 
 def _floats(array: Any) -> Array:

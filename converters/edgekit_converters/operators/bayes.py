@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgekit_converters.graph import GraphBuilder, Value
 from edgekit_converters.operators import Predict, Predicted, from_matrix, scores
-from edgekit_converters.operators.formula import Expr, concat, total
+from edgekit_converters.operators.expression import Expr, concat, total
 from edgekit_converters.operators.targets import log1p
 
 
@@ -41,7 +41,7 @@ def _complement(step: Any, x: Expr) -> Expr:
 def _bernoulli(step: Any, x: Expr) -> Expr:
     """X . (log p - log(1 - p)) + sum(log(1 - p)) + log(prior), x cut to 0 and 1 at `binarize`."""
     if step.binarize is not None:
-        x = x.above(float(step.binarize)).cast("float64")
+        x = (x > float(step.binarize)).cast("float64")
     present = np.asarray(step.feature_log_prob_)
     absent = np.log(1 - np.exp(present))
     found = x @ np.asarray(present - absent).T
@@ -52,10 +52,10 @@ def _categorical(step: Any, x: Expr) -> Expr:
     """The sum of log p of each feature's category; NaN for one that training lacked, where scikit-learn raises."""
     parts = []
     for index, table in enumerate(step.feature_log_prob_):
-        column, count = x.column(index), table.shape[1]
+        column, count = x.at(index), table.shape[1]
         place = column.at_least(0.0).at_most(float(count - 1)).cast("int64").flat()
-        unknown = column.not_below(float(count))
-        parts.append(unknown.where(np.nan, place.taken(np.ascontiguousarray(table.T))))
+        unknown = column >= float(count)
+        parts.append(unknown.where(np.nan, place.look_up(np.ascontiguousarray(table.T))))
     return total(parts) + np.asarray(step.class_log_prior_)
 
 
@@ -96,7 +96,7 @@ def _classifier(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
     found = LIKELIHOODS[type(step).__name__](step, Expr(graph, x))
     decision = None
     if hasattr(step, "decision_function"):
-        decision = found if found.width != 2 else found.column(1) - found.column(0)
+        decision = found if found.width != 2 else found.at(1) - found.at(0)
     return Predicted(
         label=scores.best(graph, found.value, step.classes_),
         probabilities=_shares(found).value,

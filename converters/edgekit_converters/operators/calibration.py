@@ -12,7 +12,7 @@ import numpy as np
 
 from edgekit_converters.graph import Table
 from edgekit_converters.operators import Predict, Predicted, Unfaithful, scores
-from edgekit_converters.operators.formula import Expr, concat, total
+from edgekit_converters.operators.expression import Expr, concat, total
 from edgekit_converters.operators.isotonic import isotonic
 from edgekit_converters.operators.wrappers import response
 
@@ -39,14 +39,12 @@ def _fold(walk: Walk, fold: Any, table: Table, path: Path) -> Expr:
         shares = _temperature(answer, method, float(fold.calibrators[0].beta_))
     else:
         if count == 2 and answer.width == 2:
-            answer = answer.column(1)
+            answer = answer.at(1)
         places = np.searchsorted(fold.classes, fold.estimator.classes_)
         if count > 2 and len(places) != count:
             # A class that the fold's training part lacked keeps probability 0, as in the original.
             raise Unfaithful("a fold lacks a class", "use stratified folds, or more rows of that class")
-        parts = [
-            _one(answer.column(index), calibrator, fold.method) for index, calibrator in enumerate(fold.calibrators)
-        ]
+        parts = [_one(answer.at(index), calibrator, fold.method) for index, calibrator in enumerate(fold.calibrators)]
         if count == 2:
             shares = concat([1.0 - parts[0], parts[0]])
         else:
@@ -54,8 +52,8 @@ def _fold(walk: Walk, fold: Any, table: Table, path: Path) -> Expr:
             whole = shares.sum()
             empty = whole.equals(0.0)
             shares = empty.where(1.0 / count, shares / empty.where(1.0, whole))
-    slightly = shares.above(1.0).cast("float64") * shares.above(JUST_ABOVE_ONE).where(0.0, 1.0)
-    return slightly.above(0.5).where(1.0, shares)
+    slightly = (shares > 1.0).cast("float64") * (shares > JUST_ABOVE_ONE).where(0.0, 1.0)
+    return (slightly > 0.5).where(1.0, shares)
 
 
 def _one(score: Expr, calibrator: Any, method: str) -> Expr:
@@ -70,7 +68,7 @@ def _temperature(answer: Expr, method: str, beta: float) -> Expr:
     if method == "predict_proba":
         if answer.width == 2:
             # The original keeps the second column only, and subtracts it from 1 again.
-            second = answer.column(1)
+            second = answer.at(1)
             answer = concat([1.0 - second, second])
         logits = (answer + EPSILON).log()
     elif answer.width == 1:

@@ -17,7 +17,8 @@ import numpy as np
 from edgekit_converters.graph import Column, Table, columns
 from edgekit_converters.nulls import is_null
 from edgekit_converters.operators import Transform, Unfaithful, encoders
-from edgekit_converters.operators.expression import Expr, count_reached
+from edgekit_converters.operators.composed import count_reached
+from edgekit_converters.operators.expression import Expr
 from edgekit_converters.schema import Encoding
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def _numbers(walk: Walk, part: Table, found: Sequence[encoders.Codes]) -> Table:
         keys[row, 1 : 1 + len(one)], answers[row, 1 : 1 + len(one)] = one, value
     place = count_reached(x, known) + np.arange(len(found)) * float(deepest)
     unknown = np.array([codes.unknown for codes in found])
-    result = x.equal(place.look_up(keys.ravel())).where(place.look_up(answers.ravel()), unknown)
+    result = x.equals(place.look_up(keys.ravel())).where(place.look_up(answers.ravel()), unknown)
     return columns(x.is_nan().where(np.array(nulls), result).value)
 
 

@@ -17,7 +17,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekit_converters.graph import GraphBuilder, Value
-from edgekit_converters.operators.formula import Expr, concat, rows_of, total
+from edgekit_converters.operators.expression import Expr, concat, rows_of, total
 
 
 def coupled(pairs: Expr, count: int) -> Expr:
@@ -25,8 +25,8 @@ def coupled(pairs: Expr, count: int) -> Expr:
     graph = pairs.graph
     shares: dict[tuple[int, int], Expr] = {}
     for pair, (one, other) in enumerate(combinations(range(count), 2)):
-        shares[one, other] = pairs.column(pair)
-        shares[other, one] = 1.0 - pairs.column(pair)
+        shares[one, other] = pairs.at(pair)
+        shares[other, one] = 1.0 - pairs.at(pair)
     rows = []
     for t in range(count):
         own = total([shares[j, t] * shares[j, t] for j in range(count) if j != t])
@@ -67,10 +67,10 @@ def _body(outer: GraphBuilder, count: int) -> onnx.GraphProto:
     found = p
     qp = (matrix.reshape(-1, count, count) * p.reshape(-1, 1, count)).sum().reshape(-1, count)
     pqp = (p * qp).sum()
-    going = abs(qp - pqp).max().not_below(0.005 / count)
+    going = abs(qp - pqp).max() >= 0.005 / count
     for t in range(count):
-        row = matrix.column(*range(t * count, (t + 1) * count))
-        own, one = row.column(t), qp.column(t)
+        row = matrix.at(*range(t * count, (t + 1) * count))
+        own, one = row.at(t), qp.at(t)
         diff = (pqp - one) / own
         whole = diff + 1.0
         pqp = (pqp + diff * (diff * own + one * 2.0)) / whole / whole

@@ -13,7 +13,7 @@ import numpy as np
 
 from edgekit_converters.graph import Table, columns
 from edgekit_converters.operators import Predict, Predicted, Unfaithful, scores
-from edgekit_converters.operators.formula import Expr, concat, total
+from edgekit_converters.operators.expression import Expr, concat, total
 from edgekit_converters.operators.wrappers import ONE_LABEL, predicted_each, response
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _stacked(walk: Walk, step: Any, table: Table, path: Path) -> Table:
     parts = []
     for index, (one, method) in enumerate(zip(step.estimators_, step.stack_method_, strict=True)):
         answer = response(walk, one, table, (*path, str(index)), (method,))[0]
-        parts.append(answer.column(1) if binary and method == "predict_proba" else answer)
+        parts.append(answer.at(1) if binary and method == "predict_proba" else answer)
     seen = columns(concat(parts).value)
     return (*seen, *table) if step.passthrough else seen
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from edgekit_converters.graph import GraphBuilder, Table, Value, columns
 from edgekit_converters.operators import Transform, on_matrix
-from edgekit_converters.operators.expression import Expr, count_reached, joined
+from edgekit_converters.operators.composed import count_reached
+from edgekit_converters.operators.expression import Expr, concat
 
 if TYPE_CHECKING:
     from edgekit_converters.walk import Path, Walk
@@ -44,10 +45,10 @@ def polynomial_features(graph: GraphBuilder, step: Any, value: Value) -> Value:
         if not left:
             break
         starts = [*following, len(left)]
-        terms = terms.at(left) * x.at(right)
+        terms = terms.at(*left) * x.at(*right)
         if degree >= step._min_degree:
             parts.append(terms)
-    return joined(parts).value
+    return concat(parts).value
 
 
 def k_bins(graph: GraphBuilder, step: Any, value: Value) -> Value:
@@ -58,9 +59,9 @@ def k_bins(graph: GraphBuilder, step: Any, value: Value) -> Value:
     places = count_reached(Expr(graph, value), [np.asarray(one, dtype=np.float64)[1:-1] for one in edges])
     if step.encode == "ordinal":
         return places.value
-    spread = places.at([column for column, bins in enumerate(step.n_bins_) for _ in range(bins)])
+    spread = places.at(*(column for column, bins in enumerate(step.n_bins_) for _ in range(bins)))
     here = np.concatenate([np.arange(bins, dtype=np.float64) for bins in step.n_bins_])
-    return spread.equal(here).floats().value
+    return spread.equals(here).cast("float64").value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,17 +93,17 @@ def spline_transformer(walk: Walk, step: Any, table: Table, path: Path) -> Table
     interval = count_reached(x, list(knots[:, degree + 1 : last]))
     local = _de_boor(x, interval, knots, degree)
     column = np.repeat(np.arange(width), bases).tolist()
-    place, result = interval.at(column), None
+    place, result = interval.at(*column), None
     number = np.tile(np.arange(bases, dtype=np.float64), width)
     for offset, part in enumerate(local):
         # The basis number interval + offset; those of a periodic spline come round.
-        here = place.equal(number - offset)
+        here = place.equals(number - offset)
         if step.extrapolation == "periodic":
-            here = here | place.equal(number + bases - offset)
-        term = here.where(part.at(column), 0.0)
+            here = here | place.equals(number + bases - offset)
+        term = here.where(part.at(*column), 0.0)
         result = term if result is None else result + term
     assert result is not None
-    spread = given.at(column)
+    spread = given.at(*column)
     if step.extrapolation in {"constant", "linear"}:
         result = _outside(spread, result, beyond(step), bases)
     if step.handle_missing == "zeros":
@@ -113,7 +114,7 @@ def spline_transformer(walk: Walk, step: Any, table: Table, path: Path) -> Table
             "answers"
         )
     if not step.include_bias:
-        result = result.at([index for index in range(width * bases) if (index + 1) % bases])
+        result = result.at(*(index for index in range(width * bases) if (index + 1) % bases))
     return columns(result.value)
 
 
@@ -170,7 +171,7 @@ def _de_boor(x: Expr, interval: Expr, knots: Rows, degree: int) -> list[Expr]:
         previous, bases = bases, [x.constant(0.0)]
         for place in range(1, order + 1):
             right, left = near[place], near[place - order]
-            same = right.equal(left)
+            same = right.equals(left)
             weight = same.where(0.0, previous[place - 1] / same.where(1.0, right - left))
             bases[place - 1] = bases[place - 1] + weight * (right - x)
             bases.append(weight * (x - left))

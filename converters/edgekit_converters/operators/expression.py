@@ -1,32 +1,30 @@
-"""Formulas over matrices of the graph, written as formulas.
+"""Formulas over values of the graph, written as formulas: `(x @ w + b).exp()` adds the nodes.
 
-`Expr` wraps a `Value` [rows, width]; its operators add the ONNX node of the same name and broadcast as numpy does. A
-plain number stands for every cell, an array [width] for one row of constants. All of it is float64 or bool. What ONNX
-lacks in float64 (log1p, expm1, maximum with NaN) is composed here once.
+An `Expr` wraps a `Value`; its operators add the ONNX node of the same name and broadcast as numpy does. A plain number
+stands for every cell, an array [width] for one row of constants. Nothing here reorders or simplifies: the nodes are the
+operations in the order in which they were written. Beside float64 matrices there are places (int64), truth values
+(bool), and tensors [rows, a, b]. What ONNX lacks in float64 is in `composed`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit_converters.graph import Dtype, GraphBuilder, Value
 
-COMPARED_MAX: Final = 32
-"""Limits that each cell is compared with at once; more take memory, and are bisected."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Expr:
-    """A value in a formula.
+    """A tensor of the graph in a formula.
 
     Attributes:
         graph: Where the nodes go.
-        value: [rows, width].
+        value: [rows, width]; or [rows], or [rows, a, width].
     """
 
     graph: GraphBuilder
@@ -36,31 +34,46 @@ class Expr:
 
     @property
     def width(self) -> int:
-        """Columns."""
+        """Columns: the size of the last axis; 0 of a vector."""
         return self.value.width
 
-    def apply(self, op: str, *others: Operand, dtype: Dtype | None = None, width: int = 0, **attributes: Any) -> Expr:
-        """The node `op` of this value and the others; as wide as the widest of them unless `width` says otherwise."""
+    def apply(
+        self, op: str, *others: Operand | str, dtype: Dtype | None = None, width: int | None = None, **attributes: Any
+    ) -> Expr:
+        """The node `op` of this value and the others.
+
+        Args:
+            op: The operator.
+            others: Numbers and arrays become constants; a name is that of an initializer which is no operand, as axes.
+            dtype: Of the result; by default this value's.
+            width: Of the result; by default that of the widest operand.
+            attributes: The node's.
+        """
         given: list[Value | str] = [self.value]
-        widths = [self.value.width]
+        widest = self.width
         for other in others:
-            if isinstance(other, Expr):
-                given.append(other.value)
-                widths.append(other.value.width)
+            if isinstance(other, str):
+                given.append(other)
             else:
-                array = _constant(other)
-                given.append(self.graph.constant(array, op.lower()))
-                widths.append(array.shape[-1])
-        like = replace(self.value, dtype=dtype or self.value.dtype, width=width or max(widths))
+                value = self.constant(other).value
+                given.append(value)
+                widest = max(widest, value.width)
+        like = replace(self.value, dtype=dtype or self.value.dtype, width=widest if width is None else width)
         return Expr(self.graph, self.graph.value(op, given, like, **attributes))
 
-    def constant(self, row: Operand) -> Expr:
-        """A constant as an expression: one row [1, width], which broadcasts."""
-        if isinstance(row, Expr):
-            return row
-        array = _constant(row)
-        dtype: Dtype = "bool" if array.dtype == bool else "float64"
-        return Expr(self.graph, Value(self.graph.constant(array, "row"), dtype, array.shape[-1]))
+    def constant(self, operand: Operand) -> Expr:
+        """A constant as an expression: an array [width] is a row [1, width], which broadcasts.
+
+        Numbers beside int64 are int64, for ONNX mixes no types; truth values stay so; all else is float64.
+        """
+        if isinstance(operand, Expr):
+            return operand
+        array, dtype = np.asarray(operand), self.value.dtype
+        if dtype != "int64":
+            dtype = "bool" if array.dtype == bool else "float64"
+        array = array.astype(dtype)
+        array = array.reshape(1, -1) if array.ndim == 1 else np.atleast_1d(array)
+        return Expr(self.graph, Value(self.graph.constant(array, "constant"), dtype, array.shape[-1]))
 
     def __add__(self, other: Operand) -> Expr:
         return self.apply("Add", other)
@@ -89,8 +102,15 @@ class Expr:
     def __rtruediv__(self, other: Operand) -> Expr:
         return self.constant(other) / self
 
+    def __matmul__(self, weights: NDArray[Any]) -> Expr:
+        name = self.graph.constant(np.ascontiguousarray(weights, dtype=np.float64), "weights")
+        return self.apply("MatMul", name, width=weights.shape[-1])
+
     def __neg__(self) -> Expr:
         return self.apply("Neg")
+
+    def __abs__(self) -> Expr:
+        return self.apply("Abs")
 
     def __lt__(self, other: Operand) -> Expr:  # type: ignore[misc]  # arrays leave it to us
         return self.apply("Less", other, dtype="bool")
@@ -113,8 +133,8 @@ class Expr:
     def __invert__(self) -> Expr:
         return self.apply("Not")
 
-    def equal(self, other: Operand) -> Expr:
-        """Where both are the same number."""
+    def equals(self, other: Operand) -> Expr:
+        """Where both are the same number; a method, for `==` is how Python compares the objects themselves."""
         return self.apply("Equal", other, dtype="bool")
 
     def is_nan(self) -> Expr:
@@ -122,15 +142,15 @@ class Expr:
         return self.apply("IsNaN", dtype="bool")
 
     def where(self, chosen: Operand, other: Operand) -> Expr:
-        """`chosen` where this bool holds, else `other`."""
-        return self.apply("Where", self.constant(chosen), self.constant(other), dtype="float64")
+        """`chosen` where this truth value holds, else `other`; float64."""
+        return self.apply("Where", chosen, other, dtype="float64")
 
-    def floats(self) -> Expr:
-        """As float64: a bool becomes 0.0 or 1.0."""
-        return Expr(self.graph, self.graph.cast(self.value, "float64"))
+    def cast(self, dtype: Dtype) -> Expr:
+        """As another element type; a bool becomes 0 or 1."""
+        return Expr(self.graph, self.graph.cast(self.value, dtype))
 
     def exp(self) -> Expr:
-        """The exponential."""
+        """The exponential function."""
         return self.apply("Exp")
 
     def log(self) -> Expr:
@@ -141,124 +161,116 @@ class Expr:
         """The square root."""
         return self.apply("Sqrt")
 
-    def abs(self) -> Expr:
-        """The absolute value."""
-        return self.apply("Abs")
+    def square(self) -> Expr:
+        """It times itself, as numpy's x ** 2."""
+        return self * self
 
-    def cos(self) -> Expr:
-        """1 - 2 sin(x / 2) ** 2: Sin has had a float64 kernel for longer than Cos. Within 2e-16, absolute."""
-        half = (self * 0.5).apply("Sin")
-        return 1.0 - half * half * 2.0
+    def tanh(self) -> Expr:
+        """The hyperbolic tangent."""
+        return self.apply("Tanh")
 
-    def log1p(self) -> Expr:
-        """Log(1 + x) without losing small x: log(u) * x / (u - 1) with u = 1 + x, and x where u is 1.
+    def sigmoid(self) -> Expr:
+        """1 / (1 + exp(-x))."""
+        return self.apply("Sigmoid")
 
-        Source: Hewlett-Packard, HP-15C Advanced Functions Handbook, 1982, appendix; W. Kahan. Within 2 ulp.
-        """
-        u = self + 1.0
-        near, infinite = u.equal(1.0), u.equal(np.inf)
-        return near.where(self, infinite.where(u, u.log() * self / near.where(1.0, u - 1.0)))
-
-    def expm1(self) -> Expr:
-        """Exp(x) - 1 without losing small x: (u - 1) * x / log(u) with u = exp(x), and x where u is 1.
-
-        Source: W. Kahan, in N. Higham, Accuracy and Stability of Numerical Algorithms, section 1.14.1. Within 4 ulp.
-        """
-        u = self.exp()
-        less = u - 1.0
-        near, edge = u.equal(1.0), less.equal(-1.0) | u.equal(np.inf)
-        return near.where(self, edge.where(less, less * self / near.where(1.0, u.log())))
+    def softmax(self) -> Expr:
+        """exp(x - max) / sum over the last axis."""
+        return self.apply("Softmax", axis=-1)
 
     def maximum(self, other: Operand) -> Expr:
-        """The larger of both; NaN where either is, as numpy.maximum."""
+        """The larger of both, and NaN where either is: numpy.maximum, for data in which NaN means missing.
+
+        Three more nodes than `at_least`, because ONNX does not say what its Max makes of NaN.
+        """
         other = self.constant(other)
         return ((self >= other) | self.is_nan()).where(self, other)
 
     def minimum(self, other: Operand) -> Expr:
-        """The smaller of both; NaN where either is, as numpy.minimum."""
+        """The smaller of both, and NaN where either is: numpy.minimum. See `maximum`."""
         other = self.constant(other)
         return ((self <= other) | self.is_nan()).where(self, other)
 
-    def matmul(self, weights: NDArray[Any]) -> Expr:
-        """The matrix product with constants [width, n]."""
-        name = self.graph.constant(np.ascontiguousarray(weights, dtype=np.float64), "weights")
-        like = replace(self.value, width=weights.shape[1])
-        return Expr(self.graph, self.graph.value("MatMul", [self.value, name], like))
+    def at_least(self, bound: Operand) -> Expr:
+        """Lifted to a bound by ONNX's Max alone: for computed numbers, as distances, that rounding may lower.
 
-    def sum(self) -> Expr:
-        """[rows, 1]: the sum of each row."""
-        axes = self.graph.constant(np.array([1], dtype=np.int64), "axes")
-        return Expr(
-            self.graph, self.graph.value("ReduceSum", [self.value, axes], replace(self.value, width=1), keepdims=1)
-        )
+        What becomes of NaN is the runtime's choice: where it counts, take `maximum`.
+        """
+        return self.apply("Max", bound)
+
+    def at_most(self, bound: Operand) -> Expr:
+        """Cut to a bound by ONNX's Min alone. See `at_least`; where NaN counts, take `minimum`."""
+        return self.apply("Min", bound)
+
+    def sum(self, axis: int = -1) -> Expr:
+        """The sum over an axis, which stays with size 1."""
+        axes = self.graph.constant(np.array([axis], dtype=np.int64), "axes")
+        return self.apply("ReduceSum", axes, width=1 if axis == -1 else self.width, keepdims=1)
 
     def mean(self) -> Expr:
-        """[rows, 1]: the mean of each row."""
+        """The mean over the last axis, which stays with size 1."""
         return self.sum() / float(self.width)
 
-    def at(self, indices: Sequence[int]) -> Expr:
-        """Some columns, in that order."""
-        return Expr(self.graph, self.graph.gather(self.value, list(indices)))
+    def max(self) -> Expr:
+        """The largest of the last axis, which stays with size 1."""
+        axes = self.graph.constant(np.array([-1], dtype=np.int64), "axes")
+        return self.apply("ReduceMax", axes, width=1, keepdims=1)
+
+    def argmax(self) -> Expr:
+        """[rows]: the place of the largest of the columns; of equals the first, as numpy.argmax."""
+        return self.apply("ArgMax", width=0, dtype="int64", axis=-1, keepdims=0, select_last_index=0)
+
+    def argmin(self) -> Expr:
+        """[rows]: the place of the smallest of the columns; of equals the first, as numpy.argmin."""
+        return self.apply("ArgMin", width=0, dtype="int64", axis=-1, keepdims=0, select_last_index=0)
+
+    def at(self, *indices: int) -> Expr:
+        """[rows, indices]: some of the columns, in that order."""
+        return Expr(self.graph, self.graph.gather(self.value, indices))
 
     def ones(self) -> Expr:
         """[rows, 1] of 1.0."""
-        return self.at([0]).is_nan().where(1.0, 1.0)
+        return self.at(0).is_nan().where(1.0, 1.0)
 
     def look_up(self, table: NDArray[Any]) -> Expr:
-        """`table[i]` for each cell's whole number i."""
+        """`table[i]`, float64, for each cell's whole number i (int64, or float64); along the table's first axis."""
         name = self.graph.constant(np.asarray(table, dtype=np.float64), "table")
+        width = table.shape[-1] if table.ndim > 1 else self.width
         places = self.graph.cast(self.value, "int64")
-        return Expr(self.graph, self.graph.value("Gather", [name, places], replace(places, dtype="float64"), axis=0))
+        return Expr(self.graph, self.graph.value("Gather", [name, places], Value("", "float64", width), axis=0))
+
+    def reshape(self, *shape: int) -> Expr:
+        """Another shape; -1 for the rows, 0 keeps a size."""
+        wanted = self.graph.constant(np.array(shape, dtype=np.int64), "shape")
+        return self.apply("Reshape", wanted, width=shape[-1] if len(shape) > 1 else 0)
+
+    def flat(self) -> Expr:
+        """[rows] of [rows, 1]."""
+        return self.reshape(-1)
 
 
 Operand = Expr | float | NDArray[Any]
 
 
-def joined(parts: Sequence[Expr]) -> Expr:
+def concat(parts: Sequence[Expr]) -> Expr:
     """The columns of all parts, side by side."""
     if len(parts) == 1:
         return parts[0]
-    like = replace(parts[0].value, width=sum(part.width for part in parts))
-    graph = parts[0].graph
-    return Expr(graph, graph.value("Concat", [part.value for part in parts], like, axis=1))
+    first = parts[0]
+    like = replace(first.value, width=sum(one.width for one in parts))
+    return Expr(first.graph, first.graph.value("Concat", [one.value for one in parts], like, axis=-1))
 
 
-def count_reached(x: Expr, limits: Sequence[NDArray[np.float64]]) -> Expr:
-    """[rows, width]: how many of its column's limits each cell has reached (x >= limit).
-
-    The same as `numpy.searchsorted(limits, x, side="right")` of sorted limits: by comparing with all of them, or by
-    bisection where they are many. NaN has reached none.
-    """
-    deepest = max(1, *(len(one) for one in limits))
-    if deepest > COMPARED_MAX:
-        deepest = (1 << deepest.bit_length()) - 1
-    padded = np.full((x.width, deepest), np.inf)
-    for row, one in zip(padded, limits, strict=True):
-        row[: len(one)] = one
-    if deepest > COMPARED_MAX:
-        return _bisected(x, padded)
-    spread = x.at(np.repeat(np.arange(x.width), deepest).tolist())
-    reached = (spread >= padded.ravel()).floats()
-    graph = x.graph
-    shape = graph.constant(np.array([-1, x.width, deepest], dtype=np.int64), "shape")
-    axes = graph.constant(np.array([2], dtype=np.int64), "axes")
-    block = graph.node("Reshape", [reached.value, shape])[0]
-    return Expr(graph, graph.value("ReduceSum", [block, axes], x.value, keepdims=0))
+def total(parts: Sequence[Expr]) -> Expr:
+    """The parts added one after another, from the first on."""
+    result = parts[0]
+    for one in parts[1:]:
+        result = result + one
+    return result
 
 
-def _bisected(x: Expr, limits: NDArray[np.float64]) -> Expr:
-    """`count_reached` of 2 ** n - 1 sorted limits for each column, in n steps."""
-    flat = limits.ravel()
-    starts = np.arange(x.width) * float(limits.shape[1])
-    count, step = x.constant(np.zeros(x.width)), (limits.shape[1] + 1) // 2
-    while step:
-        reached = x >= (count + (starts + float(step - 1))).look_up(flat)
-        count = count + reached.where(float(step), 0.0)
-        step //= 2
-    return count
-
-
-def _constant(operand: float | NDArray[Any]) -> NDArray[Any]:
-    array = np.asarray(operand)
-    array = array if array.dtype == bool else array.astype(np.float64)
-    return array.reshape(1, -1) if array.ndim else array.reshape(1)
+def rows_of(x: Value, graph: GraphBuilder, row: NDArray[np.float64]) -> Expr:
+    """[rows, columns]: the same row for each row of `x`, whatever `x` holds (NaN and text too)."""
+    shape = graph.node("Shape", [x], start=0, end=1)[0]
+    count = graph.node("Concat", [shape, graph.constant(np.array([1], dtype=np.int64), "one")], axis=0)[0]
+    constant = graph.constant(np.asarray(row, dtype=np.float64).reshape(1, -1), "row")
+    return Expr(graph, Value(graph.node("Tile", [constant, count])[0], "float64", int(np.size(row))))

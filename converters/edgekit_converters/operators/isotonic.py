@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgekit_converters.graph import Table
 from edgekit_converters.operators import Predict, Predicted
-from edgekit_converters.operators.formula import Expr
+from edgekit_converters.operators.expression import Expr
 
 if TYPE_CHECKING:
     from edgekit_converters.walk import Path, Walk
@@ -26,13 +26,13 @@ def interpolate(x: Expr, knots: NDArray[np.float64], heights: NDArray[np.float64
     """
     knots, heights = np.asarray(knots, dtype=np.float64), np.asarray(heights, dtype=np.float64)
     if len(knots) == 1:
-        return x.below(0.0).where(float(heights[0]), float(heights[0]))
+        return (x < 0.0).where(float(heights[0]), float(heights[0]))
     with np.errstate(divide="ignore", invalid="ignore"):
         slopes = np.append(np.diff(heights) / np.diff(knots), 0.0)
     # How many knots are not above x tells the interval; NaN is compared with none, and stays in the product.
-    place = x.not_below(knots[1:]).cast("int64").sum()
-    inside = place.taken(slopes) * (x - place.taken(knots)) + place.taken(heights)
-    return x.below(float(knots[0])).where(float(heights[0]), inside)
+    place = (x >= knots[1:]).cast("int64").sum()
+    inside = place.look_up(slopes) * (x - place.look_up(knots)) + place.look_up(heights)
+    return (x < float(knots[0])).where(float(heights[0]), inside)
 
 
 def isotonic(x: Expr, step: Any) -> Expr:
@@ -41,8 +41,8 @@ def isotonic(x: Expr, step: Any) -> Expr:
     heights = np.asarray(step.y_thresholds_, dtype=np.float64)
     if step.out_of_bounds == "clip" or len(knots) == 1:
         return interpolate(x, knots, heights)
-    found = x.below(float(knots[0])).where(np.nan, interpolate(x, knots, heights))
-    return x.above(float(knots[-1])).where(np.nan, found)
+    found = (x < float(knots[0])).where(np.nan, interpolate(x, knots, heights))
+    return (x > float(knots[-1])).where(np.nan, found)
 
 
 def _regressor(walk: Walk, step: Any, table: Table, path: Path) -> Predicted:

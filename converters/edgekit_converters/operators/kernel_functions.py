@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit_converters.operators import Unfaithful
-from edgekit_converters.operators.formula import Expr, rows_of
+from edgekit_converters.operators.expression import Expr, rows_of
 
 BLOCK_MAX: Final = 20_000
 """Stored rows times features, up to which differences are written out: 160 kB of float64 for each row asked."""

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit_converters.graph import GraphBuilder, Value
-from edgekit_converters.operators import Transform, Unfaithful, formula, kernel_functions, on_matrix, scaling
-from edgekit_converters.operators.expression import Expr, joined
+from edgekit_converters.operators import Transform, Unfaithful, kernel_functions, on_matrix, scaling
+from edgekit_converters.operators.composed import cos
+from edgekit_converters.operators.expression import Expr, concat
 
 Rows = NDArray[np.float64]
 
@@ -64,16 +65,14 @@ def pairwise(
     if metric == "cosine":
         norms = np.sqrt((rows * rows).sum(axis=1, keepdims=True))
         rows = rows / np.where(norms < 10 * np.finfo(np.float64).eps, 1.0, norms)
-        return scaling.unit_norm(given, "l2").matmul(rows.T).value
-    return kernel_functions.pairwise(
-        metric, formula.Expr(graph, x), rows, gamma=gamma, coef0=float(coef0), degree=float(degree)
-    ).value
+        return (scaling.unit_norm(given, "l2") @ rows.T).value
+    return kernel_functions.pairwise(metric, given, rows, gamma=gamma, coef0=float(coef0), degree=float(degree)).value
 
 
 def euclidean(x: Expr, Y: Rows) -> Expr:
     """[rows, rows of Y]: `euclidean_distances`: sqrt(x.x - 2 x.y + y.y), at least 0."""
     squares: Rows = (Y * Y).sum(axis=1)
-    return (x.matmul(Y.T) * -2.0 + (x * x).sum() + squares).maximum(0.0).sqrt()
+    return (x @ Y.T * -2.0 + (x * x).sum() + squares).maximum(0.0).sqrt()
 
 
 def _additive_chi2(x: Expr, Y: Rows) -> Expr:
@@ -101,7 +100,7 @@ def nystroem(graph: GraphBuilder, step: Any, x: Value) -> Value:
     options = dict(step.kernel_params or {})
     options |= {name: getattr(step, name) for name in ("gamma", "degree", "coef0") if getattr(step, name) is not None}
     found = pairwise(graph, x, step.components_, step.kernel, **_read_by(step.kernel, options))
-    return Expr(graph, found).matmul(np.asarray(step.normalization_, dtype=np.float64).T).value
+    return (Expr(graph, found) @ np.asarray(step.normalization_, dtype=np.float64).T).value
 
 
 def kernel_pca(graph: GraphBuilder, step: Any, x: Value) -> Value:
@@ -116,7 +115,7 @@ def kernel_pca(graph: GraphBuilder, step: Any, x: Value) -> Value:
     alphas = np.zeros_like(vectors)
     kept = np.flatnonzero(values)
     alphas[:, kept] = vectors[:, kept] / np.sqrt(values[kept])
-    return Expr(graph, scaling.kernel_centerer(graph, step._centerer, found)).matmul(alphas).value
+    return (Expr(graph, scaling.kernel_centerer(graph, step._centerer, found)) @ alphas).value
 
 
 def _read_by(metric: Any, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,45 +138,45 @@ def skewed_chi2_sampler(graph: GraphBuilder, step: Any, x: Value) -> Value:
 
 
 def _cosines(x: Expr, step: Any, factor: float) -> Expr:
-    projected = x.matmul(np.asarray(step.random_weights_)) + np.asarray(step.random_offset_)
-    return projected.cos() * factor
+    projected = x @ np.asarray(step.random_weights_) + np.asarray(step.random_offset_)
+    return cos(projected) * factor
 
 
 def additive_chi2_sampler(graph: GraphBuilder, step: Any, x: Value) -> Value:
     """AdditiveChi2Sampler: sqrt(2 x L / cosh(pi j L)) * cos and sin of j L log(x), in blocks of all columns."""
     given = Expr(graph, x)
     interval = step.sample_interval or {1: 0.8, 2: 0.5, 3: 0.4}[step.sample_steps]
-    nothing = given.equal(0.0)
+    nothing = given.equals(0.0)
     safe = nothing.where(1.0, given)
     parts = [nothing.where(0.0, (safe * interval).sqrt())]
     log, doubled = safe.log() * interval, safe * 2.0 * interval
     for number in range(1, step.sample_steps):
         factor = (doubled / float(np.cosh(np.pi * number * interval))).sqrt()
         angle = log * float(number)
-        parts += [nothing.where(0.0, factor * wave) for wave in (angle.cos(), angle.apply("Sin"))]
-    return joined(parts).value
+        parts += [nothing.where(0.0, factor * wave) for wave in (cos(angle), angle.apply("Sin"))]
+    return concat(parts).value
 
 
 def polynomial_count_sketch(graph: GraphBuilder, step: Any, x: Value) -> Value:
     """PolynomialCountSketch: the circular convolution of `degree` count sketches, by products with Fourier matrices."""
     given = Expr(graph, x) * float(np.sqrt(step.gamma))
     if step.coef0 != 0:
-        given = joined([given, given.ones() * float(np.sqrt(step.coef0))])
+        given = concat([given, given.ones() * float(np.sqrt(step.coef0))])
     count = int(step.n_components)
     angles = 2 * np.pi * (np.outer(np.arange(count), np.arange(count)) % count) / count
     real, imaginary = None, None
     for buckets, signs in zip(np.asarray(step.indexHash_), np.asarray(step.bitHash_), strict=True):
         sketch = np.zeros((given.width, count))
         sketch[np.arange(given.width), buckets] = signs
-        counted = given.matmul(sketch)
-        cosine, sine = counted.matmul(np.cos(angles)), counted.matmul(-np.sin(angles))
+        counted = given @ sketch
+        cosine, sine = counted @ np.cos(angles), counted @ -np.sin(angles)
         if real is None or imaginary is None:
             real, imaginary = cosine, sine
         else:
             real, imaginary = real * cosine - imaginary * sine, real * sine + imaginary * cosine
     assert real is not None
     assert imaginary is not None
-    return (real.matmul(np.cos(angles) / count) - imaginary.matmul(np.sin(angles) / count)).value
+    return (real @ (np.cos(angles) / count) - imaginary @ (np.sin(angles) / count)).value
 
 
 def distances_to_centres(graph: GraphBuilder, step: Any, x: Value) -> Value:

@@ -17,7 +17,7 @@ from sklearn.gaussian_process._gpc import COEFS, LAMBDAS
 
 from edgekit_converters.graph import GraphBuilder, Table, Value
 from edgekit_converters.operators import Predict, Predicted, from_matrix, kernel_functions, scores
-from edgekit_converters.operators.formula import Expr, concat
+from edgekit_converters.operators.expression import Expr, concat
 
 if TYPE_CHECKING:
     from edgekit_converters.walk import Path, Walk
@@ -78,10 +78,10 @@ def erf(x: Expr) -> Expr:
     middle = _ratio(size - 1.0, _MIDDLE) + _AT_ONE
     beyond = size.at_least(1.25)
     inverse = 1.0 / beyond.square()
-    tail = beyond.below(1.0 / 0.35).where(_ratio(inverse, _LARGE), _ratio(inverse, _LARGEST))
+    tail = (beyond < 1.0 / 0.35).where(_ratio(inverse, _LARGE), _ratio(inverse, _LARGEST))
     large = 1.0 - (tail - beyond.square() - 0.5625).exp() / beyond
-    right = size.below(1.25).where(middle, large)
-    return size.below(0.84375).where(small, x.below(0.0).where(-right, right))
+    right = (size < 1.25).where(middle, large)
+    return (size < 0.84375).where(small, (x < 0.0).where(-right, right))
 
 
 def _binary(graph: GraphBuilder, step: Any, x: Value) -> Predicted:

@@ -14,7 +14,7 @@ import numpy as np
 
 from edgekit_converters.graph import GraphBuilder, Value
 from edgekit_converters.operators import Predict, Predicted, Unfaithful, from_matrix, scores
-from edgekit_converters.operators.formula import Expr
+from edgekit_converters.operators.expression import Expr
 
 REGRESSORS: Final = frozenset(
     [

@@ -15,14 +15,17 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit_converters.graph import Column, GraphBuilder, Table, Value, columns
 from edgekit_converters.nulls import is_null
 from edgekit_converters.operators import Transform, Unfaithful, imputers
-from edgekit_converters.operators.expression import Expr, joined
+from edgekit_converters.operators.expression import Expr, concat
 
 if TYPE_CHECKING:
     from edgekit_converters.walk import Path, Walk
+
+Rows = NDArray[np.float64]
 
 
 def missing_indicator(walk: Walk, step: Any, table: Table, _path: Path) -> Table:
@@ -58,18 +61,18 @@ def knn_imputer(walk: Walk, step: Any, table: Table, path: Path) -> Table:
     distances = _distances(x, missing, known, known_missing)
     parts = []
     for column, valid in enumerate(step._valid_mask):
-        here = x.at([column])
+        here = x.at(column)
         if valid:
             donors = np.flatnonzero(~known_missing[:, column])
-            filled = _from_neighbours(distances.at(donors.tolist()), known[donors, column], step)
-            parts.append(missing.at([column]).where(filled, here))
+            filled = _from_neighbours(distances.at(*donors.tolist()), known[donors, column], step)
+            parts.append(missing.at(column).where(filled, here))
         elif step.keep_empty_features:
             parts.append(here.constant(0.0) * here.ones())
     walk.notes.append(
         f"among training rows at the same distance, {'/'.join(path)} takes the first ones; which ones scikit-learn "
         "takes is not defined"
     )
-    result = columns(joined(parts).value) if parts else ()
+    result = columns(concat(parts).value) if parts else ()
     return result + _indicator(step, missing)
 
 
@@ -91,7 +94,7 @@ def iterative_imputer(walk: Walk, step: Any, table: Table, path: Path) -> Table:
     indicator = _indicator(step, complete)
     if step.n_iter_ == 0:
         return start + indicator
-    missing = complete.at(kept)
+    missing = complete.at(*kept)
     if step.keep_empty_features and empty.any():
         missing = missing & ~empty
     filled = [*start]
@@ -107,12 +110,12 @@ def iterative_imputer(walk: Walk, step: Any, table: Table, path: Path) -> Table:
             guess = guess if low == -np.inf else guess.maximum(low)
             guess = guess if high == np.inf else guess.minimum(high)
             before = Expr(walk.graph, walk.graph.matrix((filled[feature],), "float64"))
-            filled[feature] = columns(missing.at([feature]).where(guess, before).value)[0]
+            filled[feature] = columns(missing.at(feature).where(guess, before).value)[0]
     finally:
         walk.targets = targets
     result = walk.graph.matrix(tuple(filled), "float64")
     initial = walk.graph.matrix(start, "float64")
-    least = walk.graph.value("ReduceMin", [missing.floats().value], Value("", "float64", 1), keepdims=1)
+    least = walk.graph.value("ReduceMin", [missing.cast("float64").value], Value("", "float64", 1), keepdims=1)
     nothing_known = Expr(walk.graph, least) > 0.0
     return columns(nothing_known.where(Expr(walk.graph, initial), Expr(walk.graph, result)).value) + indicator
 
@@ -121,22 +124,22 @@ def _indicator(step: Any, missing: Expr) -> Table:
     """The columns that `add_indicator` puts behind."""
     if not step.add_indicator or not len(step.indicator_.features_):
         return ()
-    return columns(missing.floats().at([int(one) for one in step.indicator_.features_]).value)
+    return columns(missing.cast("float64").at(*map(int, step.indicator_.features_)).value)
 
 
 def _is_missing(x: Expr, marker: Any) -> Expr:
-    return x.is_nan() if is_null(marker) else x.equal(float(marker))
+    return x.is_nan() if is_null(marker) else x.equals(float(marker))
 
 
-def _distances(x: Expr, missing: Expr, known: Any, known_missing: Any) -> Expr:
+def _distances(x: Expr, missing: Expr, known: Rows, known_missing: NDArray[np.bool_]) -> Expr:
     """[rows, training rows]: nan_euclidean_distances, squared; infinite where no column is present in both."""
     x = missing.where(0.0, x)
     known = np.where(known_missing, 0.0, known)
     present = known_missing.astype(np.float64)
     square, known_square = x * x, known * known
-    result = x.matmul(-2.0 * known.T) + square.sum() + known_square.sum(axis=1)
-    result = result.maximum(0.0) - square.matmul(present.T) - missing.floats().matmul(known_square.T)
-    count = (~missing).floats().matmul(1.0 - present.T)
+    result = x @ (-2.0 * known.T) + square.sum() + known_square.sum(axis=1)
+    result = result.maximum(0.0) - square @ present.T - missing.cast("float64") @ known_square.T
+    count = (~missing).cast("float64") @ (1.0 - present.T)
     none = count < 0.5
     return none.where(np.inf, result.maximum(0.0) / none.where(1.0, count) * float(x.width))
 
@@ -149,14 +152,14 @@ def _from_neighbours(squared: Expr, donors: Any, step: Any) -> Expr:
     nearest, places = graph.node("TopK", [squared.sqrt().value, wanted], 2, axis=1, largest=0, sorted=1)
     distance = Expr(graph, Value(nearest, "float64", count))
     values = Expr(graph, Value(places, "int64", count)).look_up(donors)
-    absent = distance.equal(np.inf)
+    absent = distance.equals(np.inf)
     weight = absent.where(0.0, 1.0)
     if step.weights == "distance":
-        same = distance.equal(0.0)
-        some = same.floats().sum() > 0.0
-        weight = some.where(same.floats(), 1.0 / same.where(1.0, distance))
+        same = distance.equals(0.0)
+        some = same.cast("float64").sum() > 0.0
+        weight = some.where(same.cast("float64"), 1.0 / same.where(1.0, distance))
     total = weight.sum()
-    lonely = total.equal(0.0)
+    lonely = total.equals(0.0)
     return lonely.where(float(np.mean(donors)), (values * weight).sum() / lonely.where(1.0, total))
 
 

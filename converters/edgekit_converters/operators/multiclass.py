@@ -14,7 +14,7 @@ from sklearn.base import is_classifier, is_regressor
 
 from edgekit_converters.graph import Table
 from edgekit_converters.operators import Predict, Predicted, Unfaithful, scores
-from edgekit_converters.operators.formula import Expr, concat, rows_of
+from edgekit_converters.operators.expression import Expr, concat, rows_of
 from edgekit_converters.operators.wrappers import answered, single_output
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def _binary(walk: Walk, one: Any, found: Predicted) -> Expr:
         return answered(walk, found, "predict", kind)
     if hasattr(one, "decision_function"):
         return answered(walk, found, "decision_function", kind)
-    return answered(walk, found, "predict_proba", kind).column(1)
+    return answered(walk, found, "predict_proba", kind).at(1)
 
 
 def _threshold(one: Any) -> float:
@@ -51,7 +51,7 @@ def _one_vs_rest(walk: Walk, step: Any, table: Table, path: Path) -> Predicted:
     found = [walk.predict(one, table, (*path, str(index))) for index, one in enumerate(estimators)]
     score = concat([_binary(walk, one, answers) for one, answers in zip(estimators, found, strict=True)])
     if len(estimators) == 1:
-        above = score.above(_threshold(estimators[0])).cast("int64").flat()
+        above = (score > _threshold(estimators[0])).cast("int64").flat()
         label = scores.label(walk.graph, above.value, step.classes_)
     else:
         label = scores.best(walk.graph, score.value, step.classes_)
@@ -59,7 +59,7 @@ def _one_vs_rest(walk: Walk, step: Any, table: Table, path: Path) -> Predicted:
     decision = score.value if decided else None
     if not hasattr(step, "predict_proba"):
         return Predicted(label=label, decision=decision)
-    shares = concat([answered(walk, one, "predict_proba", "its estimator").column(1) for one in found])
+    shares = concat([answered(walk, one, "predict_proba", "its estimator").at(1) for one in found])
     if len(estimators) == 1:
         shares = concat([1.0 - shares, shares])
     whole = shares.sum()
@@ -90,8 +90,8 @@ def _one_vs_one(walk: Walk, step: Any, table: Table, path: Path) -> Predicted:
     both = concat([one for one in confidence if one is not None])
     decision = concat([one for one in votes if one is not None]) + both / ((abs(both) + 1.0) * 3.0)
     if count == 2:
-        decision = decision.column(1)
-        above = decision.above(_threshold(step.estimators_[0])).cast("int64").flat()
+        decision = decision.at(1)
+        above = (decision > _threshold(step.estimators_[0])).cast("int64").flat()
         return Predicted(label=scores.label(walk.graph, above.value, step.classes_), decision=decision.value)
     return Predicted(label=scores.best(walk.graph, decision.value, step.classes_), decision=decision.value)
 

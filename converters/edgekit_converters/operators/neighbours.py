@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from edgekit_converters.graph import GraphBuilder, Table, Value
 from edgekit_converters.operators import Predict, Predicted, Unfaithful, from_matrix, scores
-from edgekit_converters.operators.formula import Expr
+from edgekit_converters.operators.expression import Expr
 
 if TYPE_CHECKING:
     from edgekit_converters.walk import Path, Walk
@@ -90,7 +90,7 @@ def nearest(x: Expr, step: Any) -> tuple[Expr, Expr]:
     shifted = rows - middle
     rough = (x - middle) @ (-2.0 * shifted.T) + (shifted**2).sum(axis=1)
     candidates = _sorted(_least(rough, wide)[1])
-    difference = x.reshape(-1, 1, x.width) - candidates.taken(rows)
+    difference = x.reshape(-1, 1, x.width) - candidates.look_up(rows)
     distance, place = _least(_summed(difference, name, power, wide), count)
     chosen = x.graph.value("GatherElements", [candidates.value, place.value], place.value, axis=1)
     return distance, Expr(x.graph, chosen)
@@ -136,7 +136,7 @@ def _weights(step: Any, distance: Expr) -> Expr | None:
     if step.weights != "distance":
         raise Unfaithful("its weights are a function of its own", "use weights='distance'")
     zero = distance.equals(0.0).cast("float64")
-    return zero.max().above(0.0).where(zero, 1.0 / distance)
+    return (zero.max() > 0.0).where(zero, 1.0 / distance)
 
 
 def _k_classifier(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
@@ -146,7 +146,7 @@ def _k_classifier(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
     distance, place = nearest(Expr(graph, x), step)
     count, width = len(step.classes_), place.width
     one_hot = np.eye(count)[np.ravel(step._y)[order(step)]]
-    votes = place.taken(one_hot)
+    votes = place.look_up(one_hot)
     weights = _weights(step, distance)
     if weights is None:
         shares = votes.sum(axis=1).reshape(-1, count) / float(width)
@@ -174,7 +174,7 @@ def _k_regressor(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
     """The mean of the neighbours' targets, weighted."""
     distance, place = nearest(Expr(graph, x), step)
     targets, width = _targets(step), place.width
-    found = place.taken(targets)
+    found = place.look_up(targets)
     weights = _weights(step, distance)
     if weights is None:
         mean = found.sum(axis=1).reshape(-1, targets.shape[1]) / float(width)
@@ -186,7 +186,7 @@ def _k_regressor(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
 def _within(step: Any, x: Expr) -> Expr:
     """[rows, stored]: the weight of each stored row, 0 beyond the radius."""
     distance = distances(x, stored(step), *metric_of(step))
-    inside = distance.not_above(float(step.radius))
+    inside = distance <= float(step.radius)
     weights = _weights(step, distance)
     return inside.cast("float64") if weights is None else inside.where(weights, 0.0)
 
@@ -231,7 +231,7 @@ def _centroid(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
         label = scores.best(graph, score.value, step.classes_)
     if not hasattr(step, "predict_proba"):
         return Predicted(label=label)
-    decision = score if score.width > 2 else score.column(1) - score.column(0)
+    decision = score if score.width > 2 else score.at(1) - score.at(0)
     return Predicted(label=label, probabilities=score.softmax().value, decision=decision.value)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from edgekit_converters.graph import GraphBuilder, Value
 from edgekit_converters.operators import Predict, Predicted, Unfaithful, from_matrix, scores
-from edgekit_converters.operators.formula import Expr, concat
+from edgekit_converters.operators.expression import Expr, concat
 
 ACTIVATIONS: Final[Mapping[str, Callable[[Expr], Expr]]] = {
     "identity": lambda x: x,
@@ -43,7 +43,7 @@ def _classifier(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
     shares = _forward(graph, step, x)
     if shares.width > 1:
         return Predicted(label=scores.best(graph, shares.value, step.classes_), probabilities=shares.value)
-    above = shares.above(0.5).cast("int64").flat()
+    above = (shares > 0.5).cast("int64").flat()
     return Predicted(
         label=scores.label(graph, above.value, step.classes_), probabilities=concat([1.0 - shares, shares]).value
     )

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgekit_converters.graph import ML, Table, Value
 from edgekit_converters.operators import Predicted, Unfaithful, scores
-from edgekit_converters.operators.formula import Expr, concat
+from edgekit_converters.operators.expression import Expr, concat
 from edgekit_converters.operators.wrappers import predicted_each
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def classifier(walk: Walk, step: Any, table: Table, path: Path) -> Predicted:
     place, whole, weights = places(walk, step, table, path), float(weights.sum()), weights[:used]
     if count == 2:
         # f_1 - f_0 of two classes is twice the sum of w where the estimator says the second, else -w.
-        vote = place.above(0.5).where(weights, -weights).sum() / whole
+        vote = (place > 0.5).where(weights, -weights).sum() / whole
         decision = vote + vote
         shares = (concat([-decision, decision]) / 2.0).softmax()
         label = scores.positive(walk.graph, decision.value, step.classes_)
@@ -74,6 +74,6 @@ def regressor(walk: Walk, step: Any, table: Table, path: Path) -> Predicted:
     rising, order = graph.node("TopK", [values.value, number], 2, axis=-1, largest=0, sorted=1)
     weights = np.asarray(step.estimator_weights_, dtype=np.float64)
     axis = graph.constant(np.array(1, dtype=np.int64), "axis")
-    added = Expr(graph, Value(order, "int64", count)).taken(weights).apply("CumSum", axis)
-    reached = added.not_below(added.column(count - 1) * 0.5).cast("int64").argmax().reshape(-1, 1)
+    added = Expr(graph, Value(order, "int64", count)).look_up(weights).apply("CumSum", axis)
+    reached = (added >= added.at(count - 1) * 0.5).cast("int64").argmax().reshape(-1, 1)
     return Predicted(value=graph.value("GatherElements", [rising, reached.value], Value("", "float64", 1), axis=1))

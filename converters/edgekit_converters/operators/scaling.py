@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from edgekit_converters.graph import GraphBuilder, Value
 from edgekit_converters.operators import Transform, numeric, on_matrix
-from edgekit_converters.operators.expression import Expr, count_reached
+from edgekit_converters.operators.composed import count_reached, expm1, log1p
+from edgekit_converters.operators.expression import Expr
 
 Rows = NDArray[np.float64]
 
@@ -84,8 +85,8 @@ def _yeo_johnson(x: Expr, power: Rows) -> Expr:
     tiny = np.finfo(np.float64).eps
     positive = x >= 0.0
     # What the other branch would overflow with is 0 there.
-    above = _power_of_log(positive.where(x, 0.0).log1p(), power, np.abs(power) < tiny)
-    below = _power_of_log((-positive.where(0.0, x)).log1p(), 2 - power, np.abs(power - 2) <= tiny)
+    above = _power_of_log(log1p(positive.where(x, 0.0)), power, np.abs(power) < tiny)
+    below = _power_of_log(log1p(-positive.where(0.0, x)), 2 - power, np.abs(power - 2) <= tiny)
     return positive.where(above, -below)
 
 
@@ -94,7 +95,7 @@ def _power_of_log(log: Expr, power: Rows, plain: NDArray[np.bool_]) -> Expr:
     if plain.all():
         return log
     safe = np.where(plain, 1.0, power)
-    result = (log * safe).expm1() / safe
+    result = expm1(log * safe) / safe
     return log.constant(plain).where(log, result) if plain.any() else result
 
 
@@ -105,7 +106,7 @@ def _box_cox(x: Expr, power: Rows) -> Expr:
     log = x.log()
     exponent = log * safe
     large = (exponent - np.log(np.abs(safe))).exp() * np.sign(safe) - 1 / safe
-    result = (exponent < LARGEST_EXPONENT).where(exponent.expm1() / safe, large)
+    result = (exponent < LARGEST_EXPONENT).where(expm1(exponent) / safe, large)
     return log.constant(plain).where(log, result) if plain.any() else result
 
 
@@ -121,8 +122,8 @@ def quantile_transformer(graph: GraphBuilder, step: Any, value: Value) -> Value:
         share = (x + EDGE > highest).where(1.0, share)
         share = (x - EDGE < lowest).where(0.0, share)
         return _normal_quantile(share).value
-    share = x.equal(highest).where(1.0, share)
-    return x.equal(lowest).where(0.0, share).value
+    share = x.equals(highest).where(1.0, share)
+    return x.equals(lowest).where(0.0, share).value
 
 
 def interpolate(x: Expr, known: Rows, values: Rows) -> Expr:
@@ -146,7 +147,7 @@ def interpolate(x: Expr, known: Rows, values: Rows) -> Expr:
     starts = np.arange(len(known)) * float(known.shape[1] + 1)
     place = count_reached(x, list(known)) + starts
     left, value, slope = (place.look_up(table.ravel()) for table in tables)
-    return x.equal(left).where(value, slope * (x - left) + value)
+    return x.equals(left).where(value, slope * (x - left) + value)
 
 
 def _normal_quantile(share: Expr) -> Expr:
@@ -186,13 +187,11 @@ def normalizer(graph: GraphBuilder, step: Any, value: Value) -> Value:
 def unit_norm(x: Expr, kind: str) -> Expr:
     """Each row over its norm (`l1`, `l2` or `max`), which counts as 1 where it is next to nothing."""
     if kind == "l1":
-        norm = x.abs().sum()
+        norm = abs(x).sum()
     elif kind == "l2":
         norm = (x * x).sum().sqrt()
     else:
-        axes = x.graph.constant(np.array([1], dtype=np.int64), "axes")
-        largest = x.graph.node("ReduceMax", [x.abs().value, axes], keepdims=1)[0]
-        norm = Expr(x.graph, Value(largest, "float64", 1))
+        norm = abs(x).max()
     nothing = norm < 10 * np.finfo(np.float64).eps
     return x / nothing.where(1.0, norm)
 

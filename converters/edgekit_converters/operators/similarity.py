@@ -21,7 +21,7 @@ from edgekit_converters.operators import (
     neighbours,
     scores,
 )
-from edgekit_converters.operators.formula import Expr
+from edgekit_converters.operators.expression import Expr
 
 
 def _ridge(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
@@ -49,7 +49,7 @@ def _propagation(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
     if step.kernel == "knn":
         found = (
             neighbours.nearest(given, step.nn_fit)[1]
-            .taken(shares[neighbours.order(step.nn_fit)])
+            .look_up(shares[neighbours.order(step.nn_fit)])
             .sum(axis=1)
             .reshape(-1, shares.shape[1])
         )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgekit_converters.graph import GraphBuilder, Value
 from edgekit_converters.operators import Predict, Predicted, coupling, from_matrix, kernel_functions, scores
-from edgekit_converters.operators.formula import Expr, concat, total
+from edgekit_converters.operators.expression import Expr, concat, total
 
 PROBABILITY_MIN: Final = 1e-7
 """libsvm keeps the pairs' probabilities within [1e-7, 1 - 1e-7]."""
@@ -59,14 +59,14 @@ def _classifier(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
     shares = _probabilities(step, pairs).value if hasattr(step, "predict_proba") else None
     if count == 2:
         # scikit-learn turns the sign round; libsvm gives the second class a decision of exactly 0.
-        second = (-pairs).not_below(0.0).cast("int64").flat()
+        second = (-pairs >= 0.0).cast("int64").flat()
         label = scores.label(graph, second.value, step.classes_)
         return Predicted(label=label, probabilities=shares, decision=(-pairs).value)
-    confidence = _votes(pairs, pairs.below(0.0), count) + _squashed(pairs, count)
+    confidence = _votes(pairs, pairs < 0.0, count) + _squashed(pairs, count)
     if step.break_ties:
         label = scores.best(graph, confidence.value, step.classes_)
     else:
-        label = scores.best(graph, _votes(pairs, pairs.not_above(0.0), count).value, step.classes_)
+        label = scores.best(graph, _votes(pairs, pairs <= 0.0, count).value, step.classes_)
     decision = confidence if step.decision_function_shape == "ovr" else pairs
     return Predicted(label=label, probabilities=shares, decision=decision.value)
 
@@ -87,8 +87,8 @@ def _per_class(first: Expr, second: Expr, count: int) -> Expr:
     """[rows, classes]: each pair's two columns added to its two classes."""
     parts: list[list[Expr]] = [[] for _ in range(count)]
     for pair, (one, other) in enumerate(combinations(range(count), 2)):
-        parts[one].append(first.column(pair))
-        parts[other].append(second.column(pair))
+        parts[one].append(first.at(pair))
+        parts[other].append(second.at(pair))
     return concat([total(one) for one in parts])
 
 

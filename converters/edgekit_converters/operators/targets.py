@@ -13,7 +13,7 @@ import numpy as np
 
 from edgekit_converters.graph import Table
 from edgekit_converters.operators import Predict, Predicted, Unfaithful
-from edgekit_converters.operators.formula import Expr, concat
+from edgekit_converters.operators.expression import Expr, concat
 from edgekit_converters.operators.wrappers import response
 
 if TYPE_CHECKING:
@@ -27,14 +27,14 @@ def expm1(x: Expr) -> Expr:
     """
     u = x.exp()
     less = u - 1.0
-    plain = less.equals(-1.0).where(-1.0, u.above(1e300).where(less, less * x / u.log()))
+    plain = less.equals(-1.0).where(-1.0, (u > 1e300).where(less, less * x / u.log()))
     return u.equals(1.0).where(x, plain)
 
 
 def log1p(x: Expr) -> Expr:
     """log(1 + x): with u = 1 + x, log(u) x / (u - 1), but x where u = 1."""
     u = x + 1.0
-    return u.equals(1.0).where(x, u.above(1e300).where(u.log(), u.log() * x / (u - 1.0)))
+    return u.equals(1.0).where(x, (u > 1e300).where(u.log(), u.log() * x / (u - 1.0)))
 
 
 FUNCTIONS: Final[Mapping[str, Callable[[Expr], Expr]]] = {
@@ -117,7 +117,7 @@ def _power(step: Any, y: Expr) -> Expr:
     if step.standardize:
         y = _standard(step._scaler, y)
     one = _box_cox if step.method == "box-cox" else _yeo_johnson
-    return concat([one(y.column(index), float(power)) for index, power in enumerate(step.lambdas_)])
+    return concat([one(y.at(index), float(power)) for index, power in enumerate(step.lambdas_)])
 
 
 def _box_cox(y: Expr, power: float) -> Expr:
@@ -130,7 +130,7 @@ def _yeo_johnson(y: Expr, power: float) -> Expr:
     right = y.exp() if abs(power) < tiny else (y * power + 1.0) ** (1.0 / power)
     mirrored = 2.0 - power
     left = (y * -mirrored + 1.0) ** (1.0 / mirrored) if abs(mirrored) > tiny else (-y).exp()
-    return y.not_below(0.0).where(right - 1.0, 1.0 - left)
+    return (y >= 0.0).where(right - 1.0, 1.0 - left)
 
 
 INVERSES: Final[Mapping[str, Callable[[Any, Expr], Expr]]] = {

@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn
 
 import numpy as np
 
-from edgekit_converters.operators.expression import Expr, joined
+from edgekit_converters.operators.expression import Expr, concat
 from edgekit_converters.operators.ufuncs import OF_TRUTH, UFUNCS, truth
 
 NEXT_STEP: Final = "apply the function to the data before the model, or use a scikit-learn step that does the same"
@@ -120,13 +120,13 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
         if len(rest) != 1 or rest[0] is None:
             raise Untraceable("its function indexes its argument in a way that has no ONNX mapping")
         places = np.arange(self.expr.width)[rest[0]]
-        return Traced(self.expr.at(np.atleast_1d(places).tolist()), flat=places.ndim == 0)
+        return Traced(self.expr.at(*np.atleast_1d(places).tolist()), flat=places.ndim == 0)
 
     def _named(self, key: str | list[str]) -> Traced:
         if self.names is None or not set(key if isinstance(key, list) else [key]) <= set(self.names):
             raise Untraceable(f"its function takes the column {key!r}, which its argument does not have")
         wanted = key if isinstance(key, list) else [key]
-        part = self.expr.at([self.names.index(one) for one in wanted])
+        part = self.expr.at(*map(self.names.index, wanted))
         return Traced(part, flat=isinstance(key, str), names=wanted if isinstance(key, list) else None)
 
     def to_numpy(self) -> Traced:
@@ -141,7 +141,7 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
     def astype(self, dtype: Any, **_options: Any) -> Traced:
         """As float64 or bool."""
         if np.dtype(dtype) == np.float64:
-            return Traced(self.expr.floats(), flat=self.flat, names=self.names)
+            return Traced(self.expr.cast("float64"), flat=self.flat, names=self.names)
         if np.dtype(dtype) == self.dtype:
             return self
         raise Untraceable(f"its function converts to {np.dtype(dtype).name}, which has no ONNX mapping")
@@ -211,7 +211,7 @@ def _combined(name: str, inputs: Sequence[Any]) -> Traced:
         raise Untraceable(f"numpy.{name} of numbers has no ONNX mapping")
     logical = name.startswith("logical_")
     if not (boolean and name in OF_TRUTH):
-        operands = [truth(one) if logical else one.floats() for one in operands]
+        operands = [truth(one) if logical else one.cast("float64") for one in operands]
     return Traced(emit(*operands), flat=first.flat, names=framed[0] if framed else None)
 
 
@@ -220,7 +220,7 @@ def _product(x: Any, weights: Any) -> Traced:
     if not isinstance(x, Traced) or x.flat or isinstance(weights, Traced) or np.ndim(weights) not in {1, 2}:
         raise Untraceable("numpy.matmul other than rows times constants has no ONNX mapping")
     array = np.asarray(weights, dtype=np.float64)
-    return Traced(x.expr.floats().matmul(array.reshape(len(array), -1)), flat=array.ndim == 1)
+    return Traced(x.expr.cast("float64") @ array.reshape(len(array), -1), flat=array.ndim == 1)
 
 
 def _constant(value: Any, *, flat: bool) -> Any:
@@ -250,13 +250,13 @@ def _where(condition: Any, x: Any, y: Any) -> Traced:
         part.expr if isinstance(part, Traced) else traced[0].expr.constant(_constant(part, flat=traced[0].flat))
         for part in (condition, x, y)
     )
-    return Traced(truth(chosen).where(one.floats(), other.floats()), flat=traced[0].flat)
+    return Traced(truth(chosen).where(one.cast("float64"), other.cast("float64")), flat=traced[0].flat)
 
 
 def _reduced(a: Traced, axis: Any, keepdims: bool, emit: Callable[[Expr], Expr]) -> Traced:
     if a.flat or axis not in {1, -1}:
         raise Untraceable("its function adds up several rows")
-    return Traced(emit(a.expr.floats()), flat=not keepdims)
+    return Traced(emit(a.expr.cast("float64")), flat=not keepdims)
 
 
 def _sum(a: Traced, axis: Any = None, *, keepdims: Any = False) -> Traced:
@@ -270,7 +270,7 @@ def _mean(a: Traced, axis: Any = None, *, keepdims: Any = False) -> Traced:
     if a.names is None:
         return _reduced(a, axis, bool(keepdims), Expr.mean)
     total = _sum(a, axis, keepdims=keepdims)
-    return Traced(total.expr / (~a.expr.floats().is_nan()).floats().sum(), flat=total.flat)
+    return Traced(total.expr / (~a.expr.cast("float64").is_nan()).cast("float64").sum(), flat=total.flat)
 
 
 def _folded(op: Callable[[Expr, Expr], Expr]) -> Callable[..., Traced]:
@@ -279,9 +279,9 @@ def _folded(op: Callable[[Expr, Expr], Expr]) -> Callable[..., Traced]:
             raise Untraceable("its function reduces a frame by something else than its sum or mean")
 
         def emit(x: Expr) -> Expr:
-            result = x.at([0])
+            result = x.at(0)
             for index in range(1, x.width):
-                result = op(result, x.at([index]))
+                result = op(result, x.at(index))
             return result
 
         return _reduced(a, axis, bool(keepdims), emit)
@@ -294,7 +294,7 @@ def _concatenate(arrays: Sequence[Any], axis: int = 0) -> Traced:
         raise Untraceable("its function joins rows")
     if not all(isinstance(one, Traced) and not one.flat for one in arrays):
         raise Untraceable("its function joins its argument with constants or with one number a row")
-    return Traced(joined([one.expr.floats() for one in arrays]))
+    return Traced(concat([one.expr.cast("float64") for one in arrays]))
 
 
 def _hstack(arrays: Sequence[Any]) -> Traced:
@@ -304,7 +304,7 @@ def _hstack(arrays: Sequence[Any]) -> Traced:
 def _column_stack(arrays: Sequence[Any]) -> Traced:
     if not all(isinstance(one, Traced) for one in arrays):
         raise Untraceable("its function joins its argument with constants")
-    return Traced(joined([one.expr.floats() for one in arrays]))
+    return Traced(concat([one.expr.cast("float64") for one in arrays]))
 
 
 def _stack(arrays: Sequence[Any], axis: int = 0) -> Traced:
@@ -316,8 +316,8 @@ def _stack(arrays: Sequence[Any], axis: int = 0) -> Traced:
 def _nan_to_num(x: Traced, copy: bool = True, nan: float = 0.0, posinf: Any = None, neginf: Any = None) -> Traced:
     largest = float(np.finfo(np.float64).max)
     expr = replace_nan(x, float(nan)).expr
-    expr = expr.equal(np.inf).where(largest if posinf is None else float(posinf), expr)
-    expr = expr.equal(-np.inf).where(-largest if neginf is None else float(neginf), expr)
+    expr = expr.equals(np.inf).where(largest if posinf is None else float(posinf), expr)
+    expr = expr.equals(-np.inf).where(-largest if neginf is None else float(neginf), expr)
     return Traced(expr, flat=x.flat)
 
 
@@ -331,7 +331,7 @@ def _round(a: Traced, decimals: int = 0) -> Traced:
 
 
 def _ones(a: Traced, value: float) -> Traced:
-    return Traced(a.expr.floats().is_nan().where(value, value), flat=a.flat)
+    return Traced(a.expr.cast("float64").is_nan().where(value, value), flat=a.flat)
 
 
 FUNCTIONS: Final[Mapping[str, Callable[..., Traced]]] = {

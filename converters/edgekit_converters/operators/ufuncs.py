@@ -10,16 +10,17 @@ from typing import Final
 
 import numpy as np
 
+from edgekit_converters.operators.composed import cos, expm1, log1p
 from edgekit_converters.operators.expression import Expr
 
 
 def truth(x: Expr) -> Expr:
     """As bool: whatever is not 0 is true."""
-    return x if x.value.dtype == "bool" else ~x.equal(0.0)
+    return x if x.value.dtype == "bool" else ~x.equals(0.0)
 
 
 def _sign(x: Expr) -> Expr:
-    return x.is_nan().where(x, (x > 0.0).floats() - (x < 0.0).floats())
+    return x.is_nan().where(x, (x > 0.0).cast("float64") - (x < 0.0).cast("float64"))
 
 
 def _log_of(base: float) -> Callable[[Expr], Expr]:
@@ -28,7 +29,7 @@ def _log_of(base: float) -> Callable[[Expr], Expr]:
     def emit(x: Expr) -> Expr:
         quotient = x.log() / float(np.log(base))
         whole = quotient.apply("Round")
-        return (x.constant(base) ** whole).equal(x).where(whole, quotient)
+        return (x.constant(base) ** whole).equals(x).where(whole, quotient)
 
     return emit
 
@@ -44,30 +45,30 @@ OF_TRUTH: Final[Mapping[str, Callable[..., Expr]]] = {
 """ufuncs that mean something else for truth values."""
 
 UFUNCS: Final[Mapping[str, Callable[..., Expr]]] = {
-    "absolute": Expr.abs,
+    "absolute": Expr.__abs__,
     "add": Expr.__add__,
     "ceil": lambda x: x.apply("Ceil"),
     "divide": Expr.__truediv__,
-    "equal": Expr.equal,
+    "equal": Expr.equals,
     "exp": Expr.exp,
-    "expit": lambda x: x.apply("Sigmoid"),
+    "expit": Expr.sigmoid,
     "exp2": lambda x: x.constant(2.0) ** x,
-    "expm1": Expr.expm1,
-    "fabs": Expr.abs,
+    "expm1": expm1,
+    "fabs": Expr.__abs__,
     "floor": lambda x: x.apply("Floor"),
     "fmax": lambda x, y: x.is_nan().where(y, y.is_nan().where(x, x.maximum(y))),
     "fmin": lambda x, y: x.is_nan().where(y, y.is_nan().where(x, x.minimum(y))),
     "greater": Expr.__gt__,
     "greater_equal": Expr.__ge__,
     "hypot": lambda x, y: (x * x + y * y).sqrt(),
-    "isfinite": lambda x: x.abs() < np.inf,
-    "isinf": lambda x: x.abs().equal(np.inf),
+    "isfinite": lambda x: abs(x) < np.inf,
+    "isinf": lambda x: abs(x).equals(np.inf),
     "isnan": Expr.is_nan,
     "less": Expr.__lt__,
     "less_equal": Expr.__le__,
     "log": Expr.log,
     "log10": _log_of(10.0),
-    "log1p": Expr.log1p,
+    "log1p": log1p,
     "log2": _log_of(2.0),
     "logical_and": Expr.__and__,
     "logical_not": Expr.__invert__,
@@ -77,7 +78,7 @@ UFUNCS: Final[Mapping[str, Callable[..., Expr]]] = {
     "minimum": Expr.minimum,
     "multiply": Expr.__mul__,
     "negative": Expr.__neg__,
-    "not_equal": lambda x, y: ~x.equal(y),
+    "not_equal": lambda x, y: ~x.equals(y),
     "positive": lambda x: x,
     "power": Expr.__pow__,
     "float_power": Expr.__pow__,
@@ -85,11 +86,11 @@ UFUNCS: Final[Mapping[str, Callable[..., Expr]]] = {
     "rint": lambda x: x.apply("Round"),
     "sign": _sign,
     "sin": lambda x: x.apply("Sin"),
-    "cos": Expr.cos,
+    "cos": cos,
     "sqrt": Expr.sqrt,
-    "square": lambda x: x * x,
+    "square": Expr.square,
     "subtract": Expr.__sub__,
-    "tanh": lambda x: x.apply("Tanh"),
+    "tanh": Expr.tanh,
     "trunc": lambda x: (x < 0.0).where(x.apply("Ceil"), x.apply("Floor")),
 }
 """numpy's elementwise functions; the operators of Python call them too."""

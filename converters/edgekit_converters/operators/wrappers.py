@@ -16,7 +16,7 @@ import numpy as np
 
 from edgekit_converters.graph import Table, Value, columns
 from edgekit_converters.operators import Predict, Predicted, Unfaithful, scores
-from edgekit_converters.operators.formula import Expr, concat, rows_of
+from edgekit_converters.operators.expression import Expr, concat, rows_of
 
 if TYPE_CHECKING:
     from edgekit_converters.walk import Path, Walk
@@ -100,11 +100,11 @@ def _threshold(walk: Walk, step: Any, table: Table, path: Path, threshold: Any, 
     score = answered(walk, found, method, type(inner).__name__)
     first = positive is not None and positive == step.classes_[0]
     if method == "predict_proba":
-        score = score.column(0 if first else 1)
+        score = score.at(0 if first else 1)
     elif first:
         score = score * -1.0
     limit = (0.5 if method == "predict_proba" else 0.0) if isinstance(threshold, str) else float(threshold)
-    above = score.not_below(limit).cast("int64").flat()
+    above = (score >= limit).cast("int64").flat()
     classes = step.classes_[::-1] if first else step.classes_
     return Predicted(
         label=scores.label(walk.graph, above.value, classes), probabilities=found.probabilities, decision=found.decision
