@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgekit_converters.graph import Dtype, GraphBuilder, serialize
+from edgekit_converters.operators import composed
 from edgekit_converters.operators.expression import Expr
 from tests.converters.frames import TARGET
 
@@ -57,3 +58,11 @@ def test_a_table_of_rows_gives_as_many_columns() -> None:
     table = np.arange(6.0).reshape(3, 2)
     found = computed(lambda e: e.flat().look_up(table), np.array([[2], [0]], dtype=np.int64))[0]
     assert found.tolist() == [[4.0, 5.0], [0.0, 1.0]]
+
+
+@pytest.mark.parametrize(("function", "of_numpy"), [(composed.log1p, np.log1p), (composed.expm1, np.expm1)])
+def test_nothing_overflows_before_numpy_does(function: Callable[[Expr], Expr], of_numpy: Any) -> None:
+    x = np.array([[-1e-300, 1e-10, 1.0, 703.3, 709.7, 2.6e305, 1e308, np.inf]])
+    found, _ = computed(function, x)
+    with np.errstate(over="ignore"):
+        np.testing.assert_allclose(found, of_numpy(x), rtol=1e-14)

@@ -13,6 +13,9 @@ from edgekit_converters.operators.expression import Expr
 COMPARED_MAX: Final = 32
 """Limits that each cell is compared with at once; more take memory, and are bisected."""
 
+LARGE: Final = 2.0**60
+"""From here on 1 is lost beside it: the plain function is exact, and the product in Kahan's formula may overflow."""
+
 
 def cos(x: Expr) -> Expr:
     """1 - 2 sin(x / 2) ** 2: Sin has had a float64 kernel for longer than Cos. Within 2e-16, absolute."""
@@ -26,8 +29,8 @@ def log1p(x: Expr) -> Expr:
     Source: Hewlett-Packard, HP-15C Advanced Functions Handbook, 1982, appendix; W. Kahan. Within 2 ulp.
     """
     u = x + 1.0
-    near, infinite = u.equals(1.0), u.equals(np.inf)
-    return near.where(x, infinite.where(u, u.log() * x / near.where(1.0, u - 1.0)))
+    near, large = u.equals(1.0), u >= LARGE
+    return near.where(x, large.where(u.log(), u.log() * x / near.where(1.0, u - 1.0)))
 
 
 def expm1(x: Expr) -> Expr:
@@ -37,7 +40,7 @@ def expm1(x: Expr) -> Expr:
     """
     u = x.exp()
     less = u - 1.0
-    near, edge = u.equals(1.0), less.equals(-1.0) | u.equals(np.inf)
+    near, edge = u.equals(1.0), less.equals(-1.0) | (u >= LARGE)
     return near.where(x, edge.where(less, less * x / near.where(1.0, u.log())))
 
 
