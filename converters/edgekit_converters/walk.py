@@ -55,12 +55,11 @@ class Walk:
 
     Args:
         graph: Where the nodes go.
-        targets: Columns of a regression's answer.
         none: A missing text is None in the model's eyes, else NaN.
     """
 
-    def __init__(self, graph: GraphBuilder, targets: int = 0, *, none: bool) -> None:
-        self.graph, self.targets, self.none = graph, targets, none
+    def __init__(self, graph: GraphBuilder, *, none: bool) -> None:
+        self.graph, self.none = graph, none
         self.encodings: dict[str, list[Encoding]] = {}
         self.notes: list[str] = []
         self.delegated = False

@@ -98,21 +98,17 @@ def iterative_imputer(walk: Walk, step: Any, table: Table, path: Path) -> Table:
     if step.keep_empty_features and empty.any():
         missing = missing & ~empty
     filled = [*start]
-    targets, walk.targets = walk.targets, 1
-    try:
-        for number, (feature, neighbours, estimator) in enumerate(step.imputation_sequence_):
-            given = tuple(filled[index] for index in neighbours)
-            value = walk.predict(estimator, given, (*path, f"imputation_sequence_[{number}]")).value
-            if value is None:
-                raise Unfaithful("its estimator is no regressor", "impute with a regressor")
-            low, high = float(step._min_value[feature]), float(step._max_value[feature])
-            guess = Expr(walk.graph, walk.graph.cast(replace(value, width=1), "float64"))
-            guess = guess if low == -np.inf else guess.maximum(low)
-            guess = guess if high == np.inf else guess.minimum(high)
-            before = Expr(walk.graph, walk.graph.matrix((filled[feature],), "float64"))
-            filled[feature] = columns(missing.at(feature).where(guess, before).value)[0]
-    finally:
-        walk.targets = targets
+    for number, (feature, neighbours, estimator) in enumerate(step.imputation_sequence_):
+        given = tuple(filled[index] for index in neighbours)
+        value = walk.predict(estimator, given, (*path, f"imputation_sequence_[{number}]")).value
+        if value is None:
+            raise Unfaithful("its estimator is no regressor", "impute with a regressor")
+        low, high = float(step._min_value[feature]), float(step._max_value[feature])
+        guess = Expr(walk.graph, walk.graph.cast(replace(value, width=1), "float64"))
+        guess = guess if low == -np.inf else guess.maximum(low)
+        guess = guess if high == np.inf else guess.minimum(high)
+        before = Expr(walk.graph, walk.graph.matrix((filled[feature],), "float64"))
+        filled[feature] = columns(missing.at(feature).where(guess, before).value)[0]
     result = walk.graph.matrix(tuple(filled), "float64")
     initial = walk.graph.matrix(start, "float64")
     least = walk.graph.value("ReduceMin", [missing.cast("float64").value], Value("", "float64", 1), keepdims=1)
