@@ -8,7 +8,7 @@ demo: .venv/ready
 	$(BIN)/edgekit demo
 
 test: .venv/ready
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 # Builds both wheels and runs a bundle with the device's wheel alone in an empty environment.
 test-wheel: .venv/ready

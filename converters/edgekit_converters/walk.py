@@ -168,7 +168,7 @@ class Walk:
             return table
         if selection.is_selector(step):
             return selection.select(step, table)
-        if kind in catalog.TRANSFORMERS and _is_original(step):
+        if kind in catalog.TRANSFORMERS and catalog.is_original(step):
             return catalog.TRANSFORMERS[kind](self, step, table, path)
         if kind == "FunctionTransformer":
             raise Unfaithful(
@@ -182,7 +182,7 @@ class Walk:
     def _predict(self, step: Any, table: Table, path: Path) -> Predicted:
         if not table:
             raise Unfaithful("no column reaches it", "check the selection of columns before it")
-        if type(step).__name__ in catalog.PREDICTORS and _is_original(step):
+        if type(step).__name__ in catalog.PREDICTORS and catalog.is_original(step):
             return catalog.PREDICTORS[type(step).__name__](self, step, table, path)
         return self.delegate(step, table)
 
@@ -264,8 +264,3 @@ def used_columns(step: Any, count: int) -> frozenset[int]:
         ]
         return frozenset().union(*parts)
     return frozenset(range(count))
-
-
-def _is_original(step: Any) -> bool:
-    """Whether the class is scikit-learn's own: a subclass may compute something else."""
-    return type(step).__module__.startswith("sklearn.")

@@ -203,7 +203,9 @@ def test_a_poison_record_does_not_block_its_device(mosquitto: Mosquitto, tmp_pat
 
 
 def test_the_will_of_an_older_session_is_ignored(mosquitto: Mosquitto, tmp_path: Path) -> None:
-    with collector(mosquitto.broker, tmp_path) as centre, stranger(mosquitto.broker) as link:
+    with stranger(mosquitto.broker) as link, collector(mosquitto.broker, tmp_path) as centre:
+        # It says so once it is subscribed: of retained messages from before it would read the last one only.
+        wait_until(lambda: presences(link), "it listens")
         for session, dead in ((5, False), (4, True), (5, False)):
             status = encode_json(Status(device="pump-1", session=session, epoch=1, dead=dead))
             assert link.publish(Publication(topics.status("pump-1"), status, retain=True))
@@ -226,7 +228,10 @@ def test_a_collector_whose_connection_breaks_is_missed_and_comes_back(mosquitto:
         client = centre._link._client
         assert client is not None
         client.socket().shutdown(2)  # type: ignore[union-attr]
-        wait_until(lambda: [host.alive for host in presences(link)] == [True, False, True], "its will, and it again")
+        # It may say so twice: its own will comes back to it as somebody else's word.
+        wait_until(
+            lambda: [host.alive for host in presences(link)][:3] == [True, False, True], "its will, and it again"
+        )
 
 
 def test_a_broker_that_does_not_answer_at_first_is_an_error(tmp_path: Path) -> None:

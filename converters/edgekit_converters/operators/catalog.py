@@ -2,14 +2,15 @@
 
 A family is a module with `TRANSFORMERS`, `PREDICTORS` or both (class name -> emitter), and a place in `FAMILIES`. An
 emitter takes the walk, the fitted step, its columns and its path, so that a wrapper can walk on into what it wraps;
-`on_matrix` and `from_matrix` make one of a function that wants a graph and one float64 matrix.
+`on_matrix` and `from_matrix` make one of a function that wants a graph and one float64 matrix. A family whose classes
+are not scikit-learn's own names their package as `PACKAGE`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Final
+from typing import Any, Final
 
 from edgekit_converters.operators import (
     Predict,
@@ -82,3 +83,16 @@ def _merged(name: str) -> dict[str, object]:
 
 TRANSFORMERS: Final[Mapping[str, Transform]] = _merged("TRANSFORMERS")  # type: ignore[assignment]
 PREDICTORS: Final[Mapping[str, Predict]] = _merged("PREDICTORS")  # type: ignore[assignment]
+PACKAGES: Final[Mapping[str, str]] = {
+    kind: getattr(family, "PACKAGE", "sklearn")
+    for family in FAMILIES
+    for name in ("TRANSFORMERS", "PREDICTORS")
+    for kind in getattr(family, name, {})
+}
+"""Class name -> the package that the class must come from."""
+
+
+def is_original(step: Any) -> bool:
+    """Whether the class is the one that an emitter was written for: a subclass may compute something else."""
+    kind = type(step)
+    return kind.__module__.partition(".")[0] == PACKAGES.get(kind.__name__, "sklearn")
