@@ -98,7 +98,8 @@ def frame_sha256(frame: pd.DataFrame) -> str:
 def frame_for(model: Any, X: pd.DataFrame | NDArray[Any]) -> pd.DataFrame:
     """The columns that the model was fitted on, in its order; others are dropped.
 
-    A model that was fitted on a matrix has no names to check: its columns are taken in order and named x0, x1 ...
+    A scikit-learn model that was fitted on a matrix has no names to check: its columns are taken in order and named x0,
+    x1 ... A model that says nothing of its columns (a network) takes the data's, with their names.
 
     Raises:
         DataMismatch: Columns are missing, or a matrix has another number of them, or there are no rows.
@@ -108,7 +109,9 @@ def frame_for(model: Any, X: pd.DataFrame | NDArray[Any]) -> pd.DataFrame:
         raise DataMismatch("it has no rows")
     names = feature_names(model)
     if names is None:
-        count = getattr(model, "n_features_in_", frame.shape[1])
+        count = getattr(model, "n_features_in_", None)
+        if count is None:
+            return frame
         if frame.shape[1] != count:
             raise DataMismatch(
                 f"it has {frame.shape[1]} columns, and the model was fitted on a matrix of {count}",

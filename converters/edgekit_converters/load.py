@@ -1,7 +1,8 @@
 """A model file becomes an object, without running what is in the file.
 
-A `.skops` file is read by `skops.io`, which constructs only types that it was told to trust; we add the few below. A
-pickle (joblib too) runs whatever code is in it: only with `trust`. What a file is, its first bytes say.
+A framework's own file is read by its converter (`registry.FileReader`). A `.skops` file is read by `skops.io`, which
+constructs only types that it was told to trust; we add the few below. A pickle (joblib too) runs whatever code is in
+it: only with `trust`. What a file is, its first bytes say, and its suffix where they do not.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgekit_contracts.errors import EdgekitError, MissingExtra, MissingFile, NotAModel, UntrustedModel
+from edgekit_converters.registry import file_readers
 
 SUPPORTED: Final = "a .skops file; or, with --trust, a .joblib or .pkl file that you made yourself"
+HEAD_BYTES: Final = 4096
+"""Of a file: what a `FileReader` decides by."""
 
 REVIEWED: Final = frozenset(
     [
@@ -77,7 +81,7 @@ def load_model(path: str | Path, *, trust: bool = False) -> Any:
     """Reads a fitted model.
 
     Args:
-        path: A .skops, .joblib, .pkl or .pickle file.
+        path: A .skops, .joblib, .pkl or .pickle file, or one that an installed `FileReader` takes.
         trust: Construct whatever the file asks for, which runs its code.
 
     Raises:
@@ -88,9 +92,13 @@ def load_model(path: str | Path, *, trust: bool = False) -> Any:
     path = Path(path)
     try:
         with path.open("rb") as file:
-            head = file.read(8)
+            head = file.read(HEAD_BYTES)
     except OSError as error:
         raise MissingFile("model", str(path), (error.strerror or str(error)).lower()) from error
+    readers = file_readers()
+    for reader in readers:
+        if reader.reads(path, head):
+            return reader.load(path, trust=trust)
     if head.startswith(_ZIP):
         model = _skops(path, trust)
     elif path.suffix.lower() in _PICKLE_SUFFIXES or head.startswith(_PICKLE_MAGIC):
@@ -98,7 +106,7 @@ def load_model(path: str | Path, *, trust: bool = False) -> Any:
             raise UntrustedModel(str(path))
         model = _pickle(path)
     else:
-        raise NotAModel(str(path), SUPPORTED)
+        raise NotAModel(str(path), "; ".join([SUPPORTED, *(reader.files for reader in readers)]))
     check_fitted(model)
     return model
 

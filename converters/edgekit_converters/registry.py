@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
 
 from edgekit_contracts.errors import NotAModel
@@ -18,7 +19,7 @@ from edgekit_runtime.engine import Answers
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Answers", "Conversion", "Converter", "GROUP", "converters", "find"]
+__all__ = ["Answers", "Conversion", "Converter", "FileReader", "GROUP", "converters", "file_readers", "find"]
 
 GROUP: Final = "edgekit.converters"
 
@@ -90,9 +91,45 @@ class Converter(Protocol):
         ...
 
 
+@runtime_checkable
+class FileReader(Protocol):
+    """What a converter has besides, if its framework writes files of its own: `edgekit_converters.load` asks it."""
+
+    @property
+    def files(self) -> str:
+        """The files that it reads, for the error that a file is none: such as `an .onnx file`."""
+        ...
+
+    def reads(self, path: Path, head: bytes) -> bool:
+        """Whether a file is the framework's, by its name and its first 4096 bytes; never an error.
+
+        True for a damaged one too, so that `load` says what is wrong with it.
+        """
+        ...
+
+    def load(self, path: Path, *, trust: bool) -> Any:
+        """Reads the file, without running what is in it.
+
+        Args:
+            path: Exists, and is a file; `reads` took it.
+            trust: Its maker vouches for it: code in it may run.
+
+        Raises:
+            UntrustedModel: Loading runs code from the file, and `trust` is not given.
+            NotAModel: It is damaged, or holds something else.
+            MissingExtra: The framework is not installed.
+        """
+        ...
+
+
 def converters() -> tuple[Converter, ...]:
     """One of each registered converter, by the name of its entry point."""
     return tuple(point.load()() for point in sorted(entry_points(group=GROUP), key=lambda point: point.name))
+
+
+def file_readers() -> tuple[FileReader, ...]:
+    """Those of the converters that read files."""
+    return tuple(converter for converter in converters() if isinstance(converter, FileReader))
 
 
 def find(model: Any) -> Converter:

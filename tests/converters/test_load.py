@@ -17,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from edgekit_contracts.errors import MissingFile, NotAModel, UntrustedModel
+from edgekit_converters import load
 from edgekit_converters.load import load_model
 from tests.converters.frames import features, target, textbook
 
@@ -96,3 +97,26 @@ def test_an_estimator_that_is_not_fitted_is_refused(tmp_path: Path) -> None:
     skops.io.dump(textbook(LogisticRegression()), tmp_path / "model.skops")
     with pytest.raises(NotAModel, match="Pipeline that is not fitted"):
         load_model(tmp_path / "model.skops")
+
+
+class Letters:
+    """A framework whose files begin with ABC."""
+
+    files = "an ABC file"
+
+    def reads(self, path: Path, head: bytes) -> bool:
+        return head.startswith(b"ABC")
+
+    def load(self, path: Path, *, trust: bool) -> Any:
+        return path.read_text(), trust
+
+
+def test_a_converter_reads_its_own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "file_readers", lambda: (Letters(),))
+    (tmp_path / "m.json").write_text("ABCD")
+    (tmp_path / "other.json").write_text("{}")
+    assert load_model(tmp_path / "m.json") == ("ABCD", False)
+    assert load_model(tmp_path / "m.json", trust=True) == ("ABCD", True)
+    with pytest.raises(NotAModel) as refusal:
+        load_model(tmp_path / "other.json")
+    assert "an ABC file" in refusal.value.next_step
