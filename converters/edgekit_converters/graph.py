@@ -7,7 +7,7 @@ for one matrix.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Final, Literal
@@ -66,6 +66,10 @@ def columns(value: Value, sources: Sequence[str | None] | None = None) -> Table:
     return tuple(Column(value, index, source) for index, source in enumerate(named))
 
 
+Turn = Callable[["GraphBuilder", Sequence[Value]], tuple[Value | None, Sequence[Value]]]
+"""One turn of a Loop."""
+
+
 class GraphBuilder:
     """Nodes, initializers and names of one graph.
 
@@ -106,7 +110,7 @@ class GraphBuilder:
         key = array.dtype.str, array.shape, content
         if key not in self._known:
             self._known[key] = name = self._unique(hint)
-            self._initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+            self._initializers[name] = numpy_helper.from_array(np.asarray(array, order="C"), name)
         return self._known[key]
 
     def node(
@@ -153,6 +157,40 @@ class GraphBuilder:
             index = self.constant(np.array(indices, dtype=np.int64), "columns")
             self._gathered[key] = self.value("Gather", [value, index], replace(value, width=len(indices)), axis=1)
         return self._gathered[key]
+
+    def repeat(self, most: int, state: Sequence[Value], turn: Turn) -> tuple[Value, ...]:
+        """A Loop: the state after `most` turns, or after the first one that says that it is enough.
+
+        Args:
+            most: Turns.
+            state: What changes from turn to turn.
+            turn: Given a builder that sees this graph's values and the state, it gives whether another turn is wanted
+                (bool, of size 1; None: always) and the new state, of the same types and shapes.
+        """
+        inner = GraphBuilder(self.target)
+        inner._names, inner._known, inner._initializers = self._names, self._known, self._initializers
+        inner._gathered = dict(self._gathered)
+        given = [replace(one, name=self._unique("state")) for one in state]
+        wanted, after = turn(inner, given)
+        always = self.constant(np.array(True), "true")
+        scalar = self.constant(np.array([], dtype=np.int64), "scalar")
+        going = inner.node("Reshape", [wanted or always, scalar])[0]
+        # A Loop's body must make its outputs itself: a value of the graph around it is none.
+        results = [inner.node("Identity", [one])[0] for one in after]
+        info = helper.make_tensor_value_info
+        types = [ELEMENT[one.dtype] for one in state]
+        counter, condition = self._unique("iteration"), self._unique("condition")
+        body = helper.make_graph(
+            inner._nodes,
+            "body",
+            [info(counter, TensorProto.INT64, []), info(condition, TensorProto.BOOL, [])]
+            + [info(one.name, kind, None) for one, kind in zip(given, types, strict=True)],
+            [info(going, TensorProto.BOOL, [])]
+            + [info(name, kind, None) for name, kind in zip(results, types, strict=True)],
+        )
+        turns = self.constant(np.array(most, dtype=np.int64), "turns")
+        found = self.node("Loop", [turns, always, *state], len(state), body=body)
+        return tuple(replace(one, name=name) for one, name in zip(state, found, strict=True))
 
     def merge(self, model: onnx.ModelProto, inputs: Mapping[str, Value]) -> tuple[Value, ...]:
         """Stitches another model in, its names made our own.

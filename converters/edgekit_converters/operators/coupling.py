@@ -13,11 +13,9 @@ from __future__ import annotations
 from itertools import combinations
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
 
-from edgekit_converters.graph import GraphBuilder, Value
 from edgekit_converters.operators.expression import Expr, concat, rows_of, total
+from edgekit_converters.operators.iteration import repeat
 
 
 def coupled(pairs: Expr, count: int) -> Expr:
@@ -31,39 +29,11 @@ def coupled(pairs: Expr, count: int) -> Expr:
     for t in range(count):
         own = total([shares[j, t] * shares[j, t] for j in range(count) if j != t])
         rows += [own if j == t else -(shares[j, t] * shares[t, j]) for j in range(count)]
-    matrix = concat(rows)
     start = rows_of(pairs.value, graph, np.full(count, 1.0 / count))
-    model = _loop(graph, count)
-    found = graph.merge(model, {"start": start.value, "matrix": matrix.value})[0]
-    return Expr(graph, Value(found.name, "float64", count))
+    return repeat(max(100, count), [start], [concat(rows)], lambda state, given: _turn(state[0], given[0], count))[0]
 
 
-def _loop(graph: GraphBuilder, count: int) -> onnx.ModelProto:
-    """A model of one Loop: `start` [rows, classes] and `matrix` [rows, classes * classes] to `coupled`."""
-    body = _body(graph, count)
-    double = TensorProto.DOUBLE
-    node = helper.make_node("Loop", ["most", "true", "start", "matrix"], ["coupled", "same"], body=body)
-    return helper.make_model(
-        helper.make_graph(
-            [node],
-            "coupling",
-            [
-                helper.make_tensor_value_info("start", double, [None, count]),
-                helper.make_tensor_value_info("matrix", double, [None, count * count]),
-            ],
-            [helper.make_tensor_value_info("coupled", double, [None, count])],
-            [
-                numpy_helper.from_array(np.array(max(100, count), dtype=np.int64), "most"),
-                numpy_helper.from_array(np.array(True), "true"),
-            ],
-        )
-    )
-
-
-def _body(outer: GraphBuilder, count: int) -> onnx.GraphProto:
-    inner = GraphBuilder(outer.target)
-    p = Expr(inner, inner.input("p", "float64", count))
-    matrix = Expr(inner, inner.input("q", "float64", count * count))
+def _turn(p: Expr, matrix: Expr, count: int) -> tuple[Expr, list[Expr]]:
     found = p
     qp = (matrix.reshape(-1, count, count) * p.reshape(-1, 1, count)).sum().reshape(-1, count)
     pqp = (p * qp).sum()
@@ -76,15 +46,4 @@ def _body(outer: GraphBuilder, count: int) -> onnx.GraphProto:
         pqp = (pqp + diff * (diff * own + one * 2.0)) / whole / whole
         qp = (qp + diff * row) / whole
         found = (found + diff * np.eye(count)[t]) / whole
-    after = going.where(found, p)
-    anyone = going.cast("int64").apply("ReduceMax", width=0, keepdims=0).cast("bool")
-    for name, one in (("going", anyone), ("after", after), ("matrix", matrix)):
-        inner.output(name, one.value)
-    graph = inner.build().graph
-    del graph.output[0].type.tensor_type.shape.dim[:]  # a Loop's condition is a scalar
-    values = list(graph.input)
-    del graph.input[:]
-    graph.input.append(helper.make_tensor_value_info("iteration", TensorProto.INT64, []))
-    graph.input.append(helper.make_tensor_value_info("condition", TensorProto.BOOL, []))
-    graph.input.extend(values)
-    return graph
+    return going, [going.where(found, p)]

@@ -2,7 +2,8 @@
 
 The k nearest rows are found in two steps. |s|^2 - 2 x . s, one MatMul, ranks all stored rows, and its best k +
 `SPARE` are taken; their distances are then computed from the differences, as scikit-learn's trees do, and ranked again.
-So rounding in the MatMul cannot change the neighbours unless more than `SPARE` rows tie.
+So rounding in the MatMul cannot change the neighbours unless more than `SPARE` rows tie. The differences are summed
+from the first feature on, as there, and a radius is compared as there, squared: rows on it are within it or not alike.
 
 Equal distances at the edge: brute force keeps the row that training had first, and so does this. A tree keeps the one
 that its search meets first and does not push out of its heap again; the rows are stored here in the order of the
@@ -20,9 +21,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit_converters.graph import GraphBuilder, Table, Value
-from edgekit_converters.operators import Predict, Predicted, Unfaithful, from_matrix, scores
+from edgekit_converters.graph import GraphBuilder, Table, Value, columns
+from edgekit_converters.operators import Predict, Predicted, Transform, Unfaithful, from_matrix, scores
 from edgekit_converters.operators.expression import Expr
+from edgekit_converters.operators.iteration import pick
 
 if TYPE_CHECKING:
     from edgekit_converters.walk import Path, Walk
@@ -53,20 +55,28 @@ def distances(x: Expr, rows: NDArray[np.float64], name: str, power: float) -> Ex
     """[rows, stored]: from each row of x to each stored row, by the differences."""
     if name == "cosine":
         return _cosine(x, rows)
-    return _summed(x.reshape(-1, 1, x.width) - rows, name, power, len(rows))
+    return _root(_summed(x.reshape(-1, 1, x.width) - rows, name, power, len(rows)), name, power)
 
 
 def _summed(difference: Expr, name: str, power: float, count: int) -> Expr:
-    """The metric of differences [rows, count, features], as [rows, count]."""
-    if name in {"euclidean", "sqeuclidean"}:
-        found = difference.square().sum().reshape(-1, count)
-        return found if name == "sqeuclidean" else found.sqrt()
-    size = abs(difference)
-    if name == "manhattan":
-        return size.sum().reshape(-1, count)
+    """The metric of differences [rows, count, features] before its root is taken, as [rows, count]."""
     if name == "chebyshev":
-        return size.max().reshape(-1, count)
-    return (size**power).sum().reshape(-1, count) ** (1.0 / power)
+        return abs(difference).max().reshape(-1, count)
+    if name in {"euclidean", "sqeuclidean"}:
+        terms = difference.square()
+    else:
+        terms = abs(difference) if name == "manhattan" else abs(difference) ** power
+    # CumSum adds one after another; ReduceSum adds lanes of a vector.
+    running = terms.apply("CumSum", terms.graph.constant(np.array(2, dtype=np.int64), "axis"))
+    last = terms.graph.constant(np.array(terms.width - 1, dtype=np.int64), "last")
+    return running.apply("Gather", last, axis=2, width=count)
+
+
+def _root(summed: Expr, name: str, power: float) -> Expr:
+    """The distances of what `_summed` gives."""
+    if name == "euclidean":
+        return summed.sqrt()
+    return summed ** (1.0 / power) if name == "minkowski" else summed
 
 
 def _cosine(x: Expr, rows: NDArray[np.float64]) -> Expr:
@@ -78,22 +88,42 @@ def _cosine(x: Expr, rows: NDArray[np.float64]) -> Expr:
     return (1.0 - unit @ units.T).at_least(0.0).at_most(2.0)
 
 
-def nearest(x: Expr, step: Any) -> tuple[Expr, Expr]:
-    """[rows, k] each: the distances to the k nearest rows, and their places (int64) among the `stored` rows."""
+def nearest(x: Expr, step: Any, count: int | None = None) -> tuple[Expr, Expr]:
+    """[rows, k] each: the distances to the k nearest rows, and their places (int64) among the `stored` rows.
+
+    Args:
+        x: [rows, features].
+        step: Fitted.
+        count: k; by default the step's own.
+    """
     name, power = metric_of(step)
     rows = stored(step)
-    count = int(step.n_neighbors)
+    count = int(step.n_neighbors) if count is None else count
     wide = min(len(rows), count + SPARE)
+    if name == "cosine":
+        return _least(_cosine(x, rows), count)
     if name not in {"euclidean", "sqeuclidean"} or wide == len(rows):
-        return _least(distances(x, rows, name, power), count)
+        summed, place = _least(_summed(x.reshape(-1, 1, x.width) - rows, name, power, len(rows)), count)
+        return _root(summed, name, power), place
     middle = rows.mean(axis=0)
     shifted = rows - middle
     rough = (x - middle) @ (-2.0 * shifted.T) + (shifted**2).sum(axis=1)
     candidates = _sorted(_least(rough, wide)[1])
     difference = x.reshape(-1, 1, x.width) - candidates.look_up(rows)
-    distance, place = _least(_summed(difference, name, power, wide), count)
-    chosen = x.graph.value("GatherElements", [candidates.value, place.value], place.value, axis=1)
-    return distance, Expr(x.graph, chosen)
+    summed, place = _least(_summed(difference, name, power, wide), count)
+    return _root(summed, name, power), pick(candidates, place)
+
+
+def within(x: Expr, step: Any) -> tuple[Expr, Expr]:
+    """[rows, stored] each: the distances, and whether the radius reaches them."""
+    name, power = metric_of(step)
+    rows, radius = stored(step), float(step.radius)
+    if name == "cosine":
+        distance = _cosine(x, rows)
+        return distance, distance <= radius
+    summed = _summed(x.reshape(-1, 1, x.width) - rows, name, power, len(rows))
+    limit = {"euclidean": radius * radius, "minkowski": radius**power}.get(name, radius)
+    return _root(summed, name, power), summed <= limit
 
 
 def _least(values: Expr, count: int) -> tuple[Expr, Expr]:
@@ -185,8 +215,7 @@ def _k_regressor(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
 
 def _within(step: Any, x: Expr) -> Expr:
     """[rows, stored]: the weight of each stored row, 0 beyond the radius."""
-    distance = distances(x, stored(step), *metric_of(step))
-    inside = distance <= float(step.radius)
+    distance, inside = within(x, step)
     weights = _weights(step, distance)
     return inside.cast("float64") if weights is None else inside.where(weights, 0.0)
 
@@ -235,6 +264,30 @@ def _centroid(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
     return Predicted(label=label, probabilities=score.softmax().value, decision=decision.value)
 
 
+def _k_graph(walk: Walk, step: Any, table: Table, _path: Path) -> Table:
+    """KNeighborsTransformer: 1, or the distance, at the k nearest rows of training (k + 1 for distances), else 0."""
+    walk.rounded |= step.mode == "distance" and step._fit_method == "brute"
+    x, count = Expr(walk.graph, walk.matrix(table)), len(step._fit_X)
+    distance, place = nearest(x, step, int(step.n_neighbors) + (step.mode == "distance"))
+    wanted = distance if step.mode == "distance" else distance * 0.0 + 1.0
+    numbers = Expr(walk.graph, place.value).look_up(order(step).astype(np.float64)).cast("int64")
+    nothing = x.ones() * np.zeros(count)
+    found = walk.graph.value("ScatterElements", [nothing.value, numbers.value, wanted.value], nothing.value, axis=1)
+    return columns(found)
+
+
+def _radius_graph(walk: Walk, step: Any, table: Table, _path: Path) -> Table:
+    """RadiusNeighborsTransformer: 1, or the distance, at the rows of training within the radius, else 0."""
+    walk.rounded |= step.mode == "distance" and step._fit_method == "brute"
+    distance, inside = within(Expr(walk.graph, walk.matrix(table)), step)
+    found = inside.where(distance, 0.0) if step.mode == "distance" else inside.cast("float64")
+    return columns(found.at(*np.argsort(order(step)).tolist()).value)
+
+
+TRANSFORMERS: Final[Mapping[str, Transform]] = {
+    "KNeighborsTransformer": _k_graph,
+    "RadiusNeighborsTransformer": _radius_graph,
+}
 PREDICTORS: Final[Mapping[str, Predict]] = {
     "KNeighborsClassifier": _k_nearest(_k_classifier),
     "KNeighborsRegressor": _k_nearest(_k_regressor),

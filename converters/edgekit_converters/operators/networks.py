@@ -1,7 +1,8 @@
-"""Multi-layer perceptrons in float64.
+"""Multi-layer perceptrons and the hidden units of a Boltzmann machine, in float64.
 
 Source: `_forward_pass_fast`, `MLPClassifier._predict`, `predict_proba` of
-sklearn/neural_network/_multilayer_perceptron.py; sklearn/neural_network/_base.py (`ACTIVATIONS`).
+sklearn/neural_network/_multilayer_perceptron.py; sklearn/neural_network/_base.py (`ACTIVATIONS`);
+`BernoulliRBM._mean_hiddens` of _rbm.py.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgekit_converters.graph import GraphBuilder, Value
-from edgekit_converters.operators import Predict, Predicted, Unfaithful, from_matrix, scores
+from edgekit_converters.operators import Predict, Predicted, Transform, Unfaithful, from_matrix, on_matrix, scores
 from edgekit_converters.operators.expression import Expr, concat
 
 ACTIVATIONS: Final[Mapping[str, Callable[[Expr], Expr]]] = {
@@ -53,6 +54,13 @@ def _regressor(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
     return Predicted(value=_forward(graph, step, x).value)
 
 
+def boltzmann_machine(graph: GraphBuilder, step: Any, x: Value) -> Value:
+    """BernoulliRBM: each hidden unit's probability, 1 / (1 + exp(-(x W' + b)))."""
+    weights, bias = np.asarray(step.components_, dtype=np.float64), np.asarray(step.intercept_hidden_, dtype=np.float64)
+    return (Expr(graph, x) @ weights.T + bias).sigmoid().value
+
+
+TRANSFORMERS: Final[Mapping[str, Transform]] = {"BernoulliRBM": on_matrix(boltzmann_machine)}
 PREDICTORS: Final[Mapping[str, Predict]] = {
     "MLPClassifier": from_matrix(_classifier),
     "MLPRegressor": from_matrix(_regressor),
