@@ -56,13 +56,13 @@ def certify(data: bytes, model: Any) -> Certificate | None:
     expected = fitted_ensembles(model)
     if not expected:
         return None
-    graph = onnx.load_model_from_string(data).graph
-    found = written_ensembles(graph)
+    written = onnx.load_model_from_string(data)
+    found = written_ensembles(written)
     if len(found) != len(expected):
         return None
     nodes = sum(_compare(one, other) for one, other in zip(found, expected, strict=True))
     trees = sum(len(one.roots) - one.starts for one in expected)
-    exact = _float64_elsewhere(graph, found)
+    exact = _float64_elsewhere(written.graph, found)
     return Certificate(
         trees=trees,
         nodes=nodes,

@@ -84,6 +84,8 @@ class GraphBuilder:
         self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
+        self._sources: list[str] = []
+        """What each output is the name of."""
         self._names: set[str] = set()
         self._gathered: dict[tuple[str, tuple[int, ...]], Value] = {}
 
@@ -92,12 +94,11 @@ class GraphBuilder:
         self._inputs.append(helper.make_tensor_value_info(self._unique(name), ELEMENT[dtype], [None, width]))
         return Value(name, dtype, width)
 
-    def output(self, name: str, value: Value) -> Value:
+    def output(self, name: str, value: Value) -> None:
         """Makes `value` the graph output `name`."""
         shape = [None, value.width] if value.width else [None]
-        self._nodes.append(helper.make_node("Identity", [value.name], [self._unique(name)], name=f"to_{name}"))
-        self._outputs.append(helper.make_tensor_value_info(name, ELEMENT[value.dtype], shape))
-        return replace(value, name=name)
+        self._outputs.append(helper.make_tensor_value_info(self._unique(name), ELEMENT[value.dtype], shape))
+        self._sources.append(value.name)
 
     def constant(self, array: NDArray[Any], hint: str = "const") -> str:
         """Adds an initializer, once for equal arrays, and gives its name."""
@@ -225,7 +226,7 @@ class GraphBuilder:
     def build(self) -> onnx.ModelProto:
         """The model, without what its outputs do not need, checked by `onnx.checker`."""
         needed, nodes = {info.name for info in self._outputs}, []
-        for node in reversed(self._nodes):
+        for node in reversed(self._named()):
             if needed.intersection(node.output):
                 nodes.append(node)
                 needed.update(_reads(node))
@@ -239,6 +240,26 @@ class GraphBuilder:
         )
         onnx.checker.check_model(model)
         return model
+
+    def _named(self) -> list[onnx.NodeProto]:
+        """The nodes, with the outputs under their names: a value takes its name, and a second one costs a node."""
+        made = {name for node in self._nodes for name in node.output}
+        final: dict[str, str] = {}
+        copies = []
+        for info, source in zip(self._outputs, self._sources, strict=True):
+            if source in made and source not in final:
+                final[source] = info.name
+            else:
+                copies.append(
+                    helper.make_node("Identity", [final.get(source, source)], [info.name], name=f"to_{info.name}")
+                )
+        nodes = []
+        for node in self._nodes:
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            _rename(copy, final)
+            nodes.append(copy)
+        return nodes + copies
 
     def _adopt(self, node: onnx.NodeProto, names: dict[str, str]) -> onnx.NodeProto:
         """A copy of a node with names of ours, in its subgraphs too; `names` learns those of its outputs."""
@@ -285,6 +306,18 @@ def operators(model: onnx.ModelProto) -> tuple[str, ...]:
             found.add(f"{node.domain or 'ai.onnx'}:{node.op_type}")
             graphs += [attribute.g for attribute in node.attribute if attribute.HasField("g")]
     return tuple(sorted(found))
+
+
+def _rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
+    """Renames what a node reads and writes, in its subgraphs too."""
+    node.input[:] = [names.get(name, name) for name in node.input]
+    node.output[:] = [names.get(name, name) for name in node.output]
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            for inner in attribute.g.node:
+                _rename(inner, names)
+            for info in attribute.g.output:
+                info.name = names.get(info.name, info.name)
 
 
 def _reads(node: onnx.NodeProto) -> set[str]:

@@ -1,5 +1,6 @@
 """The trees of an ONNX file, rebuilt from the operators' attributes and the tables that their outputs point into.
 
+A node that reads a negated column is laid back: `-x <= s` with its branches in turn is `x <= t`, t the number below -s.
 Two ways of giving values are read: a leaf adds its weight to its target (`TreeEnsemble`, SUM), or its weight is the
 number of a row of a table (a `Gather` from an initializer, behind a cast to int64).
 
@@ -9,7 +10,7 @@ Source: ONNX operator schemas TreeEnsemble-5 and TreeEnsembleRegressor-3 of ai.o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -42,7 +43,7 @@ class Written:
     """[nodes, targets]: what a leaf adds to each."""
     members: Mapping[int, frozenset[float]]
     covered: frozenset[str]
-    """Nodes of the graph that belong to it: itself, and the cast before it."""
+    """Nodes of the graph that belong to it: itself, and before it the cast and what puts negated columns beside x."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,8 +62,9 @@ class _Raw:
     targets: int
 
 
-def written_ensembles(graph: onnx.GraphProto) -> list[Written]:
+def written_ensembles(model: onnx.ModelProto) -> list[Written]:
     """Every tree operator of the graph, in its order; none where one is spelled in a way that is not known here."""
+    graph = model.graph
     tables = {tensor.name: tensor for tensor in graph.initializer}
     makers = {name: node for node in graph.node for name in node.output}
     readers: dict[str, list[onnx.NodeProto]] = {}
@@ -74,15 +76,56 @@ def written_ensembles(graph: onnx.GraphProto) -> list[Written]:
         if node.domain != ML or node.op_type not in OPERATORS:
             continue
         values = {one.name: helper.get_attribute_value(one) for one in node.attribute}
-        maker = makers.get(node.input[0])
+        raw = _version_5(values) if node.op_type == "TreeEnsemble" else _version_3(values)
+        before = _beside_negated(node, makers)
+        maker = makers.get(before[-1].input[0])
         if node.op_type == "TreeEnsembleRegressor" and _has_sets(maker, makers, tables):
             return []
-        raw = _version_5(values) if node.op_type == "TreeEnsemble" else _version_3(values)
-        covered = {node.name}
-        if maker is not None and maker.op_type == "Cast" and all(one is node for one in readers[maker.output[0]]):
+        if len(before) > 1:
+            width = _width(model, before[-1].input[0])
+            if width is None:
+                return []
+            raw = _laid_back(raw, width)
+        covered = {one.name for one in before}
+        if maker is not None and maker.op_type == "Cast" and all(one in before for one in readers[maker.output[0]]):
             covered.add(maker.name)
         found.append(_with_values(raw, _lookup(node, readers, tables), frozenset(covered)))
     return found
+
+
+def _beside_negated(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """The operator, and where it reads [x, -x] the two nodes that make that of x, the last one's input."""
+    joined = makers.get(node.input[0])
+    if joined is not None and joined.op_type == "Concat" and len(joined.input) == 2:
+        negated = makers.get(joined.input[1])
+        if negated is not None and negated.op_type == "Neg" and negated.input[0] == joined.input[0]:
+            return [node, joined, negated]
+    return [node]
+
+
+def _width(model: onnx.ModelProto, name: str) -> int | None:
+    """Columns of a tensor [rows, columns]; None where shape inference does not find them."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    for info in (*graph.input, *graph.value_info):
+        shape = info.type.tensor_type.shape.dim
+        if info.name == name and len(shape) == 2 and shape[1].HasField("dim_value"):
+            return int(shape[1].dim_value)
+    return None
+
+
+def _laid_back(raw: _Raw, width: int) -> _Raw:
+    """The nodes that read negated columns as the ones that they stand for; NaN takes the false branch, now the left."""
+    turned = ~raw.leaf & (raw.feature >= width)
+    dtype = np.float32 if raw.float32 else np.float64
+    above = -np.nextafter(raw.split.astype(dtype), dtype(np.inf))
+    return replace(
+        raw,
+        feature=np.where(turned, raw.feature - width, raw.feature),
+        split=np.where(turned, above.astype(np.float64), raw.split),
+        left=np.where(turned, raw.right, raw.left),
+        right=np.where(turned, raw.left, raw.right),
+        missing=raw.missing ^ turned,
+    )
 
 
 def _has_sets(

@@ -10,7 +10,6 @@ sklearn/ensemble/_gb.py; `predict_proba` of sklearn/_loss/loss.py; `expit` of sc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -69,12 +68,9 @@ def classified(
     """
     if raw.width > 1:
         return Predicted(label=scores.best(graph, raw, classes), probabilities=scores.softmax(graph, raw), decision=raw)
-    zero = graph.constant(np.array([0.0]), "zero")
-    above = graph.value("GreaterOrEqual" if at_zero else "Greater", [raw, zero], replace(raw, dtype="bool"))
-    place = graph.value("Reshape", [graph.cast(above, "int64"), scores.flat_shape(graph)], Value("", "int64", 0))
     score = graph.value("Mul", [raw, graph.constant(np.array([scale]), "scale")], raw) if scale != 1.0 else raw
     return Predicted(
-        label=scores.label(graph, place, classes),
+        label=scores.positive(graph, raw, classes, at_zero=at_zero),
         probabilities=scores.two_sided(graph, scores.sigmoid(graph, score)),
         decision=raw,
     )

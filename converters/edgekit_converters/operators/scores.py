@@ -46,12 +46,14 @@ def best(graph: GraphBuilder, scores: Value, classes: NDArray[Any]) -> Value:
     return label(graph, place, classes)
 
 
-def positive(graph: GraphBuilder, decision: Value, classes: NDArray[Any]) -> Value:
-    """[rows]: the second class where the decision [rows, 1] is above 0, else the first."""
+def positive(graph: GraphBuilder, decision: Value, classes: NDArray[Any], *, at_zero: bool = False) -> Value:
+    """[rows]: the second of two classes where the decision [rows, 1] is above 0 (with `at_zero` at 0 too)."""
+    values, dtype = class_values(classes)
     zero = graph.constant(np.array([0.0]), "zero")
-    above = graph.value("Greater", [decision, zero], replace(decision, dtype="bool"))
-    flat = graph.value("Reshape", [graph.cast(above, "int64"), flat_shape(graph)], Value("", "int64", 0))
-    return label(graph, flat, classes)
+    above = graph.node("GreaterOrEqual" if at_zero else "Greater", [decision, zero])[0]
+    first, second = (graph.constant(values[place : place + 1], "class") for place in (0, 1))
+    chosen = graph.node("Where", [above, second, first])[0]
+    return graph.value("Reshape", [chosen, flat_shape(graph)], Value("", dtype, 0))
 
 
 def flat_shape(graph: GraphBuilder) -> str:

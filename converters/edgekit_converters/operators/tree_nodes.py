@@ -4,7 +4,13 @@ Thresholds. Where the original rounds x to float32 first, `float32(x) <= t` is t
 down(t) the largest float32 that is not above t; and the same as `x <= last(t)` for a float64 x, with last(t) the
 largest float64 that rounds to down(t): the midpoint to the next float32, or the float64 before it (ties go to even).
 
-Source: ONNX operator schemas TreeEnsemble-5 and TreeEnsembleRegressor-3; IEEE 754-2019, 4.3.1.
+Missing values. NaN passes no comparison, so it takes the false branch. Where training sends it left, the node asks the
+contrary question of the negated column, `-x <= s` with s the number below -t: that is `x > t`, and NaN goes left. It
+costs one negation of the columns, spares onnxruntime a test for NaN at every node, and since libraries send missing
+values to the larger side, the more frequent branch is the false one, which onnxruntime keeps in the same cache line.
+
+Source: ONNX operator schemas TreeEnsemble-5 and TreeEnsembleRegressor-3; IEEE 754-2019, 4.3.1;
+`TreeEnsembleCommon::ProcessTreeNodeLeave` of tree_ensemble_common.h, for the order of nodes in onnxruntime.
 """
 
 from __future__ import annotations
@@ -104,6 +110,8 @@ def version_5(
         parts["right_leaf"].append(tree.leaf[right])
         parts["missing"].append(tree.missing_left[at])
     joined = {name: np.concatenate(part) for name, part in parts.items()}
+    joined["splits"] = joined["splits"].astype(dtype)
+    x = _asked_contrary(graph, graph.cast(x, computes), joined, joined["modes"] == LEQ)
     attributes: dict[str, Any] = {}
     if joined["missing"].any():
         attributes["nodes_missing_value_tracks_true"] = _ints(joined["missing"])
@@ -112,7 +120,7 @@ def version_5(
     leaf = np.concatenate([tree.leaf for tree in trees])
     name = graph.node(
         "TreeEnsemble",
-        [graph.cast(x, computes)],
+        [x],
         1,
         ML,
         n_targets=width,
@@ -120,7 +128,7 @@ def version_5(
         post_transform=0,
         tree_roots=_ints(inner_at),
         nodes_modes=_tensor("modes", joined["modes"]),
-        nodes_splits=_tensor("splits", joined["splits"].astype(dtype)),
+        nodes_splits=_tensor("splits", joined["splits"]),
         nodes_featureids=_ints(joined["feature"]),
         nodes_truenodeids=_ints(joined["left"]),
         nodes_trueleafs=_ints(joined["left_leaf"]),
@@ -142,13 +150,21 @@ def version_3(
     node_id = np.concatenate([np.arange(len(tree.leaf)) for tree in trees])
     leaf = np.concatenate([tree.leaf for tree in trees])
 
-    def inner(name: str) -> list[int]:
-        return _ints(np.where(leaf, 0, np.concatenate([getattr(tree, name) for tree in trees])))
+    def inner(name: str) -> NDArray[Any]:
+        return np.where(leaf, 0, np.concatenate([getattr(tree, name) for tree in trees]))
 
-    splits = _splits(np.where(leaf, 0.0, np.concatenate([tree.threshold for tree in trees])), reads, reads)
+    joined: dict[str, NDArray[Any]] = {
+        "feature": inner("feature"),
+        "left": inner("left"),
+        "right": inner("right"),
+        "missing": inner("missing_left") != 0,
+        "splits": _splits(np.where(leaf, 0.0, np.concatenate([tree.threshold for tree in trees])), reads, reads),
+    }
+    x = _asked_contrary(graph, graph.cast(x, reads), joined, ~leaf)
+    splits = joined["splits"]
     weights = np.concatenate(numbers)[leaf]
     # The float64 kernel takes tensors, the float32 one lists.
-    typed: dict[str, Any] = (
+    attributes: dict[str, Any] = (
         {"nodes_values": splits.tolist(), "target_weights": weights.tolist()}
         if reads == "float32"
         else {
@@ -156,25 +172,55 @@ def version_3(
             "target_weights_as_tensor": _tensor("weights", weights),
         }
     )
+    if joined["missing"].any():
+        attributes["nodes_missing_value_tracks_true"] = _ints(joined["missing"])
     name = graph.node(
         "TreeEnsembleRegressor",
-        [graph.cast(x, reads)],
+        [x],
         1,
         ML,
         n_targets=len(trees),
         nodes_treeids=_ints(tree_id),
         nodes_nodeids=_ints(node_id),
         nodes_modes=["LEAF" if one else "BRANCH_LEQ" for one in leaf],
-        nodes_featureids=inner("feature"),
-        nodes_truenodeids=inner("left"),
-        nodes_falsenodeids=inner("right"),
-        nodes_missing_value_tracks_true=inner("missing_left"),
+        nodes_featureids=_ints(joined["feature"]),
+        nodes_truenodeids=_ints(joined["left"]),
+        nodes_falsenodeids=_ints(joined["right"]),
         target_treeids=_ints(tree_id[leaf]),
         target_nodeids=_ints(node_id[leaf]),
         target_ids=_ints(tree_id[leaf]),
-        **typed,
+        **attributes,
     )[0]
     return Value(name, "float32", len(trees))
+
+
+def _asked_contrary(
+    graph: GraphBuilder, x: Value, nodes: dict[str, NDArray[Any]], compares: NDArray[np.bool_]
+) -> Value:
+    """Turns the nodes that send NaN left, and gives the columns with the negated ones behind them.
+
+    Args:
+        graph: The graph.
+        x: The columns, in the type in which the operator compares.
+        nodes: [nodes] each: `splits` in that type, `feature`, `left`, `right`, `missing`, and by name what else belongs
+            to a side (`left_leaf`, `right_leaf`); changed in place.
+        compares: The nodes with a threshold.
+    """
+    # x <= inf has no contrary that a threshold could ask for.
+    turned = nodes["missing"] & compares & ~np.isposinf(nodes["splits"])
+    if not turned.any():
+        return x
+    below = np.nextafter(-nodes["splits"], np.asarray(-np.inf, dtype=nodes["splits"].dtype))
+    nodes["splits"] = np.where(turned, below, nodes["splits"])
+    nodes["feature"] = np.where(turned, nodes["feature"] + x.width, nodes["feature"])
+    nodes["missing"] = nodes["missing"] & ~turned
+    for left, right in (("left", "right"), ("left_leaf", "right_leaf")):
+        if left in nodes:
+            nodes[left], nodes[right] = (
+                np.where(turned, nodes[right], nodes[left]),
+                np.where(turned, nodes[left], nodes[right]),
+            )
+    return graph.value("Concat", [x, graph.value("Neg", [x], x)], replace(x, width=2 * x.width), axis=1)
 
 
 def _without_members(graph: GraphBuilder, trees: Sequence[Tree], x: Value) -> tuple[Sequence[Tree], Value]:
