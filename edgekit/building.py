@@ -23,6 +23,7 @@ from edgekit_contracts.errors import ConversionRefused, DoesNotFit, UsageError
 from edgekit_contracts.manifest import Budget, Lineage, Manifest, Parity, Quality
 from edgekit_contracts.names import check_model, check_version
 from edgekit_converters import data as tables
+from edgekit_converters.asking import columns_of
 from edgekit_converters.bundle import assemble, write
 from edgekit_converters.certificate import certify
 from edgekit_converters.cost import cost
@@ -34,7 +35,7 @@ from edgekit_converters.quality import quality
 from edgekit_converters.reference import reference
 from edgekit_converters.registry import Answers, Conversion, find
 from edgekit_converters.target import target_for
-from edgekit_converters.verify import Verified, columns_of, is_exact, verify
+from edgekit_converters.verify import Verified, is_exact, verify
 from edgekit_runtime.bundle import read_bundle
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.selftest import check_golden
@@ -56,26 +57,38 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
+OnProgress = Callable[[str, str], None]
+"""Called with a step's name when it begins, and with how far it is while it lasts."""
+
+
 @dataclass
 class _Record:
-    """A step that runs: `say` sets its result."""
+    """A step that runs: `say` sets its result, `progress` tells how far it is."""
 
+    title: str
+    on_progress: OnProgress | None
     result: str = ""
 
     def say(self, result: str) -> None:
         self.result = result
 
+    def progress(self, done: int, total: int) -> None:
+        if self.on_progress is not None:
+            self.on_progress(self.title, f"{done:,} of {total:,} rows")
+
 
 class _Steps:
-    """Times each step and tells of it when it is done."""
+    """Times each step and tells of it while it lasts and when it is done."""
 
-    def __init__(self, on_step: Callable[[Step], None] | None) -> None:
+    def __init__(self, on_step: Callable[[Step], None] | None, on_progress: OnProgress | None) -> None:
         self.done: list[Step] = []
-        self._on_step = on_step
+        self._on_step, self._on_progress = on_step, on_progress
 
     @contextmanager
     def step(self, title: str) -> Iterator[_Record]:
-        record, started = _Record(), time.perf_counter()
+        record, started = _Record(title, self._on_progress), time.perf_counter()
+        if self._on_progress is not None:
+            self._on_progress(title, "")
         yield record
         self.done.append(Step(name=title, result=record.result, seconds=round(time.perf_counter() - started, 3)))
         if self._on_step is not None:
@@ -112,6 +125,7 @@ def build(
     trust: bool = False,
     allow_unfit: bool = False,
     on_step: Callable[[Step], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Build:
     """Converts, verifies, predicts, describes, signs and writes.
 
@@ -127,6 +141,7 @@ def build(
         trust: Load pickles, which run code.
         allow_unfit: Write the bundle although it passes a limit of a profile.
         on_step: Called after each step.
+        on_progress: Called with each step's name when it begins, and with how far it is.
 
     Returns:
         The bundle's path, hash, manifest and steps.
@@ -134,7 +149,7 @@ def build(
     Raises:
         EdgekitError: A step refused, and nothing was written.
     """
-    steps = _Steps(on_step)
+    steps = _Steps(on_step, on_progress)
     boards = [profiles.load(one) for one in ([device] if isinstance(device, str) else device)]
     if not boards:
         raise UsageError("no device profile is named", "name one with device=, such as 'raspberry-pi-4'")
@@ -156,7 +171,7 @@ def build(
         chosen = golden(draft, proved.verified)
         now.say(f"bins {description.bins_id.hex()}, {chosen.rows} golden rows")
     signer, made = keys.signing_key(Path(key) if key is not None else None)
-    whole = msgspec.structs.replace(draft, parity=proved.verified.parity, quality=figures)
+    whole = msgspec.structs.replace(draft, parity=proved.verified.parity, quality=figures, lineage=proved.lineage())
     with steps.step("predict") as now:
         weight = len(assemble(whole, conversion.onnx, description, chosen, signer)) + BUDGET_BYTES * len(boards)
         budgets = tuple(predict(cost(conversion.onnx), board, weight) for board in boards)
@@ -186,6 +201,7 @@ def convert(
     *,
     trust: bool = False,
     on_step: Callable[[Step], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> tuple[Conversion, Parity]:
     """Converts and verifies; arguments and errors as `build`.
 
@@ -195,8 +211,9 @@ def convert(
         runtime: The release of onnxruntime to write for.
         trust: As `build`.
         on_step: As `build`.
+        on_progress: As `build`.
     """
-    proved = _prove(_Steps(on_step), model, data, None, "model", "0", runtime, trust)
+    proved = _prove(_Steps(on_step, on_progress), model, data, None, "model", "0", runtime, trust)
     return proved.conversion, proved.verified.parity
 
 
@@ -244,6 +261,8 @@ class _Proved:
     draft: Manifest
     engine: Engine
     verified: Verified
+    lineage: Callable[[], Lineage]
+    """Reads all the data once more, for its hash."""
 
 
 def _prove(
@@ -262,7 +281,7 @@ def _prove(
         converter = find(estimator)
         now.say(f"{converter.describe(estimator)}")
     with steps.step("data") as now:
-        frame, truth, data_sha256, origin = _data(estimator, data, target)
+        frame, truth, digest, origin = _data(estimator, data, target)
         now.say(f"{len(frame):,} rows, {frame.shape[1]} features" + (f", target '{target}'" if target else ""))
     with steps.step("convert") as now:
         conversion = converter.convert(estimator, frame, target_for(aimed))
@@ -280,8 +299,7 @@ def _prove(
             f"{len(conversion.onnx) / 1000:,.1f} kB, for onnxruntime {aimed} or newer"
             + "".join(f"; note: {note}" for note in conversion.notes)
         )
-    lineage = _lineage(estimator, path, data_sha256, origin, len(frame))
-    draft = draft_manifest(name, version, conversion, aimed, lineage)
+    draft = draft_manifest(name, version, conversion, aimed)
     with steps.step("verify") as now:
         engine = Engine(conversion.onnx, draft)
 
@@ -289,10 +307,20 @@ def _prove(
             return converter.answers(estimator, rows)
 
         verified = verify(
-            engine, original, frame, precision=conversion.precision, model=estimator, certificate=certificate
+            engine,
+            original,
+            frame,
+            precision=conversion.precision,
+            model=estimator,
+            certificate=certificate,
+            progress=now.progress,
         )
         now.say(describe_parity(verified.parity) + (f"; certified: {certificate.trees:,} trees" if certificate else ""))
-    return _Proved(frame, truth, conversion, original, draft, engine, verified)
+
+    def lineage() -> Lineage:
+        return _lineage(estimator, path, digest(), origin, len(frame))
+
+    return _Proved(frame, truth, conversion, original, draft, engine, verified, lineage)
 
 
 def _identity(
@@ -309,15 +337,20 @@ def _identity(
 
 def _data(
     estimator: Any, data: str | Path | pd.DataFrame | np.ndarray[Any, Any], target: str | None
-) -> tuple[pd.DataFrame, np.ndarray[Any, Any] | None, str, str]:
-    """The features' frame, the target's values, the data's SHA-256 and where it comes from."""
+) -> tuple[pd.DataFrame, np.ndarray[Any, Any] | None, Callable[[], str], str]:
+    """The features' frame, the target's values, what finds the data's SHA-256, and where it comes from."""
     if isinstance(data, str | Path):
-        table, digest, origin = tables.read_table(Path(data)), tables.file_sha256(Path(data)), Path(data).name
+        file = Path(data)
+        table, origin = tables.read_table(file), file.name
     else:
+        file, origin = None, "in memory"
         table = tables.as_frame(data)
-        digest, origin = tables.frame_sha256(table), "in memory"
-    table, truth = tables.split_target(table, target)
-    return tables.frame_for(estimator, table), truth, digest, origin
+    features, truth = tables.split_target(table, target)
+
+    def digest() -> str:
+        return tables.file_sha256(file) if file is not None else tables.frame_sha256(table)
+
+    return tables.frame_for(estimator, features), truth, digest, origin
 
 
 def _lineage(estimator: Any, model: Path | None, data_sha256: str, origin: str, rows: int) -> Lineage:

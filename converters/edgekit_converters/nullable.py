@@ -1,4 +1,4 @@
-"""Has the model an answer for a missing value? Found by trying, feature by feature.
+"""Has the model an answer for a missing value? Found by trying, many features at once.
 
 A feature is nullable where the original answers rows in which it is missing, and the converted model answers the same.
 """
@@ -6,10 +6,11 @@ A feature is nullable where the original answers rows in which it is missing, an
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from edgekit_contracts.errors import EdgekitError
 from edgekit_converters.registry import Answers
@@ -32,27 +33,86 @@ def nullable(frame: pd.DataFrame, names: Sequence[str], original: Answerer, conv
     """
     full = frame[frame[list(names)].notna().all(axis=1)]
     rows = (full if len(full) else frame).head(ROWS)
-    found = {}
+    found: dict[str, bool] = {}
+    for group in groups(rows, names):
+        _try(rows, group, original, converted, found)
+    return {name: found[name] for name in names}
+
+
+def groups(rows: pd.DataFrame, names: Sequence[str]) -> list[list[str]]:
+    """The features whose type a missing value leaves as it is, and the others (whole numbers, truth values).
+
+    In one frame with them, those of the second group would change the type of columns that the first has as they came.
+    """
+    kept: list[str] = []
+    others: list[str] = []
     for name in names:
-        # reindex puts the missing value of the column's own type: NaN, None or pandas.NA.
-        missing = rows.assign(**{name: rows[name].iloc[:0].reindex(rows.index)})
-        try:
-            found[name] = agree(original(missing), converted(missing))
-        except EdgekitError:
-            found[name] = False
-    return found
+        dtype: Any = rows[name].dtype
+        plain = isinstance(dtype, np.dtype) and dtype.kind in "fO"
+        (kept if plain or missing_values(rows[name], 1).dtype == dtype else others).append(name)
+    return [group for group in (kept, others) if group]
+
+
+def missing_values(column: pd.Series[Any], count: int) -> pd.Series[Any]:
+    """So many missing values of the column's own type: NaN, None or pandas.NA."""
+    return column.iloc[:0].reindex(range(count))
+
+
+def one_changed(
+    rows: pd.DataFrame, names: Sequence[str], made: Callable[[pd.Series[Any], int], pd.Series[Any]] = missing_values
+) -> pd.DataFrame:
+    """The rows once for each of the features, in order, with other values of that one: by default it is missing."""
+    count = len(rows)
+    frame = rows.iloc[np.tile(np.arange(count), len(names))].reset_index(drop=True)
+    changed = {}
+    for place, name in enumerate(names):
+        column = frame[name]
+        if made is missing_values and isinstance(column.dtype, np.dtype) and column.dtype.kind == "f":
+            changed[name] = column.copy()
+            changed[name].iloc[place * count : (place + 1) * count] = np.nan
+            continue
+        before, after = column.iloc[: place * count], column.iloc[(place + 1) * count :]
+        changed[name] = pd.concat([before, made(column, count), after], ignore_index=True)
+    return frame.assign(**changed)
 
 
 def agree(one: Answers, other: Answers, tolerance: float = TOLERANCE) -> bool:
     """Whether two answers are the same: numbers within the tolerance, labels where there are no probabilities."""
+    return bool(_agreeing(one, other, tolerance).all())
+
+
+def _try(
+    rows: pd.DataFrame, names: Sequence[str], original: Answerer, converted: Answerer, found: dict[str, bool]
+) -> None:
+    """Tries all at once; where the original refuses, one by one, then more and more at once."""
+    at, size = 0, len(names)
+    while at < len(names):
+        chosen = names[at : at + size]
+        missing = one_changed(rows, chosen)
+        try:
+            same = _agreeing(original(missing), converted(missing), TOLERANCE)
+        except EdgekitError:
+            if len(chosen) == 1:
+                found[chosen[0]] = False
+                at += 1
+            size = 1
+            continue
+        found |= {name: bool(part.all()) for name, part in zip(chosen, np.split(same, len(chosen)), strict=True)}
+        at, size = at + len(chosen), 2 * size
+
+
+def _agreeing(one: Answers, other: Answers, tolerance: float) -> NDArray[np.bool_]:
+    """[rows]: whether the two answers to a row are the same."""
+    first = next(found for found in (one.probabilities, one.values, one.labels) if found is not None)
+    same = np.ones(len(first), dtype=bool)
     for ours, theirs in ((one.probabilities, other.probabilities), (one.values, other.values)):
-        if (ours is None) != (theirs is None):
-            return False
-        if ours is not None and theirs is not None:
-            if ours.shape != theirs.shape or not np.isfinite(theirs).all():
-                return False
-            if (np.abs(ours - theirs) > tolerance * np.maximum(1.0, np.abs(ours))).any():
-                return False
-    if one.labels is None or one.probabilities is not None:
-        return True
-    return other.labels is not None and bool((np.asarray(one.labels) == np.asarray(other.labels)).all())
+        if ours is None and theirs is None:
+            continue
+        if ours is None or theirs is None or ours.shape != theirs.shape:
+            return np.zeros(len(first), dtype=bool)
+        with np.errstate(invalid="ignore"):
+            near = np.abs(ours - theirs) <= tolerance * np.maximum(1.0, np.abs(ours))
+        same &= (near & np.isfinite(theirs)).all(axis=1)
+    if first is one.labels:
+        same &= np.asarray(one.labels == other.labels, dtype=bool)
+    return same

@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, is_classifier, is_regressor
 
 from edgekit_contracts.errors import ConversionRefused, DataMismatch
 from edgekit_contracts.manifest import ClassLabel, Output, Tensor
-from edgekit_converters import schema
+from edgekit_converters import argmax, schema
 from edgekit_converters.data import feature_names, frame_for
 from edgekit_converters.graph import ML, Dtype, GraphBuilder, Value, operators, serialize
 from edgekit_converters.load import check_fitted
@@ -115,6 +115,7 @@ class SklearnConverter:
     def answers(self, model: Any, X: pd.DataFrame | NDArray[Any]) -> Answers:
         """The original's own answers.
 
+        A model that takes the largest probability by definition is asked for its labels on some rows and all ties only.
         A missing text is handed to it as the one that it knows (None or NaN): a device knows one missing value.
 
         Raises:
@@ -125,15 +126,20 @@ class SklearnConverter:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                answer = np.asarray(model.predict(rows))
-                if is_regressor(last_step(model)):
-                    return Answers(None, None, answer.astype(np.float64).reshape(len(frame), -1))
-                shares = model.predict_proba(rows) if hasattr(model, "predict_proba") else None
+                shares = None
+                if is_classifier(last_step(model)) and hasattr(model, "predict_proba"):
+                    shares = np.asarray(model.predict_proba(rows), dtype=np.float64)
+                answer = None
+                if shares is not None and argmax.by_argmax(model):
+                    answer = argmax.labels(model.classes_, shares, lambda chosen: model.predict(_taken(rows, chosen)))
+                if answer is None:
+                    answer = np.asarray(model.predict(rows))
         except Exception as error:  # scikit-learn and what it calls raise whatever they meet
             fault = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             raise DataMismatch(f"the original model does not answer these rows: {fault}") from error
-        labels = answer.astype(object) if answer.dtype.kind in "OU" else answer
-        return Answers(labels, None if shares is None else np.asarray(shares, dtype=np.float64), None)
+        if is_regressor(last_step(model)):
+            return Answers(None, None, answer.astype(np.float64).reshape(len(frame), -1))
+        return Answers(answer.astype(object) if answer.dtype.kind in "OU" else answer, shares, None)
 
     def _exact(self, model: Any, frame: pd.DataFrame, run: _Session) -> bool:
         """Whether the first rows agree as float64 does: what others wrote may hide float32 inside."""
@@ -215,6 +221,10 @@ def _matrix(frame: pd.DataFrame) -> NDArray[Any]:
     if matrix.dtype == object and "text" not in schema.dtypes(frame).values():
         return np.stack([schema.floats(frame[name]) for name in frame.columns], axis=1)
     return matrix
+
+
+def _taken(rows: Any, chosen: NDArray[np.int64]) -> Any:
+    return rows.iloc[chosen] if isinstance(rows, pd.DataFrame) else rows[chosen]
 
 
 def _precision(model: onnx.ModelProto, kinds: Mapping[str, FeatureDtype]) -> Literal["float64", "mixed"]:

@@ -25,17 +25,22 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import beta
 
-from edgekit_contracts.errors import EdgekitError, ParityBroken
+from edgekit_contracts.errors import ParityBroken
 from edgekit_contracts.manifest import Feature, Parity
+from edgekit_converters.asking import Progress, ask
 from edgekit_converters.certificate import Certificate
 from edgekit_converters.mining import mined
+from edgekit_converters.nullable import groups, one_changed
 from edgekit_converters.registry import Answers
 from edgekit_runtime.engine import Column, Engine
 
-MAX_ROWS: Final = 20_000
-"""Rows of the data that are compared, taken evenly; the reference statistics use all."""
+MAX_ROWS: Final = 200_000
+"""Rows of the data that are compared; of more, so many are taken evenly. The reference statistics use all."""
 VARIED_ROWS: Final = 50
 """Copies with a missing or unknown value, for each feature."""
+VARIED_MIN: Final = 10
+VARIED_MAX: Final = 10_000
+"""For all features together, as far as each has its minimum."""
 TOLERANCE: Final = {"float64": 1e-9, "float32": 1e-4, "mixed": 1e-4}
 """By the precision of the graph: probabilities absolute, values relative to max(1, |value|)."""
 CONFIDENCE: Final = 0.95
@@ -58,21 +63,6 @@ class Verified:
     """The row with the largest difference."""
 
 
-def columns_of(frame: pd.DataFrame, features: tuple[Feature, ...]) -> Mapping[str, Column]:
-    """The columns as the Engine takes them: float64 arrays with NaN, lists of str and None."""
-    columns: dict[str, Column] = {}
-    for feature in features:
-        series = frame[feature.name]
-        if feature.dtype == "text":
-            null = series.isna().to_numpy()
-            columns[feature.name] = [
-                None if absent else value for value, absent in zip(series.tolist(), null, strict=True)
-            ]
-        else:
-            columns[feature.name] = series.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
-    return columns
-
-
 def verify(
     engine: Engine,
     original: Callable[[pd.DataFrame], Answers],
@@ -81,6 +71,7 @@ def verify(
     precision: str,
     model: Any = None,
     certificate: Certificate | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> Verified:
     """Compares the engine with the original on `frame`, on varied copies of its rows, and at thresholds.
 
@@ -91,6 +82,7 @@ def verify(
         precision: The graph's precision: a key of `TOLERANCE`.
         model: The fitted model, to look for thresholds in; None: no row is mined.
         certificate: What was proved of its trees; where it says exact, ties must be equal too.
+        progress: Called with the rows that are done, and all.
 
     Raises:
         ParityBroken: An answer differs; the sentence names the first such row.
@@ -98,20 +90,13 @@ def verify(
     features = engine.manifest.features
     exact = is_exact(certificate, features)
     tolerance = TOLERANCE["float64" if exact else precision]
-    # Each part by itself: one missing value would change the type of the whole column in a common frame.
     data = evenly(frame, MAX_ROWS)
-    parts = varied(data, features)
-    answers = [original(part) for part in parts]
-    found = _answered(mined(model, frame, features), original) if model is not None else []
-    parts += [part for part, _ in found]
-    theirs = _join([*answers, *(answer for _, answer in found)])
-    columns = _join_columns([columns_of(part, features) for part in parts])
-    try:
-        ours = engine.predict(columns)
-    except EdgekitError as error:
-        raise ParityBroken(f"it refuses a row that the original answers: {error.sentence}") from error
+    extra = mined(model, frame, features) if model is not None else []
+    parts = [data, *varied(data, features)]
+    asked = ask(engine, original, parts, extra, progress)
+    columns, theirs, ours = asked.columns, asked.theirs, asked.ours
 
-    rows = sum(map(len, parts))
+    rows = len(next(iter(columns.values())))
     difference, ulps, undecided = np.zeros(rows), np.zeros(rows), np.zeros(rows, dtype=bool)
     for expected, given, scale in (
         (theirs.probabilities, ours.probabilities, False),
@@ -132,15 +117,15 @@ def verify(
         wrong = np.array(theirs.labels.tolist()) != np.array(ours.labels.tolist())
     ties = wrong & undecided
     _refuse_differences(columns, difference, wrong & ~undecided, tolerance)
-    extra = sum(len(part) for part, _ in found)
+    at_thresholds = rows - sum(map(len, parts))
     parity = Parity(
         rows=rows,
         label_mismatches=0,
         ties=int(ties.sum()),
         max_difference=float(f"{difference.max():.3g}"),
         tolerance=tolerance,
-        method="data rows, one value missing, one text unknown" + (", rows at thresholds" if extra else ""),
-        mined_rows=extra,
+        method=_method(len(frame), len(data)) + (", rows at thresholds" if at_thresholds else ""),
+        mined_rows=at_thresholds,
         worst_ulps=float(f"{ulps.max():.3g}"),
         disagreement_bound=None
         if theirs.labels is None
@@ -149,6 +134,11 @@ def verify(
     )
     worst = int(np.lexsort((ulps, difference))[-1])
     return Verified(parity, columns, theirs, undecided, worst)
+
+
+def _method(rows: int, compared: int) -> str:
+    sampled = "data rows" if compared == rows else f"{compared:,} of {rows:,} data rows, evenly spaced"
+    return f"{sampled}, one value missing, one text unknown"
 
 
 def is_exact(certificate: Certificate | None, features: Sequence[Feature]) -> bool:
@@ -162,26 +152,6 @@ def is_exact(certificate: Certificate | None, features: Sequence[Feature]) -> bo
 def disagreement_bound(disagreements: int, rows: int) -> float:
     """The exact upper bound, with 95 % confidence, of the rate of rows with another label (Clopper-Pearson)."""
     return 1.0 if disagreements >= rows else float(beta.ppf(CONFIDENCE, disagreements + 1, rows - disagreements))
-
-
-def _answered(
-    parts: list[pd.DataFrame], original: Callable[[pd.DataFrame], Answers]
-) -> list[tuple[pd.DataFrame, Answers]]:
-    """The parts to which the original has an answer, with it: it may refuse values that no data has."""
-    if not parts:
-        return []
-    whole = pd.concat(parts, ignore_index=True)
-    try:
-        return [(whole, original(whole))]
-    except EdgekitError:
-        pass
-    found = []
-    for part in parts:
-        try:
-            found.append((part, original(part)))
-        except EdgekitError:
-            continue
-    return found
 
 
 def _gap(given: NDArray[Any], expected: NDArray[Any], scale: bool) -> NDArray[np.float64]:
@@ -207,39 +177,20 @@ def evenly(frame: pd.DataFrame, rows: int) -> pd.DataFrame:
     return frame.iloc[np.linspace(0, len(frame) - 1, rows).round().astype(int)]
 
 
-def varied(frame: pd.DataFrame, features: tuple[Feature, ...]) -> list[pd.DataFrame]:
-    """The frame, and copies of its rows with one value missing or one text unknown where the model allows it."""
-    sample = evenly(frame, VARIED_ROWS)
-    parts = [frame]
-    for feature in features:
-        dtype = sample[feature.name].dtype
-        if feature.nullable:
-            # reindex puts the missing value of the column's own type: NaN, None or pd.NA.
-            parts.append(sample.assign(**{feature.name: sample[feature.name].iloc[:0].reindex(sample.index)}))
-        if feature.dtype == "text" and not feature.closed and not isinstance(dtype, pd.CategoricalDtype):
-            parts.append(sample.assign(**{feature.name: UNKNOWN_TEXT}))
+def varied(frame: pd.DataFrame, features: Sequence[Feature]) -> list[pd.DataFrame]:
+    """Copies of rows with one value missing or one text unknown, wherever the model allows it; types stay together."""
+    sample = evenly(frame, max(VARIED_MIN, min(VARIED_ROWS, VARIED_MAX // len(features))))
+    missing = groups(sample, [feature.name for feature in features if feature.nullable])
+    free = [feature.name for feature in features if feature.dtype == "text" and not feature.closed]
+    unknown = [name for name in free if not isinstance(sample[name].dtype, pd.CategoricalDtype)]
+    parts = [one_changed(sample, names) for names in missing]
+    if unknown:
+        parts.append(one_changed(sample, unknown, _unknown))
     return parts
 
 
-def _join(parts: list[Answers]) -> Answers:
-    def joined(arrays: list[NDArray[Any] | None]) -> NDArray[Any] | None:
-        present = [array for array in arrays if array is not None]
-        return np.concatenate(present) if present else None
-
-    return Answers(
-        labels=joined([part.labels for part in parts]),
-        probabilities=joined([part.probabilities for part in parts]),
-        values=joined([part.values for part in parts]),
-    )
-
-
-def _join_columns(parts: list[Mapping[str, Column]]) -> Mapping[str, Column]:
-    return {
-        name: np.concatenate([np.asarray(part[name]) for part in parts])
-        if isinstance(first, np.ndarray)
-        else [value for part in parts for value in part[name]]
-        for name, first in parts[0].items()
-    }
+def _unknown(column: pd.Series[Any], count: int) -> pd.Series[Any]:
+    return pd.Series([UNKNOWN_TEXT] * count, dtype=column.dtype)
 
 
 def _refuse_differences(

@@ -15,7 +15,7 @@ import click
 
 from edgekit import __version__
 from edgekit.cli import build, bundles, centre, convert, demo, doctor, keys, profiles
-from edgekit.cli.output import printable
+from edgekit.cli.output import end_progress, printable
 from edgekit_contracts.errors import EdgekitError, MissingExtra
 from edgekit_runtime.installed import refuse_both
 
@@ -100,6 +100,7 @@ def _explain(error: EdgekitError, arguments: list[str]) -> int:
         import traceback
 
         traceback.print_exception(error)
+    end_progress()
     click.echo(printable(f"{click.style('Error:', fg='red', bold=True)} {error.sentence}"), err=True)
     click.echo(printable(f"{click.style('Try:', bold=True)}   {error.next_step}"), err=True)
     return error.exit_code

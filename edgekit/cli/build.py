@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgekit.cli.output import echo_json, echo_step
+from edgekit.cli.output import echo_json, echo_progress, echo_step
 
 
 @click.command()
@@ -55,6 +55,7 @@ def build(
         trust=trust,
         allow_unfit=allow_unfit,
         on_step=lambda step: echo_step(step.name, step.result, step.seconds),
+        on_progress=echo_progress,
     )
     if as_json:
         facts = {"bundle": str(built.path), "sha256": built.sha256, "bytes": built.size}

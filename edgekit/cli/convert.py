@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
-from edgekit.cli.output import echo_json, echo_step
+from edgekit.cli.output import echo_json, echo_progress, echo_step, end_progress
 from edgekit_contracts.errors import UsageError
 
 
@@ -32,7 +31,12 @@ def convert(
 
     path = out or model.with_suffix(".onnx")
     conversion, parity = building.convert(
-        model, data, runtime, trust=trust, on_step=lambda step: echo_step(step.name, step.result, step.seconds)
+        model,
+        data,
+        runtime,
+        trust=trust,
+        on_step=lambda step: echo_step(step.name, step.result, step.seconds),
+        on_progress=echo_progress,
     )
     from edgekit_converters.bundle import write
 
@@ -47,11 +51,8 @@ def convert(
 def _coverage(as_json: bool) -> None:
     from edgekit_converters.coverage import markdown, measure
 
-    def progress(name: str) -> None:
-        if sys.stderr.isatty():
-            click.echo(f"\r\x1b[K{name}", err=True, nl=False)
-
-    rows = measure(progress)
+    rows = measure(lambda name: echo_progress("coverage", name))
+    end_progress()
     if as_json:
         echo_json({"coverage": rows})
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from collections.abc import Sequence
 from typing import Final
 
@@ -13,6 +14,7 @@ import msgspec
 SCHEMA: Final = 1
 """The `"schema"` of every `--json` object."""
 
+_BACK: Final = "\r\x1b[K"
 _ESCAPE: Final = re.compile(r"\x1b\[[0-9;]*m")
 # Names and sentences from devices and bundles: what steers a terminal is shown instead of sent. Our own colours pass.
 _CONTROL: Final = re.compile(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
@@ -47,10 +49,24 @@ def printable(text: str) -> str:
     return _CONTROL.sub("?", text)
 
 
+def echo_progress(name: str, text: str) -> None:
+    """What runs, on a line of standard error that the next one overwrites; nothing where no terminal shows it."""
+    if sys.stderr.isatty():
+        click.echo(f"{_BACK}..  {name:<10} {text}", err=True, nl=False)
+
+
+def end_progress() -> None:
+    """Clears the line of `echo_progress`."""
+    if sys.stderr.isatty():
+        click.echo(_BACK, err=True, nl=False)
+
+
 def echo_step(name: str, result: str, seconds: float) -> None:
     """One finished step on standard error."""
+    end_progress()
     click.echo(
-        f"{click.style('ok', fg='green')}  {name:<10} {result}  {click.style(f'{seconds:.1f} s', dim=True)}", err=True
+        f"{click.style('ok', fg='green')}  {name:<10} {result}  {click.style(f'{seconds:.1f} s', dim=True)}",
+        err=True,
     )
 
 
