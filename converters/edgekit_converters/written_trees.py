@@ -138,7 +138,7 @@ def _has_sets(
         source = makers.get(name)
         if source is not None and source.op_type == "Gather" and source.input[0] in tables:
             table = numpy_helper.to_array(tables[source.input[0]])
-            if table.ndim == 2 and table.dtype == np.float64 and np.isnan(table[-1]).all():
+            if table.ndim == 2 and table.dtype.kind == "f" and np.isnan(table[-1]).all():
                 return True
     return False
 

@@ -44,6 +44,7 @@ from edgekit_converters.operators import (
     topics,
     trees,
     wrappers,
+    xgboost_models,
 )
 
 FAMILIES: Final[tuple[ModuleType, ...]] = (
@@ -76,6 +77,7 @@ FAMILIES: Final[tuple[ModuleType, ...]] = (
     topics,
     trees,
     wrappers,
+    xgboost_models,
 )
 
 

@@ -60,7 +60,15 @@ def ordinal_encoder(graph: GraphBuilder, step: Any, table: Table) -> Table:
     Raises:
         Unfaithful: As `one_hot_encoder`.
     """
-    found = [ordinal_codes(step, index) for index in range(len(table))]
+    return coded(graph, table, [ordinal_codes(step, index) for index in range(len(table))])
+
+
+def coded(graph: GraphBuilder, table: Table, found: list[Codes]) -> Table:
+    """One column of codes for each column, whatever learned them.
+
+    Raises:
+        Unfaithful: As `one_hot_encoder`.
+    """
     return _runs(table, found, lambda part, codes: _ordinal(graph, part, codes))
 
 

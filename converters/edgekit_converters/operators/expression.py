@@ -64,12 +64,12 @@ class Expr:
     def constant(self, operand: Operand) -> Expr:
         """A constant as an expression: an array [width] is a row [1, width], which broadcasts.
 
-        Numbers beside int64 are int64, for ONNX mixes no types; truth values stay so; all else is float64.
+        Numbers beside int64 or float32 are so too, for ONNX mixes no types; truth values stay so; all else is float64.
         """
         if isinstance(operand, Expr):
             return operand
         array, dtype = np.asarray(operand), self.value.dtype
-        if dtype != "int64":
+        if dtype not in {"int64", "float32"}:
             dtype = "bool" if array.dtype == bool else "float64"
         array = array.astype(dtype)
         array = array.reshape(1, -1) if array.ndim == 1 else np.atleast_1d(array)

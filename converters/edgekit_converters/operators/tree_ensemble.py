@@ -2,13 +2,15 @@
 
 Three spellings of one thing:
 
-- *Sums* (ai.onnx.ml 5, one target a tree): `TreeEnsemble` adds float64 leaves, tree by tree, in the order given.
+- *Sums* (ai.onnx.ml 5, one target a tree): `TreeEnsemble` adds float64 leaves, tree by tree, in the order given; or
+  float32 ones, where the original adds in float32.
 - *Votes* (ai.onnx.ml 5, leaves of 0 and 1): `TreeEnsemble` counts in float32, where whole numbers below 2^24 are exact.
 - *Numbers* (everything else, and all of ai.onnx.ml 3, whose output is float32): the operator gives the number of each
-  tree's leaf, `Gather` looks its float64 values up, and `ReduceSum` over the first axis adds them tree by tree.
+  tree's leaf, `Gather` looks its values up, and `ReduceSum` over the first axis adds them tree by tree.
 
 With several threads onnxruntime may split the *sums* of more than 80 trees, which then differ by at most
-2 * trees * 2^-53 * (the sum of the leaves' absolute values); votes and numbers are exact with any count of threads.
+2 * trees * 2^-53 * (the sum of the leaves' absolute values), 2^-24 in float32; votes and numbers are exact with any
+count of threads.
 
 Source: `TreeEnsembleCommon::ComputeAgg` of tree_ensemble_common.h and `ReduceAggregatorSum::FastReduceRK` of
 reduction_ops.h, for the order of sums in onnxruntime.
@@ -43,51 +45,57 @@ def plain(tree: Any, values: NDArray[Any]) -> Tree:
     )
 
 
-def constant(value: float) -> Tree:
-    """A tree of one leaf."""
+def constant(*values: float) -> Tree:
+    """A tree of one leaf, with one value or one for each target."""
     zero = np.zeros(1, dtype=np.int64)
     no = np.zeros(1, dtype=bool)
     return Tree(
         feature=zero, threshold=zero.astype(float), left=zero, right=zero, leaf=~no, missing_left=no,
-        values=np.array([[value]], dtype=np.float64),
+        values=np.array([values], dtype=np.float64),
     )  # fmt: skip
 
 
-def sums(graph: GraphBuilder, trees: Sequence[Tree], count: int, x: Value, reads: Reads) -> Value:
-    """[rows, count] in float64: tree j adds its leaf's one value to target j % count, in the order of the trees."""
+def sums(
+    graph: GraphBuilder, trees: Sequence[Tree], count: int, x: Value, reads: Reads, computes: Reads = "float64"
+) -> Value:
+    """[rows, count]: tree j adds its leaf's one value to target j % count, in `computes`, in the order of the trees."""
     if graph.target.ml_opset >= 5:
         target = [np.full(len(tree.leaf), number % count) for number, tree in enumerate(trees)]
         weights = [tree.values[:, 0] for tree in trees]
-        return version_5(graph, trees, target, weights, count, x, reads, "float64")
+        return version_5(graph, trees, target, weights, count, x, reads, computes)
     table, numbers = _table(trees)
     found = _numbers(graph, trees, numbers, x, reads)
-    values = graph.node("Gather", [graph.constant(table[:, 0], "leaves"), _by_tree(graph, found)], axis=0)[0]
+    values = graph.node(
+        "Gather", [graph.constant(table[:, 0].astype(computes), "leaves"), _by_tree(graph, found)], axis=0
+    )[0]
     if count == 1:
         total = graph.node("ReduceSum", [values, _first(graph)], keepdims=0)[0]
         return graph.value(
-            "Reshape", [total, graph.constant(np.array([-1, 1], dtype=np.int64), "shape")], Value("", "float64", 1)
+            "Reshape", [total, graph.constant(np.array([-1, 1], dtype=np.int64), "shape")], Value("", computes, 1)
         )
     shape = graph.constant(np.array([len(trees) // count, count, -1], dtype=np.int64), "shape")
     total = graph.node("ReduceSum", [graph.node("Reshape", [values, shape])[0], _first(graph)], keepdims=0)[0]
-    return graph.value("Transpose", [total], Value("", "float64", count), perm=[1, 0])
+    return graph.value("Transpose", [total], Value("", computes, count), perm=[1, 0])
 
 
-def vector_sums(graph: GraphBuilder, trees: Sequence[Tree], x: Value, reads: Reads) -> Value:
-    """[rows, targets] in float64: every tree adds its leaf's values to all targets, in the order of the trees."""
+def vector_sums(
+    graph: GraphBuilder, trees: Sequence[Tree], x: Value, reads: Reads, computes: Reads = "float64"
+) -> Value:
+    """[rows, targets]: every tree adds its leaf's values to all targets, in `computes`, in the order of the trees."""
     width = trees[0].values.shape[1]
     if graph.target.ml_opset >= 5 and len(trees) < LEAVES_MAX and all(map(_votes, trees)):
         target = [tree.values.argmax(axis=1) for tree in trees]
         ones = [np.ones(len(tree.leaf)) for tree in trees]
-        return graph.cast(version_5(graph, trees, target, ones, width, x, reads, "float32"), "float64")
+        return graph.cast(version_5(graph, trees, target, ones, width, x, reads, "float32"), computes)
     table, numbers = _table(trees)
     found = _numbers(graph, trees, numbers, x, reads)
-    leaves = graph.constant(table, "leaves")
+    leaves = graph.constant(table.astype(computes), "leaves")
     if len(trees) == 1:
         flat = graph.constant(np.array([-1], dtype=np.int64), "flat")
         number = graph.node("Reshape", [graph.cast(found, "int64"), flat])[0]
-        return graph.value("Gather", [leaves, number], Value("", "float64", width), axis=0)
+        return graph.value("Gather", [leaves, number], Value("", computes, width), axis=0)
     values = graph.node("Gather", [leaves, _by_tree(graph, found)], axis=0)[0]
-    return graph.value("ReduceSum", [values, _first(graph)], Value("", "float64", width), keepdims=0)
+    return graph.value("ReduceSum", [values, _first(graph)], Value("", computes, width), keepdims=0)
 
 
 def leaf_nodes(graph: GraphBuilder, trees: Sequence[Tree], x: Value, reads: Reads) -> Value:

@@ -233,6 +233,7 @@ def _without_members(graph: GraphBuilder, trees: Sequence[Tree], x: Value) -> tu
     if not sets:
         return trees, x
     parts, first, width = [x], {}, x.width
+    dtype = np.dtype(x.dtype)
     for feature, known in sorted(sets.items()):
         first[feature] = width
         width += len(known)
@@ -243,18 +244,23 @@ def _without_members(graph: GraphBuilder, trees: Sequence[Tree], x: Value) -> tu
         for column, codes in known.values():
             table[codes.astype(np.int64), column] = 0.0
         code = graph.gather(x, [feature])
-        limit = graph.constant(np.array(size - 1.0), "greater")
+        limit = graph.constant(np.array(size - 1, dtype=dtype), "greater")
         place = graph.node("Min", [code, limit])[0]
+        # A negative code is in no set, as one that is greater than all.
+        negative = graph.node("Less", [code, graph.constant(np.array(0, dtype=dtype), "zero")])[0]
+        place = graph.node("Where", [negative, limit, place])[0]
         missing = graph.node("IsNaN", [code])[0]
-        place = graph.node("Where", [missing, graph.constant(np.array(float(size)), "missing"), place])[0]
+        place = graph.node("Where", [missing, graph.constant(np.array(size, dtype=dtype), "missing"), place])[0]
         flat = graph.node(
             "Reshape",
             [graph.node("Cast", [place], to=TensorProto.INT64)[0], graph.constant(np.array([-1], dtype=np.int64), "f")],
         )[0]
         parts.append(
-            graph.value("Gather", [graph.constant(table, "sets"), flat], Value("", "float64", len(known)), axis=0)
+            graph.value(
+                "Gather", [graph.constant(table.astype(dtype), "sets"), flat], Value("", x.dtype, len(known)), axis=0
+            )
         )
-    joined = graph.value("Concat", parts, Value("", "float64", width), axis=1)
+    joined = graph.value("Concat", parts, Value("", x.dtype, width), axis=1)
     changed = []
     for tree in trees:
         feature_of, threshold = tree.feature.copy(), tree.threshold.copy()
