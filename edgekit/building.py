@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 BUDGET_BYTES: Final = 700
 """At most what one profile's budget adds to the manifest."""
+JUDGED: Final = frozenset({"classification", "outlier_detection", "regression"})
+"""Tasks whose answers can be held against a target: the numbers of clusters are no classes of the data's."""
 LIBRARIES: Final = ("edgekit-toolkit", "scikit-learn", "skl2onnx", "onnx", "onnxruntime", "numpy", "pandas")
 
 
@@ -160,8 +162,14 @@ def build(
     name, version, out = _identity(name, version, out, Path(model) if isinstance(model, str | Path) else None)
     proved = _prove(steps, model, data, target, name, version, aimed, trust)
     draft, engine, conversion = proved.draft, proved.engine, proved.conversion
+    if conversion.targets:
+        raise ConversionRefused(
+            "the model",
+            f"it answers {len(conversion.targets)} labels a row, and a bundle holds one",
+            "build a bundle of a model for each label, or write plain ONNX with 'edgekit convert'",
+        )
     figures: tuple[Quality, ...] = ()
-    if proved.truth is not None:
+    if proved.truth is not None and conversion.task in JUDGED:
         with steps.step("quality") as now:
             figures = quality(proved.original(proved.frame), proved.truth)
             now.say("; ".join(f"{one.metric} {one.model:.3f} (baseline {one.baseline:.3f})" for one in figures))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekit_contracts.manifest import MODEL_PATH, Lineage, Manifest, Parity, Variant
+from edgekit_contracts.manifest import FORMAT, FORMAT_1, MODEL_PATH, TASKS_1, Lineage, Manifest, Parity, Variant
 from edgekit_converters.registry import Conversion
 
 UNKNOWN: Lineage = Lineage(
@@ -38,7 +38,9 @@ def draft_manifest(
         runtime=runtime,
         operators=conversion.operators,
     )
+    decides = {"label", "value"} <= {output.role for output in conversion.outputs}
     return Manifest(
+        format=FORMAT_1 if conversion.task in TASKS_1 and not decides else FORMAT,
         name=name,
         version=version,
         task=conversion.task,

@@ -72,9 +72,12 @@ def _found(model: Any) -> Iterator[Ensemble]:
 
 
 def _shares(one: Any) -> NDArray[np.float64]:
-    """[nodes, classes or targets]."""
-    values = one.tree_.value
-    return np.asarray(values[:, 0, :] if hasattr(one, "classes_") else values[:, :, 0], dtype=np.float64)
+    """[nodes, classes or targets]; the classes of several targets side by side."""
+    values = np.asarray(one.tree_.value, dtype=np.float64)
+    if not hasattr(one, "classes_"):
+        return values[:, :, 0]
+    counts = np.atleast_1d(one.n_classes_)
+    return np.concatenate([values[:, target, :count] for target, count in enumerate(counts)], axis=1)
 
 
 def _plain(name: str, trees: Sequence[Any], values: Sequence[NDArray[np.float64]]) -> Ensemble:

@@ -22,7 +22,9 @@ TOLERANCE: Final = 1e-4
 Answerer = Callable[[pd.DataFrame], Answers]
 
 
-def nullable(frame: pd.DataFrame, names: Sequence[str], original: Answerer, converted: Answerer) -> dict[str, bool]:
+def nullable(
+    frame: pd.DataFrame, names: Sequence[str], original: Answerer, converted: Answerer, *, nan: bool = False
+) -> dict[str, bool]:
     """For each feature, whether a missing value of it gets an answer, and the same one.
 
     Args:
@@ -30,12 +32,13 @@ def nullable(frame: pd.DataFrame, names: Sequence[str], original: Answerer, conv
         names: The features, columns of `frame`.
         original: The original's answers; any EdgekitError means none.
         converted: The converted model's.
+        nan: NaN is an answer too, where both give it: a transformer may hand a missing value on.
     """
     full = frame[frame[list(names)].notna().all(axis=1)]
     rows = (full if len(full) else frame).head(ROWS)
     found: dict[str, bool] = {}
     for group in groups(rows, names):
-        _try(rows, group, original, converted, found)
+        _try(rows, group, original, converted, found, nan)
     return {name: found[name] for name in names}
 
 
@@ -82,7 +85,12 @@ def agree(one: Answers, other: Answers, tolerance: float = TOLERANCE) -> bool:
 
 
 def _try(
-    rows: pd.DataFrame, names: Sequence[str], original: Answerer, converted: Answerer, found: dict[str, bool]
+    rows: pd.DataFrame,
+    names: Sequence[str],
+    original: Answerer,
+    converted: Answerer,
+    found: dict[str, bool],
+    nan: bool,
 ) -> None:
     """Tries all at once; where the original refuses, one by one, then more and more at once."""
     at, size = 0, len(names)
@@ -90,7 +98,7 @@ def _try(
         chosen = names[at : at + size]
         missing = one_changed(rows, chosen)
         try:
-            same = _agreeing(original(missing), converted(missing), TOLERANCE)
+            same = _agreeing(original(missing), converted(missing), TOLERANCE, nan)
         except EdgekitError:
             if len(chosen) == 1:
                 found[chosen[0]] = False
@@ -101,7 +109,7 @@ def _try(
         at, size = at + len(chosen), 2 * size
 
 
-def _agreeing(one: Answers, other: Answers, tolerance: float) -> NDArray[np.bool_]:
+def _agreeing(one: Answers, other: Answers, tolerance: float, nan: bool = False) -> NDArray[np.bool_]:
     """[rows]: whether the two answers to a row are the same."""
     first = next(found for found in (one.probabilities, one.values, one.labels) if found is not None)
     same = np.ones(len(first), dtype=bool)
@@ -112,7 +120,9 @@ def _agreeing(one: Answers, other: Answers, tolerance: float) -> NDArray[np.bool
             return np.zeros(len(first), dtype=bool)
         with np.errstate(invalid="ignore"):
             near = np.abs(ours - theirs) <= tolerance * np.maximum(1.0, np.abs(ours))
-        same &= (near & np.isfinite(theirs)).all(axis=1)
+        both = np.isnan(ours) & np.isnan(theirs) & nan
+        same &= (both | (near & np.isfinite(theirs))).all(axis=1)
     if first is one.labels:
-        same &= np.asarray(one.labels == other.labels, dtype=bool)
+        equal = np.asarray(one.labels == other.labels, dtype=bool)
+        same &= equal.reshape(len(first), -1).all(axis=1)
     return same

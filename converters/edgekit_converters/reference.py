@@ -77,7 +77,8 @@ def _score_edges(answers: Answers) -> tuple[float, ...]:
     if answers.probabilities is not None:
         return tuple(round(i / NUMBER_BINS, 2) for i in range(1, NUMBER_BINS))
     if answers.values is not None:
-        return _quantile_edges(np.asarray(answers.values[:, 0], dtype=np.float64))
+        found = np.asarray(answers.scores, dtype=np.float64)
+        return _quantile_edges(found[np.isfinite(found)])
     return ()
 
 

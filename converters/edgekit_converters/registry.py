@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
 
 from edgekit_contracts.errors import NotAModel
-from edgekit_contracts.manifest import ClassLabel, Feature, Output, Tensor
+from edgekit_contracts.manifest import ClassLabel, Feature, Output, Task, Tensor
 from edgekit_converters.target import Target
 from edgekit_runtime.engine import Answers
 
@@ -29,8 +29,9 @@ class Conversion:
     """A model as ONNX, and what the manifest says of it."""
 
     onnx: bytes
-    task: Literal["classification", "regression"]
+    task: Task
     classes: tuple[ClassLabel, ...]
+    """Empty where the model has several targets."""
     features: tuple[Feature, ...]
     inputs: tuple[Tensor, ...]
     outputs: tuple[Output, ...]
@@ -40,6 +41,8 @@ class Conversion:
     ir: int
     operators: tuple[str, ...]
     """`domain:Operator`, sorted."""
+    targets: tuple[tuple[ClassLabel, ...], ...] = ()
+    """The classes of each target of a classification with several: `label` is [rows, targets]."""
     notes: tuple[str, ...] = ()
     """What a person should know of the conversion, a sentence each."""
 

@@ -1,9 +1,10 @@
-"""scikit-learn: fitted classifiers and regressors, whole pipelines over a DataFrame or a matrix."""
+"""scikit-learn: whatever predicts or transforms new rows, whole pipelines over a DataFrame or a matrix."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -11,10 +12,10 @@ import onnx
 import onnxruntime as ort
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, is_classifier, is_regressor
+from sklearn.base import BaseEstimator
 
 from edgekit_contracts.errors import ConversionRefused, DataMismatch
-from edgekit_contracts.manifest import ClassLabel, Output, Tensor
+from edgekit_contracts.manifest import LABELLED, ClassLabel, Output, Tensor
 from edgekit_converters import argmax, schema
 from edgekit_converters.data import feature_names, frame_for
 from edgekit_converters.graph import ML, Dtype, GraphBuilder, Value, operators, serialize
@@ -25,6 +26,7 @@ from edgekit_converters.operators import Predicted
 from edgekit_converters.registry import Answers, Conversion
 from edgekit_converters.schema import FeatureDtype
 from edgekit_converters.target import Target
+from edgekit_converters.tasks import classes_of, targets_of, task_of, why_not
 from edgekit_converters.walk import Walk, last_step, unwrap, used_columns, wrapped
 
 LABEL: Final = "label"
@@ -42,22 +44,20 @@ class SklearnConverter:
     """The converter of scikit-learn models."""
 
     framework: Final = "scikit-learn"
-    supported: Final = "a fitted scikit-learn classifier or regressor, or a Pipeline that ends in one"
+    supported: Final = (
+        "a fitted scikit-learn classifier, regressor, clusterer, outlier detector or transformer, or a Pipeline of them"
+    )
     ensures: Final = (
-        "one graph of at most two inputs, `numbers` (float64) and `text`; outputs `label` and `probabilities`, or "
-        "`value`; preprocessing in float64; the same bytes for the same model and data; whatever has no faithful "
-        "conversion is refused by the path of its step"
+        "one graph of at most two inputs, `numbers` (float64) and `text`; outputs `label` with `probabilities` or "
+        "`value` (the decision), or `value` alone; preprocessing in float64; the same bytes for the same model and "
+        "data; whatever has no faithful conversion is refused by the path of its step"
     )
 
     def requires(self, model: Any) -> bool:
-        """A scikit-learn estimator that classifies or regresses; fitted or not."""
+        """An estimator that predicts or transforms, fitted or not; of scikit-learn's own the others too, to say why."""
         if not isinstance(model, BaseEstimator) or isinstance(model, type):
             return False
-        try:
-            last = last_step(model)
-            return bool(is_classifier(last) or is_regressor(last))
-        except (AttributeError, TypeError, ValueError):
-            return False
+        return type(model).__module__.startswith("sklearn.") or task_of(model) is not None
 
     def describe(self, model: Any) -> str:
         """Such as `scikit-learn Pipeline ending in Ridge`."""
@@ -72,16 +72,22 @@ class SklearnConverter:
             DataMismatch: The rows lack columns, or the model does not answer them.
             ConversionRefused: A step has no faithful conversion.
         """
+        root, task = type(model).__name__.lower(), task_of(model)
+        if task is None:
+            raise ConversionRefused(f"{root} ({type(last_step(model)).__name__})", *why_not(model))
         check_fitted(model)
         frame = frame_for(model, X)
         names = list(frame.columns)
         read = used_columns(model, len(names))
         kinds = schema.dtypes(frame[[name for index, name in enumerate(names) if index in read]])
-        root = type(model).__name__.lower()
         if not kinds:
             raise ConversionRefused(root, "it reads no column", "check the selection of columns")
         self.answers(model, frame.head(2))
-        classes = _classes(model, root)
+        classes, targets = classes_of(model), targets_of(model)
+        if task == "classification" and classes is None and targets is None:
+            raise ConversionRefused(
+                f"{root} ({type(last_step(model)).__name__})", "it does not say its classes", "report it as an issue"
+            )
 
         graph = GraphBuilder(target)
         tensors, table = schema.inputs(graph, kinds)
@@ -89,17 +95,23 @@ class SklearnConverter:
         # A column that no step reads has no place in the graph; it stands in the table as the first one that has.
         full = tuple(at.get(name, table[0]) for name in names)
         walk = Walk(graph, none=_knows_none(model))
-        outputs = _declare(graph, walk.predict(model, full, (root,)), classes)
+        found = (
+            walk.transformed(model, full, (root,)) if task == "transformation" else walk.predict(model, full, (root,))
+        )
+        outputs = _declare(graph, _answered(model, found, root), [classes] if classes is not None else targets)
         built = graph.build()
         data = serialize(built)
         run = _Session(data, tensors)
 
-        found = nullable(frame, list(kinds), lambda rows: self.answers(model, rows), run.answers)
+        known = nullable(
+            frame, list(kinds), lambda rows: self.answers(model, rows), run.answers, nan=task == "transformation"
+        )
         return Conversion(
             onnx=data,
-            task="classification" if classes is not None else "regression",
+            task=task,
             classes=() if classes is None else _labels(classes),
-            features=schema.features(frame, kinds, walk.encodings, found),
+            targets=() if targets is None else tuple(map(_labels, targets)),
+            features=schema.features(frame, kinds, walk.encodings, known),
             inputs=tensors,
             outputs=outputs,
             precision="mixed"
@@ -120,26 +132,31 @@ class SklearnConverter:
 
         Raises:
             DataMismatch: The original raises an error for these rows.
+            ConversionRefused: It answers texts that are no labels.
         """
         frame = with_known_nulls(frame_for(model, X), _knows_none(model))
         rows: Any = frame if feature_names(model) is not None else _matrix(frame)
+        task = task_of(model)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                shares = None
-                if is_classifier(last_step(model)) and hasattr(model, "predict_proba"):
-                    shares = np.asarray(model.predict_proba(rows), dtype=np.float64)
-                answer = None
-                if shares is not None and argmax.by_argmax(model):
-                    answer = argmax.labels(model.classes_, shares, lambda chosen: model.predict(_taken(rows, chosen)))
+                answer = shares = decision = None
+                if task in LABELLED and hasattr(model, "predict_proba"):
+                    found = model.predict_proba(rows)
+                    shares = np.asarray(np.hstack(found) if isinstance(found, list) else found, dtype=np.float64)
+                classes = classes_of(model)
+                if shares is not None and classes is not None and argmax.by_argmax(model):
+                    answer = argmax.labels(classes, shares, lambda chosen: model.predict(_taken(rows, chosen)))
                 if answer is None:
-                    answer = np.asarray(model.predict(rows))
+                    answer = _dense(model.transform(rows) if task == "transformation" else model.predict(rows))
+                if task in LABELLED and answer.ndim == 1 and _decides(model):
+                    decision = np.asarray(model.decision_function(rows), dtype=np.float64).reshape(len(frame), -1)
         except Exception as error:  # scikit-learn and what it calls raise whatever they meet
             fault = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             raise DataMismatch(f"the original model does not answer these rows: {fault}") from error
-        if is_regressor(last_step(model)):
-            return Answers(None, None, answer.astype(np.float64).reshape(len(frame), -1))
-        return Answers(answer.astype(object) if answer.dtype.kind in "OU" else answer, shares, None)
+        if task not in LABELLED:
+            return Answers(None, None, _numbers(answer, model).reshape(len(frame), -1))
+        return Answers(answer.astype(object) if answer.dtype.kind in "OU" else answer, shares, decision)
 
     def _exact(self, model: Any, frame: pd.DataFrame, run: _Session) -> bool:
         """Whether the first rows agree as float64 does: what others wrote may hide float32 inside."""
@@ -173,7 +190,29 @@ class _Session:
         return Answers(results.get(LABEL), results.get(PROBABILITIES), results.get(VALUE))
 
 
-def _declare(graph: GraphBuilder, found: Predicted, classes: NDArray[Any] | None) -> tuple[Output, ...]:
+def _decides(model: Any) -> bool:
+    """Whether the decision function is among the answers: where there are no probabilities."""
+    return hasattr(model, "decision_function") and not hasattr(model, "predict_proba")
+
+
+def _answered(model: Any, found: Predicted, root: str) -> Predicted:
+    """What the model answers: the decision only where it is asked for.
+
+    Raises:
+        ConversionRefused: The conversion lacks it.
+    """
+    if found.label is None or found.label.width or not _decides(model):
+        return found
+    if found.decision is None:
+        raise ConversionRefused(
+            f"{root} ({type(last_step(model)).__name__})",
+            "its conversion gives no decision function",
+            "use an estimator with predict_proba",
+        )
+    return replace(found, value=found.decision)
+
+
+def _declare(graph: GraphBuilder, found: Predicted, targets: Sequence[NDArray[Any]] | None) -> tuple[Output, ...]:
     """The graph's outputs and their contract."""
     outputs = []
     answered: tuple[tuple[str, Literal["label", "probabilities", "value"], Value | None], ...] = (
@@ -184,22 +223,9 @@ def _declare(graph: GraphBuilder, found: Predicted, classes: NDArray[Any] | None
     for name, role, value in answered:
         if value is not None:
             graph.output(name, value)
-            dtype: Dtype = "bool" if role == "label" and _is_bool(classes) else value.dtype
+            dtype: Dtype = "bool" if role == "label" and _is_bool(targets) else value.dtype
             outputs.append(Output(name=name, role=role, dtype=dtype))
     return tuple(outputs)
-
-
-def _classes(model: Any, root: str) -> NDArray[Any] | None:
-    """The classes, in the order of the probabilities; None of a regressor."""
-    last = last_step(model)
-    if is_regressor(last):
-        return None
-    found = getattr(model, "classes_", getattr(last, "classes_", None))
-    if found is None or isinstance(found, list) or np.ndim(found) != 1:
-        raise ConversionRefused(
-            f"{root} ({type(last).__name__})", "it does not answer one class a row", "train one model for each label"
-        )
-    return np.asarray(found)
 
 
 def _knows_none(model: Any) -> bool:
@@ -211,8 +237,23 @@ def _labels(classes: NDArray[Any]) -> tuple[ClassLabel, ...]:
     return tuple(one.item() if isinstance(one, np.generic) else one for one in classes)
 
 
-def _is_bool(classes: NDArray[Any] | None) -> bool:
-    return classes is not None and all(isinstance(one, bool | np.bool_) for one in classes)
+def _is_bool(targets: Sequence[NDArray[Any]] | None) -> bool:
+    return targets is not None and all(isinstance(one, bool | np.bool_) for classes in targets for one in classes)
+
+
+def _numbers(answer: NDArray[Any], model: Any) -> NDArray[np.float64]:
+    try:
+        return answer.astype(np.float64)
+    except ValueError as error:
+        raise ConversionRefused(
+            f"{type(model).__name__.lower()} ({type(last_step(model)).__name__})",
+            "its answer holds texts, and only labels may be texts",
+            "encode text with an OneHotEncoder or OrdinalEncoder",
+        ) from error
+
+
+def _dense(answer: Any) -> NDArray[Any]:
+    return np.asarray(answer.toarray() if hasattr(answer, "toarray") else answer)
 
 
 def _matrix(frame: pd.DataFrame) -> NDArray[Any]:

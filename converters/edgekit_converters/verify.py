@@ -58,7 +58,7 @@ class Verified:
     answers: Answers
     """The original's answers to them."""
     undecided: NDArray[np.bool_]
-    """Rows that must not become golden: the original's best two classes are within the tolerance."""
+    """Rows that must not become golden: the original's best two classes are within the tolerance, or it gives NaN."""
     worst: int
     """The row with the largest difference."""
 
@@ -108,13 +108,13 @@ def verify(
             raise ParityBroken(f"it gives {None if given is None else given.shape}, the original {expected.shape}")
         difference = np.maximum(difference, _gap(given, expected, scale))
         ulps = np.maximum(ulps, _ulps(given, expected))
-    if theirs.probabilities is not None and theirs.probabilities.shape[1] > 1 and not exact:
-        best = np.sort(theirs.probabilities, axis=1)[:, -2:]
-        undecided = best[:, 1] - best[:, 0] <= tolerance
+    if not exact:
+        undecided = _undecided(theirs, tolerance)
     wrong = np.zeros(rows, dtype=bool)
     if theirs.labels is not None:
         assert ours.labels is not None
-        wrong = np.array(theirs.labels.tolist()) != np.array(ours.labels.tolist())
+        differs = np.array(theirs.labels.tolist()) != np.array(ours.labels.tolist())
+        wrong = differs.reshape(rows, -1).any(axis=1)
     ties = wrong & undecided
     _refuse_differences(columns, difference, wrong & ~undecided, tolerance)
     at_thresholds = rows - sum(map(len, parts))
@@ -133,6 +133,8 @@ def verify(
         certificate=certificate.statement if certificate is not None else None,
     )
     worst = int(np.lexsort((ulps, difference))[-1])
+    if theirs.values is not None:
+        undecided |= np.isnan(theirs.values).any(axis=1)
     return Verified(parity, columns, theirs, undecided, worst)
 
 
@@ -154,11 +156,23 @@ def disagreement_bound(disagreements: int, rows: int) -> float:
     return 1.0 if disagreements >= rows else float(beta.ppf(CONFIDENCE, disagreements + 1, rows - disagreements))
 
 
+def _undecided(theirs: Answers, tolerance: float) -> NDArray[np.bool_]:
+    """[rows]: the two best classes, or the decision and 0, are within the tolerance; never for several targets."""
+    first = next(one for one in (theirs.labels, theirs.probabilities, theirs.values) if one is not None)
+    found = theirs.probabilities if theirs.probabilities is not None else theirs.values
+    if theirs.labels is None or theirs.labels.ndim > 1 or found is None:
+        return np.zeros(len(first), dtype=bool)
+    if found.shape[1] == 1:
+        return np.asarray((np.abs(found[:, 0]) <= tolerance) & (theirs.probabilities is None))
+    best = np.sort(found, axis=1)[:, -2:]
+    return np.asarray(best[:, 1] - best[:, 0] <= tolerance)
+
+
 def _gap(given: NDArray[Any], expected: NDArray[Any], scale: bool) -> NDArray[np.float64]:
-    """[rows]: the largest absolute difference, over max(1, |expected|) where `scale`; infinite for NaN."""
+    """[rows]: the largest absolute difference, over max(1, |expected|) where `scale`; infinite for one NaN of two."""
     with np.errstate(invalid="ignore"):
         gap = np.abs(given - expected) / (np.maximum(1.0, np.abs(expected)) if scale else 1.0)
-    gap = np.where(given == expected, 0.0, gap)
+    gap = np.where((given == expected) | (np.isnan(given) & np.isnan(expected)), 0.0, gap)
     return np.asarray(np.where(np.isnan(gap), np.inf, gap).max(axis=1))
 
 
@@ -167,7 +181,8 @@ def _ulps(given: NDArray[Any], expected: NDArray[Any]) -> NDArray[np.float64]:
     ours, theirs = given.astype(np.float64), expected.astype(np.float64)
     with np.errstate(invalid="ignore"):
         found = np.abs(ours - theirs) / np.spacing(np.maximum(np.abs(ours), np.abs(theirs)))
-    return np.asarray(np.where(ours == theirs, 0.0, np.where(np.isnan(found), np.inf, found)).max(axis=1))
+    same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
+    return np.asarray(np.where(same, 0.0, np.where(np.isnan(found), np.inf, found)).max(axis=1))
 
 
 def evenly(frame: pd.DataFrame, rows: int) -> pd.DataFrame:

@@ -32,6 +32,7 @@ WRAPPERS: Final = frozenset(
     [
         "CalibratedClassifierCV",
         "FixedThresholdClassifier",
+        "MultiOutputClassifier",
         "MultiOutputRegressor",
         "OneVsRestClassifier",
         "OutputCodeClassifier",
@@ -80,6 +81,21 @@ class Walk:
             name, last = step.steps[-1]
             return self.predict(last, table, (*path, name))
         return self._leaf(step, path, lambda: self._predict(step, table, path))
+
+    def transformed(self, step: Any, table: Table, path: Path) -> Predicted:
+        """A transformer's columns as the answer, in float64.
+
+        Raises:
+            ConversionRefused: A step has no faithful conversion, or gives text, or nothing.
+        """
+        found = self.transform(step, table, path)
+
+        def matrix() -> Predicted:
+            if not found:
+                raise Unfaithful("it gives no column", "check the selection of columns")
+            return Predicted(value=self.matrix(found))
+
+        return self._leaf(unwrap(step), path, matrix)
 
     def transform(self, step: Any, table: Table, path: Path) -> Table:
         """The columns that a step gives.

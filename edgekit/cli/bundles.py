@@ -35,7 +35,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
     echo_facts(
         [
             ("bundle", f"{manifest.title} ({opened.size / 1000:,.1f} kB, SHA-256 {opened.sha256[:16]}...)"),
-            ("model", f"{lineage.model_type}, {manifest.task}" + (f": {labels}" if labels else "")),
+            ("model", f"{lineage.model_type}, {manifest.task.replace('_', ' ')}" + (f": {labels}" if labels else "")),
             (
                 "onnx",
                 f"opset {variant.opset}, IR {variant.ir}, {variant.precision}; onnxruntime {variant.runtime} or newer",

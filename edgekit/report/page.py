@@ -100,7 +100,7 @@ def _fleet(bundle: Bundle, path: Path) -> tuple[list[DeviceStatus], dict[str, Wi
 
 def _summary(manifest: Manifest, bundle: Bundle) -> str:
     lineage = manifest.lineage
-    kind = f"a {manifest.task}" + (f" of {len(manifest.classes)} classes" if manifest.classes else "")
+    kind = manifest.task.replace("_", " ") + (f" ({len(manifest.classes)} labels)" if manifest.classes else "")
     signed = f"signed by key {bundle.signer.hint[:12]}" if bundle.signer else "signature not checked here"
     return (
         f"<p>{escape(lineage.model_type)}, {kind} from {len(manifest.features)} features; "

@@ -37,7 +37,9 @@ def json_depth(data: bytes) -> int:
     return max(accumulate(_STEP[byte] for byte in brackets), default=0)
 
 
-def decode_json(data: bytes, kind: type[T], *, what: str, limit: int, format: str | None = None) -> T:
+def decode_json(
+    data: bytes, kind: type[T], *, what: str, limit: int, format: str | None = None, older: tuple[str, ...] = ()
+) -> T:
     """Reads a JSON document.
 
     Args:
@@ -46,10 +48,11 @@ def decode_json(data: bytes, kind: type[T], *, what: str, limit: int, format: st
         what: The document's name for errors, such as `"manifest"`.
         limit: Bytes that are accepted.
         format: `"edgekit-NAME/MAJOR.MINOR"` that this release writes; None where the document carries none.
+        older: Formats of older majors that `kind` reads too.
 
     Raises:
         TooLarge: More bytes than `limit`.
-        UnsupportedFormat: A newer major format.
+        UnsupportedFormat: Another major format.
         FormatError: Not JSON, nested too deeply, or a field is missing or wrong.
     """
     _check_size(data, what, limit)
@@ -57,7 +60,7 @@ def decode_json(data: bytes, kind: type[T], *, what: str, limit: int, format: st
         raise FormatError(what, "$", f"nested deeper than {DOCUMENT_MAX_DEPTH} levels")
     try:
         if format is not None:
-            check_format(msgspec.json.decode(data, type=_Header).format, format, what=what)
+            check_format(msgspec.json.decode(data, type=_Header).format, format, what=what, older=older)
         return msgspec.json.decode(data, type=kind)
     except msgspec.MsgspecError as error:
         raise _format_error(what, error) from error
@@ -97,8 +100,14 @@ def decode_msgpack(data: bytes | msgspec.Raw, kind: type[T], *, what: str, limit
         raise FormatError(what, "$", type(error).__name__) from error
 
 
-def check_format(found: str, supported: str, *, what: str) -> None:
+def check_format(found: str, supported: str, *, what: str, older: tuple[str, ...] = ()) -> None:
     """Applies the rule for format numbers.
+
+    Args:
+        found: The document's number.
+        supported: What this release writes.
+        what: The document's name for errors.
+        older: Numbers of older majors that are read too.
 
     Raises:
         FormatError: `found` is no format of this name.
@@ -108,7 +117,8 @@ def check_format(found: str, supported: str, *, what: str) -> None:
     assert ours is not None
     if theirs is None or theirs["name"] != ours["name"]:
         raise FormatError(what, "$.format", f"expected '{ours['name']}/MAJOR.MINOR', found '{found[:80]}'")
-    if theirs["major"] != ours["major"]:
+    majors = {ours["major"], *(one.rpartition("/")[2].partition(".")[0] for one in older)}
+    if theirs["major"] not in majors:
         raise UnsupportedFormat(what, found, f"{ours['name']}/{ours['major']}.x")
 
 

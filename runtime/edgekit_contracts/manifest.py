@@ -17,7 +17,9 @@ from edgekit_contracts.decode import decode_json
 from edgekit_contracts.errors import FormatError
 from edgekit_contracts.names import BinsId, Count, ModelName, Sha256, Version
 
-FORMAT: Final = "edgekit-bundle/1.0"
+FORMAT: Final = "edgekit-bundle/2.0"
+FORMAT_1: Final = "edgekit-bundle/1.0"
+"""Read for ever; and written wherever it says all, so that the devices of its time read the bundle (ADR 0010)."""
 MISSING_TEXT: Final = "\u2400"
 """SYMBOL FOR NULL: one printable character that stands for a missing text in a text tensor."""
 
@@ -28,6 +30,12 @@ GOLDEN_PATH: Final = "golden.json"
 SIGNATURE_PATH: Final = "model.sig"
 
 ClassLabel = str | int | float | bool
+
+Task = Literal["classification", "regression", "clustering", "outlier_detection", "transformation"]
+TASKS_1: Final[frozenset[Task]] = frozenset({"classification", "regression"})
+"""What format 1.0 knows."""
+LABELLED: Final[frozenset[Task]] = frozenset({"classification", "clustering", "outlier_detection"})
+"""Tasks whose answer is one of `classes`: classes, numbers of clusters, or -1 (outlier) and 1."""
 
 
 class Feature(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +70,11 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     role: Literal["label", "probabilities", "value"]
-    """`label` [rows]; `probabilities` [rows, classes], in the order of `classes`; `value` [rows, targets]."""
+    """`label` [rows]; `probabilities` [rows, classes], in the order of `classes`; `value` [rows, columns].
+
+    `value` is what a regression predicts and the columns that a transformation gives. Beside a label it is the decision
+    function: one column, above 0 for the second class (for an inlier), or several.
+    """
     dtype: Literal["float64", "float32", "int64", "bool", "text"]
 
 
@@ -185,7 +197,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     format: str = FORMAT
     name: ModelName
     version: Version
-    task: Literal["classification", "regression"]
+    task: Task
     classes: tuple[ClassLabel, ...] = ()
     features: Annotated[tuple[Feature, ...], msgspec.Meta(min_length=1, max_length=limits.FEATURES_MAX)]
     inputs: Annotated[tuple[Tensor, ...], msgspec.Meta(min_length=1, max_length=2)]
@@ -219,7 +231,9 @@ def decode_manifest(data: bytes) -> Manifest:
     Raises:
         TooLarge, UnsupportedFormat, FormatError: As `decode_json`; also where names in it do not agree.
     """
-    manifest = decode_json(data, Manifest, what="manifest", limit=limits.MANIFEST_MAX_BYTES, format=FORMAT)
+    manifest = decode_json(
+        data, Manifest, what="manifest", limit=limits.MANIFEST_MAX_BYTES, format=FORMAT, older=(FORMAT_1,)
+    )
     names = [feature.name for feature in manifest.features]
     columns = [column for tensor in manifest.inputs for column in tensor.features]
     if len(set(names)) != len(names):
@@ -230,6 +244,6 @@ def decode_manifest(data: bytes) -> Manifest:
     for index, variant in enumerate(manifest.variants):
         if variant.file not in listed:
             raise FormatError("manifest", f"$.variants[{index}].file", f"'{variant.file}' is not among the files")
-    if (manifest.task == "classification") != bool(manifest.classes):
-        raise FormatError("manifest", "$.classes", f"a {manifest.task} has {len(manifest.classes)} classes")
+    if (manifest.task in LABELLED) != bool(manifest.classes):
+        raise FormatError("manifest", "$.classes", f"the task {manifest.task} has {len(manifest.classes)} classes")
     return manifest

@@ -97,9 +97,9 @@ def _answer_columns(answers: Answers, manifest: Manifest) -> dict[str, list[Any]
         for index, label in enumerate(manifest.classes):
             columns[f"probability_{label}"] = answers.probabilities[:, index].tolist()
     if answers.values is not None:
-        targets = answers.values.shape[1]
-        for index in range(targets):
-            columns["prediction" if targets == 1 else f"prediction_{index}"] = answers.values[:, index].tolist()
+        stem, width = "prediction" if answers.labels is None else "decision", answers.values.shape[1]
+        for index in range(width):
+            columns[stem if width == 1 else f"{stem}_{index}"] = answers.values[:, index].tolist()
     return columns
 
 

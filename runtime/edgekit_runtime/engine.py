@@ -41,19 +41,19 @@ class Answers:
     """What the model says of each row."""
 
     labels: NDArray[Any] | None
-    """[rows]: class labels, of the classes' own type."""
+    """[rows]: class labels, of the classes' own type; [rows, targets] where the model has several targets."""
     probabilities: NDArray[Any] | None
-    """[rows, classes], in the order of the manifest's classes."""
+    """[rows, classes], in the order of the manifest's classes; those of several targets side by side."""
     values: NDArray[Any] | None
-    """[rows, targets] of a regression."""
+    """[rows, columns]: what is predicted or transformed; beside labels the decision function."""
 
     @property
     def scores(self) -> NDArray[Any]:
-        """[rows]: the confidence of a classification, the first value of a regression; NaN where there is none."""
+        """[rows]: the confidence or the largest decision beside a label, else the first value; NaN for none."""
         if self.probabilities is not None:
             return np.asarray(self.probabilities.max(axis=1))
         if self.values is not None:
-            return self.values[:, 0]
+            return self.values[:, 0] if self.labels is None else np.asarray(self.values.max(axis=1))
         assert self.labels is not None
         return np.full(len(self.labels), np.nan)
 
@@ -154,7 +154,8 @@ class Engine:
             labels = labels.astype(bool)
         answers = Answers(labels, results.get("probabilities"), results.get("value"))
         numbers = answers.probabilities if answers.probabilities is not None else answers.values
-        if numbers is not None and np.isnan(numbers).any():
+        # What a transformer makes of a missing value may be a missing value.
+        if numbers is not None and self.manifest.task != "transformation" and np.isnan(numbers).any():
             raise BadInput("", "the model gives no number for these rows", "check them for implausible values")
         return answers
 

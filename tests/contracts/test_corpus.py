@@ -30,6 +30,16 @@ def test_a_bundle_1_0_verifies_tests_itself_and_answers(tmp_path: Path) -> None:
     assert lines[0].endswith("progression,prediction,probability_fast,probability_slow")
 
 
+def test_a_bundle_2_0_verifies_tests_itself_and_answers(tmp_path: Path) -> None:
+    folder = CORPUS / "bundle-2.0"
+    with edgekit_runtime.load(folder / "unusual-2.0.edge", keys=[folder / "signer.pub.pem"]) as engine:
+        assert (engine.manifest.task, engine.manifest.classes) == ("outlier_detection", (-1, 1))
+        predict_file(engine, folder / "patients.csv", tmp_path / "out.csv", lambda rows: None)
+    lines = (tmp_path / "out.csv").read_text().splitlines()
+    assert lines[0].endswith("blood_pressure,prediction,decision")
+    assert sorted(line.split(",")[4] for line in lines[1:]) == ["-1"] * 2 + ["1"] * 18
+
+
 def test_a_telemetry_message_1_is_read() -> None:
     records = telemetry.decode_message((CORPUS / "telemetry-1" / "message.msgpack").read_bytes())
     assert [(one.device, one.epoch, one.sequence) for one in records] == [("clinic-1", EPOCH, n) for n in (1, 2, 5, 6)]

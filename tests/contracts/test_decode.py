@@ -38,6 +38,12 @@ def test_another_major_is_refused(found: str) -> None:
         read(f'{{"format": "{found}"}}')
 
 
+def test_an_older_major_is_read_where_the_type_still_knows_it() -> None:
+    check_format("edgekit-test/1.3", "edgekit-test/2.0", what="document", older=("edgekit-test/1.0",))
+    with pytest.raises(UnsupportedFormat):
+        check_format("edgekit-test/3.0", "edgekit-test/2.0", what="document", older=("edgekit-test/1.0",))
+
+
 @pytest.mark.parametrize("found", ["edgekit-bundle/2.0", "edgekit-test", "2.0", "edgekit-test/2", ""])
 def test_another_name_is_refused(found: str) -> None:
     with pytest.raises(FormatError, match=r"at \$\.format"):

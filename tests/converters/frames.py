@@ -19,6 +19,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from edgekit_contracts.manifest import LABELLED
 from edgekit_converters.data import frame_for
 from edgekit_converters.registry import Conversion
 from edgekit_converters.schema import tensors_of
@@ -103,11 +104,13 @@ def assert_same(model: Any, X: Any, *, rows: Any = None, exact: bool | None = No
     if exact is not None:
         assert (conversion.precision == "float64") == exact
     tolerance = 1e-9 if conversion.precision == "float64" else 2e-6
+    assert ("value" in ours) == (theirs.values is not None)
     if theirs.values is not None:
         np.testing.assert_allclose(ours["value"], theirs.values, rtol=tolerance, atol=tolerance)
-        assert conversion.task == "regression"
+    if theirs.labels is None:
+        assert conversion.task in {"regression", "transformation"}
         return conversion
-    assert theirs.labels is not None
+    assert conversion.task in LABELLED
     labels = ours["label"].astype(bool) if conversion.outputs[0].dtype == "bool" else ours["label"]
     assert labels.tolist() == theirs.labels.tolist()
     if theirs.probabilities is None:

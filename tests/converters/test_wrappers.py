@@ -38,7 +38,7 @@ from sklearn.linear_model import (
 )
 from sklearn.model_selection import FixedThresholdClassifier, TunedThresholdClassifierCV
 from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier, OutputCodeClassifier
-from sklearn.multioutput import ClassifierChain, MultiOutputClassifier, MultiOutputRegressor, RegressorChain
+from sklearn.multioutput import MultiOutputRegressor, RegressorChain
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import (
     FunctionTransformer,
@@ -344,9 +344,6 @@ def test_what_cannot_be_answered_is_refused_by_its_path() -> None:
     refusals = [
         (DummyClassifier(strategy="uniform"), y, "at random"),
         (DummyClassifier(strategy="stratified"), y, "at random"),
-        (ClassifierChain(LogisticRegression()), np.stack([y, 1 - y], axis=1), "one class a row"),
-        (MultiOutputClassifier(LogisticRegression()), np.stack([y, 1 - y], axis=1), "one class a row"),
-        (OneVsRestClassifier(LogisticRegression()), np.stack([y, 1 - y], axis=1), "one class a row|several labels"),
         (TransformedTargetRegressor(func=np.log1p, inverse_func=lambda t: np.expm1(t)), y, "function of its own"),
         (TransformedTargetRegressor(transformer=QuantileTransformer(n_quantiles=9)), y, "QuantileTransformer"),
     ]

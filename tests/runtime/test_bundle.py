@@ -109,10 +109,10 @@ def test_a_garbage_signature_is_refused(made: bundles.Made, content: bytes) -> N
 
 def test_a_newer_major_format_is_refused_with_the_next_step(made: bundles.Made) -> None:
     manifest = msgspec.json.decode(unpack(made.path.read_bytes(), bundle="b")["manifest.json"])
-    manifest["format"] = "edgekit-bundle/2.0"
+    manifest["format"] = "edgekit-bundle/3.0"
     path = made.changed(manifest_json=msgspec.json.encode(manifest))
     with pytest.raises(
-        UnsupportedFormat, match=r"manifest has format edgekit-bundle/2\.0; this release reads edgekit-bundle/1\.x"
+        UnsupportedFormat, match=r"manifest has format edgekit-bundle/3\.0; this release reads edgekit-bundle/2\.x"
     ) as caught:
         open_bundle(path, keys=(made.key.public,))
     assert caught.value.next_step.startswith("update edgekit here")

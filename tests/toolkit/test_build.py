@@ -9,11 +9,15 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.cluster import KMeans
 from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 
 import edgekit
+import edgekit.building
 import edgekit_runtime
-from edgekit_contracts.errors import DoesNotFit
+from edgekit_contracts.errors import ConversionRefused, DoesNotFit
 from edgekit_runtime.bundle import open_bundle
 from tests import models
 from tests.toolkit.conftest import Run
@@ -229,6 +233,39 @@ def test_the_python_api_takes_objects_and_shows_itself_in_notebooks(tmp_path: Pa
     expected = model.predict(pd.DataFrame({"width": [10.0], "height": [np.nan], "material": ["steel"]}))
     assert answer is not None
     assert answer.ravel().tolist() == pytest.approx(expected.tolist())
+
+
+def test_a_clusterer_becomes_a_bundle_and_its_target_is_no_truth(tmp_path: Path) -> None:
+    frame = models.table()
+    model = models.pipeline(KMeans(3, random_state=0)).fit(frame[["width", "height", "material"]])
+    built = edgekit.build(
+        model, frame.drop(columns="price"), target="grade", device="raspberry-pi-5", out=tmp_path / "groups-1.0.edge"
+    )
+    assert (built.manifest.format, built.manifest.task) == ("edgekit-bundle/2.0", "clustering")
+    assert built.manifest.quality == ()
+    opened = open_bundle(built.path, keys=None)
+    assert sum(opened.reference.classes) == len(frame)
+
+
+def test_a_preprocessing_becomes_a_bundle_that_hands_missing_values_on(tmp_path: Path) -> None:
+    frame = models.table()[["width", "height"]]
+    frame.loc[::5, "height"] = np.nan
+    built = edgekit.build(StandardScaler().fit(frame), frame, device="raspberry-pi-5", out=tmp_path / "scaled-1.0.edge")
+    assert built.manifest.task == "transformation"
+    with edgekit_runtime.load(built.path, keys=[tmp_path / "keys" / "edgekit.pub.pem"]) as engine:
+        answer = engine.predict({"width": [10.0], "height": [None]}).values
+    assert answer is not None
+    assert np.isnan(answer).tolist() == [[False, True]]
+
+
+def test_several_labels_a_row_are_no_bundle_yet(tmp_path: Path) -> None:
+    frame = models.table()[["width", "price"]]
+    several = np.stack([frame["price"] > 3, frame["width"] > 10], axis=1)
+    model = DecisionTreeClassifier(max_depth=2).fit(frame, several)
+    with pytest.raises(ConversionRefused, match="2 labels a row, and a bundle holds one"):
+        edgekit.build(model, frame, device="raspberry-pi-5", out=tmp_path / "two-1.0.edge")
+    conversion, parity = edgekit.building.convert(model, frame, "1.32.0")
+    assert (len(conversion.targets), parity.label_mismatches) == (2, 0)
 
 
 def test_a_matrix_model_names_its_columns(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgekit_converters.graph import GraphBuilder, Value
-from edgekit_converters.operators import Predict, Predicted, Unfaithful, from_matrix, scores
+from edgekit_converters.operators import Predict, Predicted, from_matrix, scores
 from edgekit_converters.operators.expression import Expr
 
 REGRESSORS: Final = frozenset(
@@ -88,12 +88,11 @@ def projected(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
 def classifier(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
     """Label by the sign (two classes) or the largest score, and probabilities where the class gives them.
 
-    Raises:
-        Unfaithful: Several labels at once.
+    Of several labels (RidgeClassifier) each is there above 0.
     """
-    if np.ndim(step.classes_) != 1 or (getattr(step, "_label_binarizer", None) is not None and _multilabel(step)):
-        raise Unfaithful("it answers several labels at once", "train one model for each label")
     score = decision(graph, step, x)
+    if scores.is_multilabel(step):
+        return Predicted(label=scores.present(graph, score, 0.0), decision=score)
     label = (scores.positive if score.width == 1 else scores.best)(graph, score, step.classes_)
     if not hasattr(step, "predict_proba"):
         return Predicted(label=label, decision=score)
@@ -124,10 +123,6 @@ def _one_vs_rest(step: Any) -> bool:
     if scheme in {"ovr", "warn"}:
         return True
     return bool((scheme in {"auto", "deprecated"} and len(step.classes_) <= 2) or step.solver == "liblinear")
-
-
-def _multilabel(step: Any) -> bool:
-    return str(step._label_binarizer.y_type_).startswith("multilabel")
 
 
 PREDICTORS: Final[Mapping[str, Predict]] = {

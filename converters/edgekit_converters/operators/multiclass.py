@@ -45,12 +45,16 @@ def _constant(walk: Walk, step: Any, table: Table, path: Path) -> Predicted:
 
 
 def _one_vs_rest(walk: Walk, step: Any, table: Table, path: Path) -> Predicted:
-    """The class with the largest score, the first of equals; of two classes, the second above the threshold."""
-    single_output(step)
+    """The class with the largest score, the first of equals; of two classes, the second above the threshold.
+
+    Of several labels each is there above the threshold, and its probability is left as it is.
+    """
     estimators = step.estimators_
     found = [walk.predict(one, table, (*path, str(index))) for index, one in enumerate(estimators)]
     score = concat([_binary(walk, one, answers) for one, answers in zip(estimators, found, strict=True)])
-    if len(estimators) == 1:
+    if step.multilabel_:
+        label = scores.present(walk.graph, score.value, _threshold(estimators[0]))
+    elif len(estimators) == 1:
         above = (score > _threshold(estimators[0])).cast("int64").flat()
         label = scores.label(walk.graph, above.value, step.classes_)
     else:
@@ -62,6 +66,8 @@ def _one_vs_rest(walk: Walk, step: Any, table: Table, path: Path) -> Predicted:
     shares = concat([answered(walk, one, "predict_proba", "its estimator").at(1) for one in found])
     if len(estimators) == 1:
         shares = concat([1.0 - shares, shares])
+    if step.multilabel_:
+        return Predicted(label=label, probabilities=shares.value, decision=decision)
     whole = shares.sum()
     # A row without any share stays so.
     shares = shares / whole.equals(0.0).where(1.0, whole)

@@ -170,19 +170,28 @@ def _weights(step: Any, distance: Expr) -> Expr | None:
 
 
 def _k_classifier(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
-    """The share of each class among the neighbours; the class with the largest, the first of equals."""
-    if isinstance(step.classes_, list):
-        raise Unfaithful("it answers several labels at once", "train one model for each label")
+    """The share of each class among the neighbours; the class with the largest, the first of equals; so each target."""
     distance, place = nearest(Expr(graph, x), step)
-    count, width = len(step.classes_), place.width
-    one_hot = np.eye(count)[np.ravel(step._y)[order(step)]]
-    votes = place.look_up(one_hot)
-    weights = _weights(step, distance)
-    if weights is None:
-        shares = votes.sum(axis=1).reshape(-1, count) / float(width)
-        return Predicted(label=scores.best(graph, shares.value, step.classes_), probabilities=shares.value)
-    summed = (votes * weights.reshape(-1, width, 1)).sum(axis=1).reshape(-1, count)
-    return Predicted(label=scores.best(graph, summed.value, step.classes_), probabilities=(summed / summed.sum()).value)
+    weights, width = _weights(step, distance), place.width
+    ranked, shares = [], []
+    for one_hot in _one_hot(step):
+        votes, count = place.look_up(one_hot), one_hot.shape[1]
+        if weights is None:
+            summed = votes.sum(axis=1).reshape(-1, count) / float(width)
+        else:
+            summed = (votes * weights.reshape(-1, width, 1)).sum(axis=1).reshape(-1, count)
+        ranked.append(summed.value)
+        shares.append((summed if weights is None else summed / summed.sum()).value)
+    return Predicted(
+        label=scores.best_of_each(graph, ranked, step.classes_), probabilities=scores.side_by_side(graph, shares)
+    )
+
+
+def _one_hot(step: Any) -> list[NDArray[np.float64]]:
+    """[stored, classes] for each target: 1 at the row's class."""
+    classes = step.classes_ if isinstance(step.classes_, list) else [step.classes_]
+    places = np.asarray(step._y)[order(step)].reshape(-1, len(classes))
+    return [np.eye(len(known))[places[:, target]] for target, known in enumerate(classes)]
 
 
 def _k_nearest(emit: Callable[[GraphBuilder, Any, Value], Predicted]) -> Predict:
@@ -221,20 +230,24 @@ def _within(step: Any, x: Expr) -> Expr:
 
 
 def _radius_classifier(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
-    """The share of each class within the radius; a row without neighbours gets the outlier label."""
-    if isinstance(step.classes_, list):
-        raise Unfaithful("it answers several labels at once", "train one model for each label")
-    outlier = None if step.outlier_label_ is None else step.outlier_label_[0]
-    known = np.flatnonzero(step.classes_ == outlier) if outlier is not None else np.array([], dtype=np.int64)
-    if outlier is not None and len(known) == 0:
-        raise Unfaithful("its outlier label is none of the classes", "use outlier_label='most_frequent'")
-    votes = _within(step, Expr(graph, x)) @ np.eye(len(step.classes_))[np.ravel(step._y)[order(step)]]
-    whole = votes.sum()
-    empty = whole.equals(0.0)
-    # Without an outlier label the original raises an error, and NaN says that there is no answer.
-    alone = np.eye(len(step.classes_))[known[0]] if len(known) else np.full(len(step.classes_), np.nan)
-    shares = empty.where(alone, votes / empty.where(1.0, whole))
-    return Predicted(label=scores.best(graph, shares.value, step.classes_), probabilities=shares.value)
+    """The share of each class within the radius; a row without neighbours gets the outlier label; so each target."""
+    classes = step.classes_ if isinstance(step.classes_, list) else [step.classes_]
+    within, shares = _within(step, Expr(graph, x)), []
+    for target, one_hot in enumerate(_one_hot(step)):
+        votes, count = within @ one_hot, one_hot.shape[1]
+        whole = votes.sum()
+        empty = whole.equals(0.0)
+        # Without an outlier label the original raises an error, and NaN says that there is no answer.
+        alone = np.full(count, np.nan)
+        if step.outlier_label_ is not None:
+            known = np.flatnonzero(classes[target] == step.outlier_label_[target])
+            if len(known) == 0:
+                raise Unfaithful("its outlier label is none of the classes", "use outlier_label='most_frequent'")
+            alone = np.eye(count)[known[0]]
+        shares.append(empty.where(alone, votes / empty.where(1.0, whole)).value)
+    return Predicted(
+        label=scores.best_of_each(graph, shares, step.classes_), probabilities=scores.side_by_side(graph, shares)
+    )
 
 
 def _radius_regressor(graph: GraphBuilder, step: Any, x: Value) -> Predicted:

@@ -15,6 +15,7 @@ import numpy as np
 from edgekit_converters.graph import GraphBuilder, Value
 from edgekit_converters.operators import Predict, Predicted, Transform, Unfaithful, from_matrix, on_matrix, scores
 from edgekit_converters.operators.expression import Expr, concat
+from edgekit_converters.operators.scores import is_multilabel
 
 ACTIVATIONS: Final[Mapping[str, Callable[[Expr], Expr]]] = {
     "identity": lambda x: x,
@@ -38,10 +39,13 @@ def _forward(graph: GraphBuilder, step: Any, x: Value) -> Expr:
 
 
 def _classifier(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
-    """Two classes: the second above 0.5; more: the class of the largest output, the first of equals."""
-    if str(step._label_binarizer.y_type_).startswith("multilabel"):
-        raise Unfaithful("it answers several labels at once", "train one model for each label")
+    """Two classes: the second above 0.5; more: the class of the largest output, the first of equals.
+
+    Of several labels each is there above 0.5.
+    """
     shares = _forward(graph, step, x)
+    if is_multilabel(step):
+        return Predicted(label=scores.present(graph, shares.value, 0.5), probabilities=shares.value)
     if shares.width > 1:
         return Predicted(label=scores.best(graph, shares.value, step.classes_), probabilities=shares.value)
     above = (shares > 0.5).cast("int64").flat()

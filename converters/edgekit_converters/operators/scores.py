@@ -5,6 +5,7 @@ Source: `predict` and `predict_proba` of scikit-learn's classifiers; scipy.speci
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +35,12 @@ def class_values(classes: NDArray[Any]) -> tuple[NDArray[Any], Dtype]:
     raise Unfaithful("its classes are neither all texts nor all numbers", "train with classes of one type")
 
 
+def is_multilabel(step: Any) -> bool:
+    """Whether a fitted OneVsRestClassifier, MLPClassifier or RidgeClassifier was trained on an indicator matrix."""
+    binarizer = getattr(step, "label_binarizer_", getattr(step, "_label_binarizer", None))
+    return str(getattr(binarizer, "y_type_", "")).startswith("multilabel")
+
+
 def label(graph: GraphBuilder, places: Value, classes: NDArray[Any]) -> Value:
     """[rows]: the class at each place [rows]."""
     values, dtype = class_values(classes)
@@ -44,6 +51,30 @@ def best(graph: GraphBuilder, scores: Value, classes: NDArray[Any]) -> Value:
     """[rows]: the class of the largest score; the first one of equals, as numpy.argmax."""
     place = graph.value("ArgMax", [scores], Value("", "int64", 0), axis=1, keepdims=0, select_last_index=0)
     return label(graph, place, classes)
+
+
+def best_of_each(graph: GraphBuilder, scores: Sequence[Value], classes: Any) -> Value:
+    """The class of the largest score: [rows] of one target, [rows, targets] where `classes` is a list of theirs."""
+    if not isinstance(classes, list):
+        return best(graph, scores[0], classes)
+    return side_by_side(graph, [best(graph, one, known) for one, known in zip(scores, classes, strict=True)])
+
+
+def side_by_side(graph: GraphBuilder, parts: Sequence[Value]) -> Value:
+    """[rows, all columns]: labels [rows] or matrices, one beside the other; numbers of several types as float64."""
+    dtype: Dtype = parts[0].dtype if len({one.dtype for one in parts}) == 1 else "float64"
+    column = graph.constant(np.array([-1, 1], dtype=np.int64), "column")
+    wide = [graph.cast(one, dtype) for one in parts]
+    wide = [one if one.width else graph.value("Reshape", [one, column], replace(one, width=1)) for one in wide]
+    if len(wide) == 1:
+        return wide[0]
+    return graph.value("Concat", wide, Value("", dtype, sum(one.width for one in wide)), axis=1)
+
+
+def present(graph: GraphBuilder, scores: Value, limit: float) -> Value:
+    """[rows, labels]: 1 where a label's score is above the limit, else 0."""
+    above = graph.value("Greater", [scores, graph.constant(np.array([limit]), "limit")], replace(scores, dtype="bool"))
+    return graph.cast(above, "int64")
 
 
 def positive(graph: GraphBuilder, decision: Value, classes: NDArray[Any], *, at_zero: bool = False) -> Value:

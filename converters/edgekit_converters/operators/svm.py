@@ -99,11 +99,14 @@ def _probabilities(step: Any, pairs: Expr) -> Expr:
     return coupling.coupled(shares, len(step.classes_))
 
 
-def _regressor(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
-    """SVR, NuSVR: k(x, support vectors) . dual coefficients + intercept."""
+def decision(step: Any, x: Expr) -> Expr:
+    """[rows, 1] of SVR, NuSVR and OneClassSVM: k(x, support vectors) . dual coefficients + intercept."""
     weights = _dense(step._dual_coef_).reshape(1, -1)
-    found = _kernel(step, Expr(graph, x)) @ weights.T + np.asarray(step._intercept_, dtype=np.float64)
-    return Predicted(value=found.value)
+    return _kernel(step, x) @ weights.T + np.asarray(step._intercept_, dtype=np.float64)
+
+
+def _regressor(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
+    return Predicted(value=decision(step, Expr(graph, x)).value)
 
 
 PREDICTORS: Final[Mapping[str, Predict]] = {

@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit_converters.graph import GraphBuilder, Table, Value, columns
 from edgekit_converters.operators import (
     Predict,
     Predicted,
     Transform,
-    Unfaithful,
     adaboost,
     boosting,
     encoders,
@@ -47,17 +47,12 @@ AVERAGED: Final = frozenset(
 
 
 def averaged(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
-    """A tree, or the mean of a forest: class frequencies or target values.
-
-    Raises:
-        Unfaithful: A classifier of several outputs.
-    """
+    """A tree, or the mean of a forest: class frequencies of each target, or target values."""
     classifier = hasattr(step, "classes_")
-    if classifier and step.n_outputs_ > 1:
-        raise Unfaithful("it answers several labels at once", "train one model for each label")
+    counts = np.atleast_1d(step.n_classes_).tolist() if classifier else []
     estimators = getattr(step, "estimators_", None)
     trees = [
-        tree_ensemble.plain(one.tree_, one.tree_.value[:, 0, :] if classifier else one.tree_.value[:, :, 0])
+        tree_ensemble.plain(one.tree_, _frequencies(one.tree_, counts) if classifier else one.tree_.value[:, :, 0])
         for one in (estimators if estimators is not None else [step])
     ]
     if trees[0].values.shape[1] == 1:
@@ -68,7 +63,14 @@ def averaged(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
         total = graph.value("Div", [total, graph.constant(np.array([float(len(trees))]), "trees")], total)
     if not classifier:
         return Predicted(value=total)
-    return Predicted(label=scores.best(graph, total, step.classes_), probabilities=total)
+    ends = np.cumsum(counts).tolist()
+    shares = [graph.gather(total, range(end - count, end)) for end, count in zip(ends, counts, strict=True)]
+    return Predicted(label=scores.best_of_each(graph, shares, step.classes_), probabilities=total)
+
+
+def _frequencies(tree: Any, counts: list[int]) -> NDArray[np.float64]:
+    """[nodes, classes]: those of all targets, side by side; the tree has room for the widest target in each."""
+    return np.concatenate([tree.value[:, target, :count] for target, count in enumerate(counts)], axis=1)
 
 
 def embedding(walk: Walk, step: Any, table: Table, _path: Path) -> Table:

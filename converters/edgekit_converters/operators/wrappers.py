@@ -116,6 +116,17 @@ def _each_target(walk: Walk, step: Any, table: Table, path: Path) -> Predicted:
     return Predicted(value=concat(predicted_each(walk, step.estimators_, table, path, ("predict",))).value)
 
 
+def _each_label(walk: Walk, step: Any, table: Table, path: Path) -> Predicted:
+    """MultiOutputClassifier: one classifier for each target."""
+    found = [walk.predict(one, table, (*path, str(index))) for index, one in enumerate(step.estimators_)]
+    labels = [one.label for one in found if one.label is not None]
+    shares = [one.probabilities for one in found if one.probabilities is not None]
+    if len(labels) < len(found) or (len(shares) < len(found) and hasattr(step, "predict_proba")):
+        raise Unfaithful("the conversion of one of its classifiers lacks an answer", "wrap another classifier")
+    whole = scores.side_by_side(walk.graph, shares) if hasattr(step, "predict_proba") else None
+    return Predicted(label=scores.side_by_side(walk.graph, labels), probabilities=whole)
+
+
 def predicted_each(
     walk: Walk, estimators: Sequence[Any], table: Table, path: Path, methods: Sequence[str]
 ) -> list[Expr]:
@@ -134,26 +145,55 @@ def _regressor_chain(walk: Walk, step: Any, table: Table, path: Path) -> Predict
     return Predicted(value=concat([found[place] for place in np.argsort(step.order_)]).value)
 
 
+def _classifier_chain(walk: Walk, step: Any, table: Table, path: Path) -> Predicted:
+    """Each classifier sees the responses of those before it, after its own columns; the targets in their own order.
+
+    The response is the label, the second class's probability (or its logarithm) or the decision; all are numbers.
+    """
+    method = getattr(step, "chain_method_", "predict")
+    seen = columns(walk.matrix(table))
+    labels: list[Expr] = []
+    shares: list[Expr] = []
+    for index, one in enumerate(step.estimators_):
+        found, kind = walk.predict(one, seen, (*path, str(index))), type(one).__name__
+        labels.append(answered(walk, found, "predict", kind))
+        if hasattr(step, "predict_proba"):
+            shares.append(answered(walk, found, "predict_proba", kind).at(1))
+        answer = labels[-1] if method == "predict" else answered(walk, found, method.replace("_log", ""), kind)
+        if method.endswith("_proba"):
+            answer = answer.at(1).log() if "_log" in method else answer.at(1)
+        seen = (*seen, *columns(answer.value))
+    order = np.argsort(step.order_)
+    return Predicted(
+        label=concat([labels[place] for place in order]).value,
+        probabilities=concat([shares[place] for place in order]).value if shares else None,
+    )
+
+
 def _dummy_classifier(walk: Walk, step: Any, table: Table, path: Path) -> Predicted:
     """DummyClassifier: the most frequent or a given class, with the shares of training for `prior`.
 
     Raises:
         Unfaithful: A random strategy.
     """
-    if step.n_outputs_ > 1:
-        raise Unfaithful(*ONE_LABEL)
     if step._strategy in {"stratified", "uniform"}:
         raise Unfaithful(f"strategy='{step._strategy}' answers at random", "use strategy='prior'")
-    prior = np.asarray(step.class_prior_, dtype=np.float64)
-    if step._strategy == "constant":
-        place = int(np.flatnonzero(step.classes_ == np.ravel(step.constant)[0])[0])
-    else:
-        place = int(prior.argmax())
-    chosen = np.eye(len(prior))[place]
-    shares = rows_of(_any_value(table), walk.graph, prior if step._strategy == "prior" else chosen)
-    # The label is a constant, whatever the shares: a share of training's may be given by a tie.
-    at = rows_of(_any_value(table), walk.graph, np.array([float(place)])).flat().cast("int64")
-    return Predicted(label=scores.label(walk.graph, at.value, step.classes_), probabilities=shares.value)
+    several = step.n_outputs_ > 1
+    classes, priors = (step.classes_, step.class_prior_) if several else ([step.classes_], [step.class_prior_])
+    labels, shares = [], []
+    for target, (known, prior) in enumerate(zip(classes, priors, strict=True)):
+        place = int(np.argmax(prior))
+        if step._strategy == "constant":
+            place = int(np.flatnonzero(known == np.ravel(step.constant)[target])[0])
+        row = np.asarray(prior, dtype=np.float64) if step._strategy == "prior" else np.eye(len(known))[place]
+        shares.append(rows_of(_any_value(table), walk.graph, row).value)
+        # The label is a constant, whatever the shares: a share of training's may be given by a tie.
+        at = rows_of(_any_value(table), walk.graph, np.array([float(place)])).flat().cast("int64")
+        labels.append(scores.label(walk.graph, at.value, known))
+    return Predicted(
+        label=scores.side_by_side(walk.graph, labels) if several else labels[0],
+        probabilities=scores.side_by_side(walk.graph, shares),
+    )
 
 
 def _dummy_regressor(walk: Walk, step: Any, table: Table, path: Path) -> Predicted:
@@ -172,6 +212,8 @@ PREDICTORS: Final[Mapping[str, Predict]] = {
     "RANSACRegressor": _inner,
     "FixedThresholdClassifier": _fixed_threshold,
     "TunedThresholdClassifierCV": _tuned_threshold,
+    "ClassifierChain": _classifier_chain,
+    "MultiOutputClassifier": _each_label,
     "MultiOutputRegressor": _each_target,
     "RegressorChain": _regressor_chain,
     "DummyClassifier": _dummy_classifier,

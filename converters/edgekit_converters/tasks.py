@@ -1,0 +1,124 @@
+"""What a scikit-learn model answers, and why some can answer nothing of a new row.
+
+The last step decides. Its `predict` is the answer of a classifier, regressor, clusterer, mixture or outlier detector;
+the `transform` of everything else.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BiclusterMixin, is_classifier, is_clusterer, is_outlier_detector, is_regressor
+from sklearn.utils import get_tags
+
+from edgekit_contracts.manifest import Task
+from edgekit_converters.operators.scores import is_multilabel
+from edgekit_converters.walk import last_step
+
+_COVARIANCE: Final = "it estimates a covariance, and neither predicts nor transforms", "use EllipticEnvelope or PCA"
+_WHY_NOT: Final = {
+    "EmpiricalCovariance": _COVARIANCE,
+    "GraphicalLasso": _COVARIANCE,
+    "GraphicalLassoCV": _COVARIANCE,
+    "LedoitWolf": _COVARIANCE,
+    "MinCovDet": _COVARIANCE,
+    "OAS": _COVARIANCE,
+    "ShrunkCovariance": _COVARIANCE,
+    "KernelDensity": (
+        "it estimates a density (score_samples), and neither predicts nor transforms",
+        "use GaussianMixture, or an outlier detector such as IsolationForest",
+    ),
+    "LocalOutlierFactor": (
+        "without novelty=True it judges only the rows that it was fitted on",
+        "fit it with novelty=True",
+    ),
+    "NearestNeighbors": (
+        "it finds rows of its own, and neither predicts nor transforms",
+        "use KNeighborsClassifier, KNeighborsRegressor or KNeighborsTransformer",
+    ),
+    "PatchExtractor": ("it cuts images to pieces: one row becomes several", "cut them before the model"),
+}
+
+
+def task_of(model: Any) -> Task | None:
+    """What the model answers; None where it answers nothing of a new row. Fitted or not."""
+    last = last_step(model)
+    try:
+        if is_classifier(last):
+            return "classification"
+        if is_regressor(last):
+            return "regression"
+        if hasattr(last, "predict"):
+            if is_outlier_detector(last):
+                return "outlier_detection"
+            if is_clusterer(last) or get_tags(last).estimator_type == "density_estimator":
+                return "clustering"
+        if hasattr(last, "transform") and not _of_targets(last) and type(last).__name__ not in _WHY_NOT:
+            return "transformation"
+    except (AttributeError, TypeError, ValueError):  # get_tags of what is no estimator
+        pass
+    return "transformation" if last is None or (isinstance(last, str) and last == "passthrough") else None
+
+
+def why_not(model: Any) -> tuple[str, str]:
+    """Why `task_of` found nothing: a clause, and what to do about it."""
+    last = last_step(model)
+    kind = type(last).__name__
+    if kind in _WHY_NOT:
+        return _WHY_NOT[kind]
+    if hasattr(last, "transform") and _of_targets(last):
+        return "it transforms the target, not the rows", "leave it out: the model's answers are classes already"
+    if hasattr(last, "fit_predict") or isinstance(last, BiclusterMixin):
+        return (
+            "it groups the rows that it was fitted on, and has no predict for others",
+            "use KMeans or Birch, or train a classifier on its groups",
+        )
+    if hasattr(last, "fit_transform"):
+        return (
+            "it places the rows that it was fitted on, and has no transform for others",
+            "use PCA, KernelPCA or Isomap, or train a regressor on its places",
+        )
+    return "it neither predicts nor transforms", "convert the model that answers"
+
+
+def classes_of(model: Any) -> NDArray[Any] | None:
+    """What the labels may be, in the order of the probabilities; None where there is no label, or several a row."""
+    last, task = last_step(model), task_of(model)
+    if task == "outlier_detection":
+        return np.array([-1, 1])
+    if task == "clustering":
+        return _clusters(last)
+    if task != "classification" or targets_of(model) is not None:
+        return None
+    found = getattr(model, "classes_", getattr(last, "classes_", None))
+    return None if found is None else np.asarray(found)
+
+
+def targets_of(model: Any) -> list[NDArray[Any]] | None:
+    """The classes of each target of a classifier that answers several labels a row; None of any other model.
+
+    Of labels that are each there or not (multilabel), the classes are 0 and 1.
+    """
+    if task_of(model) != "classification":
+        return None
+    last = last_step(model)
+    found = getattr(model, "classes_", getattr(last, "classes_", None))
+    if isinstance(found, list):
+        return [np.asarray(one) for one in found]
+    return [np.array([0, 1])] * len(found) if found is not None and is_multilabel(last) else None
+
+
+def _clusters(step: Any) -> NDArray[Any]:
+    if hasattr(step, "subcluster_labels_"):
+        return np.unique(step.subcluster_labels_)
+    if hasattr(step, "weights_"):
+        return np.arange(len(step.weights_))
+    # Affinity propagation that found no centre answers -1.
+    return np.arange(len(step.cluster_centers_)) if len(step.cluster_centers_) else np.array([-1])
+
+
+def _of_targets(step: Any) -> bool:
+    tags = get_tags(step).target_tags
+    return bool(tags.one_d_labels or tags.two_d_labels)

@@ -1,0 +1,77 @@
+"""Classifiers that answer several labels a row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.model_selection import GridSearchCV
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import ClassifierChain, MultiOutputClassifier
+from sklearn.neighbors import KNeighborsClassifier, RadiusNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, LinearSVC
+from sklearn.tree import DecisionTreeClassifier
+
+from edgekit_converters.certificate import certify
+from tests.converters.frames import CONVERTER, assert_same, converted
+from tests.converters.test_tasks import X, proved
+
+CLASSES = np.stack([np.digitize(X[:, 0], [-2, 2]), np.digitize(X[:, 1], [0]) + 3], axis=1)
+TEXTS = np.array(["a", "b", "c", "d", "e"], dtype=object)[CLASSES]
+THERE = (X[:, :3] > 0).astype(int)
+
+
+@pytest.mark.filterwarnings("ignore")  # the network is stopped early
+@pytest.mark.parametrize(
+    ("model", "target"),
+    [
+        (MultiOutputClassifier(LogisticRegression()), CLASSES),
+        (MultiOutputClassifier(LogisticRegression()), TEXTS),
+        (MultiOutputClassifier(LinearSVC()), CLASSES),
+        (MultiOutputClassifier(make_pipeline(StandardScaler(), LogisticRegression())), CLASSES),
+        (ClassifierChain(LogisticRegression(), order=[2, 0, 1]), THERE),
+        (ClassifierChain(LogisticRegression(), chain_method="predict_proba"), THERE),
+        (ClassifierChain(LogisticRegression(), chain_method="predict_log_proba"), THERE),
+        (ClassifierChain(SVC(), chain_method="decision_function"), THERE),
+        (DecisionTreeClassifier(max_depth=3), CLASSES),
+        (DecisionTreeClassifier(max_depth=3), TEXTS),
+        (RandomForestClassifier(10, random_state=0), CLASSES),
+        (ExtraTreesClassifier(10, max_depth=4, random_state=0), THERE.astype(bool)),
+        (KNeighborsClassifier(), CLASSES),
+        (KNeighborsClassifier(7, weights="distance"), THERE),
+        (RadiusNeighborsClassifier(3.0, outlier_label="most_frequent"), CLASSES),
+        (MLPClassifier((5,), max_iter=20, random_state=0), THERE),
+        (DummyClassifier(), CLASSES),
+        (DummyClassifier(strategy="constant", constant=[1, 4]), CLASSES),
+        (DummyClassifier(strategy="most_frequent"), TEXTS),
+        (OneVsRestClassifier(LogisticRegression()), THERE),
+        (OneVsRestClassifier(LinearSVC()), THERE),
+        (RidgeClassifier(), THERE),
+        (make_pipeline(StandardScaler(), RandomForestClassifier(5, random_state=0)), CLASSES),
+        (GridSearchCV(DecisionTreeClassifier(random_state=0), {"max_depth": [2, 3]}, cv=2), CLASSES),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_every_label_of_every_row_is_the_original_s(model: Any, target: Any) -> None:
+    conversion = proved(model.fit(X, target), X)
+    assert_same(model, X, rows=X[::2] + 0.05)
+    assert (conversion.task, conversion.classes, len(conversion.targets)) == ("classification", (), target.shape[1])
+    answers = CONVERTER.answers(model, X)
+    assert answers.labels is not None
+    assert answers.labels.shape == target.shape
+    for column, classes in zip(target.T, conversion.targets, strict=True):
+        assert set(column) == set(classes)
+
+
+def test_a_forest_of_several_labels_is_certified() -> None:
+    model = RandomForestClassifier(10, random_state=0).fit(X, CLASSES)
+    certificate = certify(converted(model, X).onnx, model)
+    assert certificate is not None
+    assert certificate.exact
