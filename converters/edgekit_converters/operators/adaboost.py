@@ -9,6 +9,7 @@ sklearn/ensemble/_weight_boosting.py.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -26,22 +27,22 @@ def classifier(walk: Walk, step: Any, table: Table, path: Path) -> Predicted:
     """AdaBoostClassifier: a tree gives its weight to the class it predicts, -weight / (classes - 1) to the others."""
     if not _of_trees(step):
         return reweighted.classifier(walk, step, table, path)
-    graph, classes = walk.graph, step.classes_
-    raw = vector_sums(graph, votes(step), walk.matrix(table), "float32")
-    total = np.array([float(np.sum(step.estimator_weights_))])
-    raw = graph.value("Div", [raw, graph.constant(total, "weights")], raw)
-    if len(classes) > 2:
-        scaled = graph.value("Div", [raw, graph.constant(np.array([len(classes) - 1.0]), "others")], raw)
+    graph, classes, x = walk.graph, step.classes_, walk.matrix(table)
+    total = graph.constant(np.array([float(np.sum(step.estimator_weights_))]), "weights")
+    if len(classes) == 2:
+        # The first class gets what the second one loses: its sum is the other's, negated, bit for bit.
+        second = [replace(tree, values=tree.values[:, 1:]) for tree in votes(step)]
+        half = sums(graph, second, 1, x, "float32")
+        half = graph.value("Div", [half, total], half)
+        decision = graph.value("Mul", [half, graph.constant(np.array([2.0]), "two")], half)
+        sides = graph.value("Concat", [graph.value("Neg", [half], half), half], replace(half, width=2), axis=1)
         return Predicted(
-            label=scores.best(graph, raw, classes), probabilities=scores.softmax(graph, scaled), decision=raw
+            label=scores.positive(graph, half, classes), probabilities=scores.softmax(graph, sides), decision=decision
         )
-    first, second = graph.gather(raw, [0]), graph.gather(raw, [1])
-    decision = graph.value("Sub", [second, first], first)
-    sides = graph.value("Concat", [graph.value("Neg", [decision], decision), decision], Value("", "float64", 2), axis=1)
-    sides = graph.value("Div", [sides, graph.constant(np.array([2.0]), "two")], sides)
-    return Predicted(
-        label=scores.positive(graph, decision, classes), probabilities=scores.softmax(graph, sides), decision=decision
-    )
+    raw = vector_sums(graph, votes(step), x, "float32")
+    raw = graph.value("Div", [raw, total], raw)
+    scaled = graph.value("Div", [raw, graph.constant(np.array([len(classes) - 1.0]), "others")], raw)
+    return Predicted(label=scores.best(graph, raw, classes), probabilities=scores.softmax(graph, scaled), decision=raw)
 
 
 def votes(step: Any) -> list[Tree]:

@@ -1,0 +1,179 @@
+"""One row through nearest neighbours and AdaBoost: our graph beside skl2onnx's, a hand-written one and scikit-learn.
+
+    .venv/bin/python benchmarks/one_row.py
+
+One thread, medians of interleaved rounds. The hand-written graphs are what a person would write for speed, and are not
+exact: neighbours by one MatMul and TopK, in float64, with the shares of the votes; AdaBoost as one operator in float32
+that adds the votes' weights, with the label alone. Ours and skl2onnx's give labels and probabilities.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+import onnx.parser
+import onnxruntime as ort
+import pandas as pd
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+from sklearn.datasets import load_digits, make_classification
+from sklearn.decomposition import PCA
+from sklearn.ensemble import AdaBoostClassifier
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+
+from edgekit_converters.sklearn import SklearnConverter
+from edgekit_converters.target import target_for
+
+ROUNDS: Final = 15
+CALLS: Final = 50
+NEIGHBOURS: Final = """
+<ir_version: 8, opset_import: ["" : 18]>
+neighbours (double[N, F] x) => (int64[N] label, double[N, C] probabilities) {
+  shifted = Sub (x, mean)
+  part = MatMul (shifted, axes)
+  product = MatMul (part, rows)
+  rough = Add (product, squares)
+  distance, place = TopK <axis = 1, largest = 0> (rough, k)
+  each = Gather (votes, place)
+  counted = ReduceSum <keepdims = 0> (each, over)
+  probabilities = Div (counted, count)
+  place_of_best = ArgMax <axis = 1, keepdims = 0> (counted)
+  label = Gather (classes, place_of_best)
+}
+"""
+
+
+def session(data: bytes) -> ort.InferenceSession:
+    """With one thread."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def feed_of(one: ort.InferenceSession, X: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """The rows in the type that the graph takes."""
+    given = one.get_inputs()[0]
+    return {given.name: X.astype(np.float64 if given.type == "tensor(double)" else np.float32)}
+
+
+def by_hand_neighbours(model: Any) -> bytes:
+    """PCA and k nearest neighbours in float64."""
+    pca, knn = model[0], model[1]
+    rows = knn._fit_X
+    tensors = {
+        "mean": pca.mean_,
+        "axes": pca.components_.T,
+        "rows": -2 * rows.T,
+        "squares": (rows**2).sum(axis=1),
+        "votes": np.eye(len(knn.classes_))[knn._y],
+        "count": np.array(float(knn.n_neighbors)),
+        "k": np.array([knn.n_neighbors]),
+        "over": np.array([1]),
+        "classes": knn.classes_.astype(np.int64),
+    }
+    model = onnx.parser.parse_model(NEIGHBOURS)
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in tensors.items())
+    return bytes(model.SerializeToString())
+
+
+def by_hand_boosting(model: Any) -> bytes:
+    """The stumps of AdaBoost as one operator of ai.onnx.ml 3: each adds its weight to the class that it votes for."""
+    values: dict[str, list[Any]] = {name: [] for name in ("tree", "node", "mode", "feature", "split", "true", "false")}
+    leaves: dict[str, list[Any]] = {name: [] for name in ("tree", "node", "target", "weight")}
+    for number, (one, weight) in enumerate(zip(model.estimators_, model.estimator_weights_, strict=False)):
+        tree = one.tree_
+        for node in range(tree.node_count):
+            leaf = tree.children_left[node] < 0
+            row = (number, node, "LEAF" if leaf else "BRANCH_LEQ", max(tree.feature[node], 0), tree.threshold[node],
+                   max(tree.children_left[node], 0), max(tree.children_right[node], 0))  # fmt: skip
+            for name, value in zip(values, row, strict=True):
+                values[name].append(
+                    value if isinstance(value, str) else value.item() if hasattr(value, "item") else value
+                )
+            if leaf:
+                for name, value in zip(
+                    leaves, (number, node, int(tree.value[node, 0].argmax()), float(weight)), strict=True
+                ):
+                    leaves[name].append(value)
+    trees = helper.make_node(
+        "TreeEnsembleRegressor", ["x"], ["scores"], domain="ai.onnx.ml", n_targets=len(model.classes_),
+        nodes_treeids=values["tree"], nodes_nodeids=values["node"], nodes_modes=values["mode"],
+        nodes_featureids=values["feature"], nodes_values=values["split"], nodes_truenodeids=values["true"],
+        nodes_falsenodeids=values["false"], target_treeids=leaves["tree"], target_nodeids=leaves["node"],
+        target_ids=leaves["target"], target_weights=leaves["weight"],
+    )  # fmt: skip
+    best = helper.make_node("ArgMax", ["scores"], ["label"], axis=1, keepdims=0)
+    graph = helper.make_graph(
+        [trees, best],
+        "boosting",
+        [helper.make_tensor_value_info("x", 1, [None, model.n_features_in_])],
+        [helper.make_tensor_value_info("label", 7, [None])],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
+    return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
+
+
+def by_skl2onnx(model: Any, width: int) -> bytes:
+    """At its best: float32, no ZipMap."""
+    from skl2onnx import convert_sklearn
+    from skl2onnx.common.data_types import FloatTensorType
+
+    found: Any = convert_sklearn(
+        model,
+        initial_types=[("x", FloatTensorType([None, width]))],
+        options={id(model): {"zipmap": False}},
+        target_opset={"": 18, "ai.onnx.ml": 3},
+    )
+    return bytes(found.SerializeToString())
+
+
+def measure(name: str, model: Any, X: NDArray[Any], y: NDArray[Any], by_hand: Callable[[Any], bytes]) -> None:
+    """Prints one model's figures."""
+    model.fit(X, y)
+    frame = pd.DataFrame(X).rename(columns=str)
+    ours = SklearnConverter().convert(model, frame, target_for("1.24")).onnx
+    files = {"edgekit": ours, "skl2onnx": by_skl2onnx(model, X.shape[1]), "by hand": by_hand(model)}
+    sessions = {kind: session(data) for kind, data in files.items()}
+    calls: dict[str, Callable[[], Any]] = {"scikit-learn": lambda: model.predict(X[:1])}
+    for kind, one in sessions.items():
+        calls[kind] = partial(one.run, None, feed_of(one, X[:1]))
+    times: dict[str, list[float]] = {kind: [] for kind in calls}
+    for _ in range(ROUNDS):
+        for kind, call in calls.items():
+            count = 3 if kind == "scikit-learn" else CALLS
+            start = time.perf_counter()
+            for _ in range(count):
+                call()
+            times[kind].append((time.perf_counter() - start) / count * 1e6)
+    middle = {kind: float(np.median(found)) for kind, found in times.items()}
+    print(f"{name}: " + ", ".join(f"{kind} {found:.1f} us" for kind, found in middle.items()))
+    print(
+        "  edgekit / "
+        + ", ".join(f"{kind} {middle['edgekit'] / middle[kind]:.2f}" for kind in middle if kind != "edgekit")
+    )
+    wrong = {}
+    for kind, one in sessions.items():
+        found: Any = one.run(None, feed_of(one, X))
+        wrong[kind] = int((np.asarray(found[0]).ravel() != model.predict(X)).sum())
+    print(f"  other labels of {len(X):,}: " + ", ".join(f"{kind} {count}" for kind, count in wrong.items()))
+
+
+def main() -> None:
+    """Measures both."""
+    warnings.simplefilter("ignore")
+    X, y = load_digits(return_X_y=True)
+    neighbours = make_pipeline(PCA(16), KNeighborsClassifier())
+    measure("PCA(16) + KNeighbors(5), 1,797 rows stored", neighbours, X, y, by_hand_neighbours)
+    X, y = make_classification(3000, 20, n_informative=10, random_state=0)
+    measure("AdaBoost, 50 stumps", AdaBoostClassifier(n_estimators=50, random_state=0), X, y, by_hand_boosting)
+
+
+if __name__ == "__main__":
+    main()
