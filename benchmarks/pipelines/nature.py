@@ -19,7 +19,7 @@ from benchmarks.pipelines import tables
 from benchmarks.pipelines.case import Case
 
 
-class RankedRows(TransformerMixin, BaseEstimator):
+class RankedRows(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
     """A transformer of somebody's own: arbitrary Python."""
 
     def fit(self, X: Any, y: Any = None) -> RankedRows:

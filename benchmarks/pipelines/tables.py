@@ -21,7 +21,8 @@ ROWS = 320
 
 def _chance(score: NDArray[Any], random: np.random.Generator) -> NDArray[np.bool_]:
     """True with the probability that the logistic function makes of the score."""
-    return random.random(len(score)) < 1 / (1 + np.exp(-(score - score.mean()) / score.std()))
+    share = 1 / (1 + np.exp(-(score - score.mean()) / score.std()))
+    return np.asarray(random.random(len(score)) < share)
 
 
 def _holes(series: pd.Series[Any], share: float, random: np.random.Generator, hole: Any = np.nan) -> pd.Series[Any]:
@@ -75,7 +76,7 @@ def credit() -> Data:
     grade = random.choice(["A", "B", "C", "D", "E"], ROWS, p=[0.3, 0.3, 0.2, 0.15, 0.05])
     frame = pd.DataFrame({"income": income.astype(np.float32), "debt": random.gamma(2, 4000, ROWS).round(2)})
     frame["grade"] = pd.Categorical(grade, categories=list("ABCDE"), ordered=True)
-    frame["home"] = pd.Categorical(np.where(random.random(ROWS) < 0.1, None, random.choice(["own", "rent"], ROWS)))
+    frame["home"] = pd.Categorical(_holes(pd.Series(random.choice(["own", "rent"], ROWS).astype(object)), 0.1, random))
     frame["lines"] = pd.array(random.poisson(4, ROWS), dtype="Int64")
     frame.loc[random.random(ROWS) < 0.1, "lines"] = pd.NA
     frame["employed"] = pd.array(random.random(ROWS) < 0.8, dtype="boolean")

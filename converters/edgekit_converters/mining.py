@@ -134,12 +134,12 @@ def _transformed(step: Any, lines: Lines, marks: Marks) -> Lines:
         _note(lines, [[value] for value in step.statistics_], marks)
         kept = [
             line
-            for line, value in zip(lines, step.statistics_, strict=True)
+            for line, value in zip(lines, step.statistics_, strict=False)
             if step.keep_empty_features or not (isinstance(value, float) and np.isnan(value))
         ]
         return kept + [None] * (len(step.indicator_.features_) if step.add_indicator else 0)
     if hasattr(step, "get_support"):
-        return [line for line, taken in zip(lines, step.get_support(), strict=True) if taken]
+        return [line for line, taken in zip(lines, step.get_support(), strict=False) if taken]
     if kind == "FunctionTransformer" and step.func is None:
         return lines
     if hasattr(step, "categories_"):
@@ -150,8 +150,8 @@ def _transformed(step: Any, lines: Lines, marks: Marks) -> Lines:
         _note(lines, [[step.threshold]] * width, marks)
     try:
         return [None] * len(step.get_feature_names_out())
-    except Exception:  # not every step can name its columns; what follows is then mined on quantiles
-        return []
+    except Exception:  # not every step can name its columns: a function mostly keeps their number
+        return [None] * width
 
 
 def _splits(step: Any, lines: Lines, marks: Marks) -> None:
@@ -176,9 +176,10 @@ def _splits(step: Any, lines: Lines, marks: Marks) -> None:
 
 
 def _through(lines: Lines, scale: Any, shift: Any) -> Lines:
+    # A step before that cannot name its columns may have given more or fewer.
     return [
         None if line is None else line.through(float(factor), float(offset))
-        for line, factor, offset in zip(lines, scale, shift, strict=True)
+        for line, factor, offset in zip(lines, scale, shift, strict=False)
     ]
 
 

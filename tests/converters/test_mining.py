@@ -14,7 +14,14 @@ from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassif
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import KBinsDiscretizer, MaxAbsScaler, MinMaxScaler, OneHotEncoder, RobustScaler
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    KBinsDiscretizer,
+    MaxAbsScaler,
+    MinMaxScaler,
+    OneHotEncoder,
+    RobustScaler,
+)
 from sklearn.preprocessing import StandardScaler as Scaler
 from sklearn.tree import DecisionTreeClassifier
 
@@ -111,3 +118,16 @@ def test_types_stay_as_they_are() -> None:
     model = textbook(RandomForestClassifier(4, random_state=0), [*NUMBERS, "visits"]).fit(X, target())
     found = mined(model, X, described(X))
     assert all(part.dtypes.tolist() == X.dtypes.tolist() for part in found)
+
+
+def test_a_function_that_names_no_columns_leaves_the_columns_beside_it_their_thresholds() -> None:
+    X = features()[["area", "visits"]]
+    columns = ColumnTransformer(
+        [
+            ("log", make_pipeline(FunctionTransformer(np.log1p), Scaler()), ["visits"]),
+            ("as it is", "passthrough", ["area"]),
+        ]
+    )
+    model = make_pipeline(columns, DecisionTreeClassifier(max_depth=2, random_state=0)).fit(X, target())
+    tree = model[-1].tree_
+    assert set(tree.threshold[tree.feature == 1]) <= set(thresholds(model, list(X.columns))["area"])

@@ -42,6 +42,7 @@ from sklearn.multioutput import MultiOutputRegressor, RegressorChain
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import (
     FunctionTransformer,
+    KBinsDiscretizer,
     MaxAbsScaler,
     MinMaxScaler,
     PowerTransformer,
@@ -264,6 +265,10 @@ REGRESSORS: list[Any] = [
     TransformedTargetRegressor(
         transformer=PowerTransformer("box-cox", standardize=False), regressor=regression("plain")
     ),
+    TransformedTargetRegressor(transformer=QuantileTransformer(n_quantiles=30), regressor=regression("plain")),
+    TransformedTargetRegressor(
+        transformer=QuantileTransformer(n_quantiles=30, output_distribution="normal"), regressor=regression("plain")
+    ),
     TransformedTargetRegressor(
         transformer=make_pipeline(FunctionTransformer(np.log1p, np.expm1), StandardScaler()),
         regressor=regression("plain"),
@@ -345,7 +350,7 @@ def test_what_cannot_be_answered_is_refused_by_its_path() -> None:
         (DummyClassifier(strategy="uniform"), y, "at random"),
         (DummyClassifier(strategy="stratified"), y, "at random"),
         (TransformedTargetRegressor(func=np.log1p, inverse_func=lambda t: np.expm1(t)), y, "function of its own"),
-        (TransformedTargetRegressor(transformer=QuantileTransformer(n_quantiles=9)), y, "QuantileTransformer"),
+        (TransformedTargetRegressor(transformer=KBinsDiscretizer(2, encode="ordinal")), y, "KBinsDiscretizer"),
     ]
     for model, wanted, why in refusals:
         with pytest.raises(ConversionRefused, match=why):

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from edgekit_converters.graph import GraphBuilder, Value
 from edgekit_converters.operators import Predict, Predicted, from_matrix, scores
+from edgekit_converters.operators.composed import log1p
 from edgekit_converters.operators.expression import Expr, concat, total
-from edgekit_converters.operators.targets import log1p
 
 
 def _gaussian(step: Any, x: Expr) -> Expr:

@@ -1,7 +1,7 @@
 """TransformedTargetRegressor: the regressor's answer, turned back by the inverse of what training did to the target.
 
 Source: `predict` of sklearn/compose/_target.py; `inverse_transform` of sklearn/preprocessing/_data.py and
-_function_transformer.py. Kahan's formulas keep expm1 and log1p exact near zero, for ONNX has neither.
+_function_transformer.py; ndtr.c of Cephes: (1 + erf(x / sqrt(2))) / 2.
 """
 
 from __future__ import annotations
@@ -13,28 +13,14 @@ import numpy as np
 
 from edgekit_converters.graph import Table
 from edgekit_converters.operators import Predict, Predicted, Unfaithful
+from edgekit_converters.operators.composed import expm1, log1p
 from edgekit_converters.operators.expression import Expr, concat
+from edgekit_converters.operators.laplace import erf
+from edgekit_converters.operators.scaling import EDGE, interpolate
 from edgekit_converters.operators.wrappers import response
 
 if TYPE_CHECKING:
     from edgekit_converters.walk import Path, Walk
-
-
-def expm1(x: Expr) -> Expr:
-    """exp(x) - 1: with u = exp(x), (u - 1) x / log(u), but x where u = 1 and -1 where u - 1 = -1.
-
-    Source: N. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 1.14.1 (Kahan).
-    """
-    u = x.exp()
-    less = u - 1.0
-    plain = less.equals(-1.0).where(-1.0, (u > 1e300).where(less, less * x / u.log()))
-    return u.equals(1.0).where(x, plain)
-
-
-def log1p(x: Expr) -> Expr:
-    """log(1 + x): with u = 1 + x, log(u) x / (u - 1), but x where u = 1."""
-    u = x + 1.0
-    return u.equals(1.0).where(x, (u > 1e300).where(u.log(), u.log() * x / (u - 1.0)))
 
 
 FUNCTIONS: Final[Mapping[str, Callable[[Expr], Expr]]] = {
@@ -120,6 +106,19 @@ def _power(step: Any, y: Expr) -> Expr:
     return concat([one(y.at(index), float(power)) for index, power in enumerate(step.lambdas_)])
 
 
+def _quantile(step: Any, y: Expr) -> Expr:
+    """The quantile at y, or at the share of the normal distribution below it."""
+    known = np.asarray(step.quantiles_, dtype=np.float64).T
+    references = np.broadcast_to(np.asarray(step.references_, dtype=np.float64), known.shape)
+    lowest, highest = known[:, 0], known[:, -1]
+    if step.output_distribution == "normal":
+        y = erf(y * float(np.sqrt(0.5))) * 0.5 + 0.5
+        below, above = y - EDGE < 0.0, y + EDGE > 1.0
+    else:
+        below, above = y.equals(0.0), y.equals(1.0)
+    return below.where(lowest, above.where(highest, interpolate(y, references, known)))
+
+
 def _box_cox(y: Expr, power: float) -> Expr:
     """scipy.special.inv_boxcox: exp(log1p(y power) / power), or exp(y) for power 0."""
     return y.exp() if power == 0 else (log1p(y * power) / power).exp()
@@ -139,6 +138,7 @@ INVERSES: Final[Mapping[str, Callable[[Any, Expr], Expr]]] = {
     "MaxAbsScaler": lambda step, y: y * np.asarray(step.scale_),
     "RobustScaler": _robust,
     "PowerTransformer": _power,
+    "QuantileTransformer": _quantile,
 }
 
 PREDICTORS: Final[Mapping[str, Predict]] = {"TransformedTargetRegressor": _regressor}

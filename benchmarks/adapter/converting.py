@@ -1,0 +1,162 @@
+"""The functions of skl2onnx and onnxmltools, answered by edgekit."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+from benchmarks.adapter.answered import GIVEN, REFUSED, NotGiven, answer, finish
+from benchmarks.adapter.declared import Declared, declare
+from edgekit_converters.graph import GraphBuilder, operators
+from edgekit_converters.load import check_fitted
+from edgekit_converters.nulls import knows_none
+from edgekit_converters.target import target_for
+from edgekit_converters.walk import Walk, last_step, unwrap, wrapped
+
+RUNTIME: Final = "1.32.0"
+OWN_API: Final = ("custom_conversion_functions", "custom_parsers", "custom_shape_calculators", "intermediate", "naming")
+"""Arguments that extend or inspect skl2onnx itself."""
+
+
+class Calls:
+    """What a test had converted."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.inside = False
+        """In edgekit now: what it delegates to skl2onnx goes to skl2onnx."""
+
+
+CALLS = Calls()
+
+
+@contextmanager
+def counted() -> Iterator[None]:
+    """Counts a conversion, and marks that edgekit is at work."""
+    CALLS.count += 1
+    CALLS.inside = True
+    try:
+        yield
+    finally:
+        CALLS.inside = False
+
+
+def convert(
+    model: Any,
+    types: Declared,
+    options: Mapping[str, Any] | None = None,
+    names: list[str] | None = None,
+) -> Any:
+    """The model as edgekit writes it, with declared inputs and skl2onnx's names of outputs.
+
+    Args:
+        model: Fitted.
+        types: skl2onnx's `initial_types`.
+        options: skl2onnx's, of the model's last step.
+        names: The test's own names of the outputs.
+
+    Raises:
+        EdgekitError: A step has no faithful conversion.
+        NotGiven: The test asks for something beside the model's answers.
+    """
+    check_fitted(model)
+    graph = GraphBuilder(target_for(RUNTIME))
+    table = declare(graph, model, types)
+    walk = Walk(graph, none=any(knows_none(one) for one in wrapped(model)))
+    number = "float64" if any(column.dtype == "float64" for column in table) else "float32"
+    outputs, zipmap = answer(walk, model, table, options or {}, number)  # type: ignore[arg-type]
+    return finish(graph, outputs, zipmap, names)
+
+
+def in_place_of(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`skl2onnx.convert_sklearn`."""
+
+    def convert_sklearn(model: Any, name: Any = None, initial_types: Any = None, *args: Any, **settings: Any) -> Any:
+        if CALLS.inside:
+            return original(model, name, initial_types, *args, **settings)
+        if args:  # doc_string, target_opset
+            settings |= dict(zip(("doc_string", "target_opset"), args, strict=False))
+        if initial_types is None:
+            if not hasattr(model, "infer_initial_types"):
+                raise ValueError(
+                    "Initial types are required. See usage of convert(...) in skl2onnx.convert for details"
+                )
+            initial_types = model.infer_initial_types()
+        with counted():
+            used = sorted(one for one in OWN_API if settings.get(one))
+            if used:
+                raise NotGiven(f"skl2onnx's own {', '.join(used)}")
+            final = settings.get("final_types")
+            found = convert(
+                model,
+                initial_types,
+                options_of(model, settings.get("options")),
+                [one for one, _ in final] if final else None,
+            )
+            _check_operators(found, settings.get("white_op"), settings.get("black_op"))
+            return found
+
+    return convert_sklearn
+
+
+def to_onnx_in_place_of(original: Callable[..., Any], convert_sklearn: Callable[..., Any]) -> Callable[..., Any]:
+    """`skl2onnx.to_onnx`: an object that writes itself with skl2onnx's algebra keeps doing so."""
+
+    def to_onnx(model: Any, X: Any = None, name: Any = None, initial_types: Any = None, *args: Any, **more: Any) -> Any:
+        from skl2onnx.algebra.onnx_operator_mixin import OnnxOperatorMixin
+        from skl2onnx.algebra.type_helper import guess_initial_types
+
+        if CALLS.inside or isinstance(model, OnnxOperatorMixin):
+            return original(model, X, name, initial_types, *args, **more)
+        if args:
+            more |= dict(zip(("target_opset", "options"), args, strict=False))
+        more.pop("verbose", None)
+        return convert_sklearn(model, name, guess_initial_types(X, initial_types), **more)
+
+    return to_onnx
+
+
+def options_of(model: Any, options: Any) -> dict[str, Any]:
+    """skl2onnx's options for the model or its last step, by class, id, or name of the step.
+
+    Raises:
+        NameError: An option that skl2onnx does not know.
+        ValueError: A value that it does not know.
+    """
+    from skl2onnx.common._container import _build_options
+    from skl2onnx.common.utils_sklearn import _process_options
+
+    found: dict[str, Any] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        given = _process_options(model, options) or {}
+    for key in ("global", type(model), type(unwrap(model)), type(last_step(model)), *map(id, _chain(model))):
+        found |= given.get(key) or {}
+    allowed = _allowed(last_step(model))
+    if allowed is not None:
+        _build_options(last_step(model), {id(last_step(model)): found}, None, allowed, True)
+    # What is neither answered nor refused shapes skl2onnx's own graph alone, as `optim` does.
+    return {name: value for name, value in found.items() if name in GIVEN | REFUSED}
+
+
+def _allowed(step: Any) -> Any:
+    """skl2onnx's own register of options and their values; None of a class that it does not know."""
+    from skl2onnx._supported_operators import sklearn_operator_name_map
+    from skl2onnx.common._registration import _converter_pool
+
+    converter = _converter_pool.get(sklearn_operator_name_map.get(type(step)))
+    return None if converter is None else converter.get_allowed_options()
+
+
+def _chain(model: Any) -> list[Any]:
+    return [model, unwrap(model), last_step(model)]
+
+
+def _check_operators(model: Any, allowed: Any, forbidden: Any) -> None:
+    used = {name.partition(":")[2] for name in operators(model)}
+    if forbidden and used & set(forbidden):
+        raise RuntimeError(f"Operator {sorted(used & set(forbidden))} is in the black list.")
+    if allowed and used - set(allowed):
+        raise RuntimeError(f"Operator {sorted(used - set(allowed))} is not in the white list.")

@@ -1,0 +1,47 @@
+"""Inputs as a test declares them: names, element types and widths of skl2onnx's `initial_types`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from edgekit_converters.data import feature_names
+from edgekit_converters.graph import Column, Dtype, GraphBuilder, Table, columns
+
+DTYPES: Final[dict[str, Dtype]] = {
+    "BooleanTensorType": "bool",
+    "DoubleTensorType": "float64",
+    "FloatTensorType": "float32",
+    "Int64TensorType": "int64",
+    "Int32TensorType": "int64",
+    "StringTensorType": "text",
+}
+
+Declared = Sequence[tuple[str, Any]]
+
+
+class NotDeclared(TypeError):
+    """An input of a type that edgekit's graphs do not have."""
+
+
+def declare(graph: GraphBuilder, model: Any, types: Declared) -> Table:
+    """Declares the inputs, and gives the model's columns in the order in which it was fitted."""
+    found: dict[str, list[Column]] = {}
+    for name, kind in types:
+        dtype = DTYPES.get(type(kind).__name__)
+        if dtype is None:
+            raise NotDeclared(f"an input of {type(kind).__name__}")
+        width = _width(model, kind, alone=len(types) == 1)
+        found[name] = list(columns(graph.input(name, dtype, width), [name] * width))
+    names = feature_names(model)
+    if names is not None and set(names) <= set(found):
+        return tuple(column for name in names for column in found[name])
+    return tuple(column for part in found.values() for column in part)
+
+
+def _width(model: Any, kind: Any, *, alone: bool) -> int:
+    """The declared width, else that of the training data."""
+    shape = list(kind.shape or [])
+    if len(shape) > 1 and isinstance(shape[1], int):
+        return shape[1]
+    return int(getattr(model, "n_features_in_", 1)) if alone else 1
