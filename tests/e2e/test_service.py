@@ -7,7 +7,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tritonclient.http as http
 
 from edgekit_contracts.container import unpack
 from edgekit_contracts.limits import REQUEST_HEAD_MAX_BYTES
@@ -52,6 +54,32 @@ def test_it_serves_on_tcp_and_on_the_socket_and_ends_in_order(service: Service, 
     assert service.stop(number) == 0
     assert "Traceback" not in service.log
     assert not service.log.splitlines()[-1].startswith("Error")
+
+
+def test_the_client_of_triton_speaks_to_it(service: Service) -> None:
+    service.start()
+    with http.InferenceServerClient(f"127.0.0.1:{service.port}") as client:
+        assert client.is_server_live()
+        assert client.is_server_ready()
+        assert client.is_model_ready("tiny", "1.0")
+        assert client.get_server_metadata()["extensions"] == ["binary_tensor_data"]
+        columns = [one["parameters"]["columns"] for one in client.get_model_metadata("tiny")["inputs"]]
+        assert columns == [["age", "bmi"], ["sex"]]
+        numbers = http.InferInput("numbers", [2, 2], "FP64")
+        text = http.InferInput("text", [2, 1], "BYTES")
+        expected = bundles.answers({name: column[:2] for name, column in bundles.ROWS.items()})
+        for as_bytes in (True, False):
+            numbers.set_data_from_numpy(np.array([[20.0, 22.0], [30.5, 25.0]]), binary_data=as_bytes)
+            text.set_data_from_numpy(np.array([["f"], ["m"]], dtype=object), binary_data=as_bytes)
+            wanted = [http.InferRequestedOutput(name, binary_data=as_bytes) for name in ("label", "probabilities")]
+            for outputs in (None, wanted):
+                answer = client.infer("tiny", [numbers, text], outputs=outputs, request_id="7", model_version="1.0")
+                assert answer.get_response()["id"] == "7"
+                assert answer.as_numpy("label").shape == (2,)
+                found = answer.as_numpy("probabilities")
+                np.testing.assert_allclose(found[0], expected[0], rtol=1e-12)
+        with pytest.raises(http.InferenceServerException, match="there is no model 'other'"):
+            client.infer("other", [numbers, text])
 
 
 def test_a_socket_left_by_a_crash_is_taken_over(service: Service) -> None:

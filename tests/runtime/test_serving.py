@@ -5,12 +5,15 @@ import json
 from collections.abc import MutableMapping
 from typing import Any
 
+import numpy as np
 import pytest
 
+from edgekit_contracts.errors import BadInput
 from edgekit_contracts.limits import REQUEST_MAX_BYTES
 from edgekit_contracts.telemetry import decode_counts
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.observe import Observer
+from edgekit_runtime.serving import binary
 from edgekit_runtime.serving.app import App
 from tests import bundles
 
@@ -23,6 +26,21 @@ class Client:
         self.app = App(Engine(bundles.model(), bundles.manifest()), self.observer, lambda: {"device": "d"})
 
     def call(self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> tuple[int, Any]:
+        start, content = self._call(method, path, body, headers)
+        assert dict(start["headers"])[b"content-type"] == b"application/json"
+        return start["status"], json.loads(content)
+
+    def binary(self, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, Any, bytes]:
+        """Status, the JSON, and the bytes behind it."""
+        start, content = self._call("POST", path, body, headers)
+        found = dict(start["headers"])
+        assert found[b"content-type"] == b"application/octet-stream"
+        size = int(found[b"inference-header-content-length"])
+        return start["status"], json.loads(content[:size]), content[size:]
+
+    def _call(
+        self, method: str, path: str, body: bytes, headers: dict[str, str] | None
+    ) -> tuple[MutableMapping[str, Any], bytes]:
         sent: list[MutableMapping[str, Any]] = []
         chunks = [body[: len(body) // 2], body[len(body) // 2 :]]
 
@@ -38,7 +56,7 @@ class Client:
         asyncio.run(self.app(scope, receive, send))
         start, end = sent
         assert dict(start["headers"])[b"content-length"] == str(len(end["body"])).encode()
-        return start["status"], json.loads(end["body"])
+        return start, end["body"]
 
     def infer(self, inputs: Any, **more: Any) -> tuple[int, Any]:
         return self.call("POST", "/v2/models/tiny/infer", json.dumps({"inputs": inputs, **more}).encode())
@@ -170,9 +188,97 @@ def test_a_wrong_path_or_method_says_so(client: Client, method: str, path: str, 
     assert answer["error"]
 
 
-def test_the_binary_extension_is_refused_by_name(client: Client) -> None:
-    status, answer = client.call("POST", "/v2/models/tiny/infer", b"{}", {"inference-header-content-length": "2"})
-    assert (status, answer["error"]) == (400, "this server takes JSON tensors, not the binary extension")
+NUMBERS = np.array([[20, 22.0], [30.5, np.nan], [40, 31.5], [80, 40.0]])
+TEXT = ["f", "m", "\u2400", "x"]
+IN_BYTES = b"".join(len(one.encode()).to_bytes(4, "little") + one.encode() for one in TEXT)
+
+
+def binary_request(**more: Any) -> tuple[bytes, dict[str, str]]:
+    """The rows of `columns`, numbers and text as bytes."""
+    inputs = [
+        {"name": "numbers", "shape": [4, 2], "datatype": "FP64", "parameters": {"binary_data_size": NUMBERS.nbytes}},
+        {"name": "text", "shape": [4, 1], "datatype": "BYTES", "parameters": {"binary_data_size": len(IN_BYTES)}},
+    ]
+    head = json.dumps({"inputs": inputs, **more}).encode()
+    return head + NUMBERS.tobytes() + IN_BYTES, {"inference-header-content-length": str(len(head))}
+
+
+def test_binary_tensors_are_answered_like_json(client: Client) -> None:
+    body, headers = binary_request()
+    assert client.call("POST", "/v2/models/tiny/infer", body, headers) == client.infer(columns())
+
+
+def test_binary_outputs_come_as_they_were_asked_for(client: Client) -> None:
+    expected = client.infer(columns())[1]["outputs"]
+    body, headers = binary_request(
+        parameters={"binary_data_output": True},
+        outputs=[{"name": "label"}, {"name": "probabilities", "parameters": {"binary_data": False}}],
+    )
+    status, text, behind = client.binary("/v2/models/tiny/infer", body, headers)
+    assert status == 200
+    label, probabilities = text["outputs"]
+    assert probabilities == expected[1]
+    assert label["parameters"] == {"binary_data_size": len(behind)}
+    assert "data" not in label
+    labels = [one.encode() for one in expected[0]["data"]]
+    assert behind == b"".join(len(one).to_bytes(4, "little") + one for one in labels)
+
+
+@pytest.mark.parametrize("datatype", ["BOOL", "FP16", "FP32", "FP64", "INT8", "INT64", "UINT16", "BYTES"])
+def test_what_is_written_in_binary_is_read_again(datatype: str) -> None:
+    array = np.array(["", "ü"], dtype=object) if datatype == "BYTES" else np.array([0, 1])
+    data = memoryview(binary.encode(array, datatype))
+    found = binary.decode("x", datatype, (2, 1), data)
+    assert found.shape == (2, 1)
+    assert found.ravel().tolist() == array.tolist()
+
+
+@pytest.mark.parametrize(
+    ("datatype", "shape", "data", "sentence"),
+    [
+        ("FP64", (2,), b"12345678", "8 bytes do not fill the shape"),
+        ("FP64", (-1,), b"", "0 bytes do not fill the shape"),
+        ("FP64", (2**40,), b"", "0 bytes do not fill the shape"),
+        ("BYTES", (2**40,), b"", "0 bytes do not fill the shape"),
+        ("BYTES", (1,), b"\x05\0\0\0ab", "end inside of a text"),
+        ("BYTES", (1,), b"\x01\0\0\0\xff", "not UTF-8"),
+        ("BYTES", (1,), b"\0\0\0\0z", "1 bytes are left"),
+        ("BOOL", (1,), b"\x02", "neither 0 nor 1"),
+        ("BF16", (1,), b"ab", "none of the protocol's"),
+    ],
+)
+def test_bytes_that_are_no_such_tensor_are_refused(
+    datatype: str, shape: tuple[int, ...], data: bytes, sentence: str
+) -> None:
+    with pytest.raises(BadInput, match=sentence):
+        binary.decode("x", datatype, shape, memoryview(data))
+
+
+@pytest.mark.parametrize(
+    ("header", "change", "sentence"),
+    [
+        ("x", {}, "does not fit a body"),
+        ("99999999999999", {}, "does not fit a body"),
+        (None, {"binary_data_size": 7}, "7 bytes do not fill"),
+        (None, {"binary_data_size": 10**9}, "does not fit the request's body"),
+        (None, {"binary_data_size": True}, "does not fit the request's body"),
+        (None, {}, "needs either data or"),
+    ],
+)
+def test_a_binary_request_that_does_not_add_up_is_one_sentence(
+    client: Client, header: str | None, change: dict[str, Any], sentence: str
+) -> None:
+    tensor = {"name": "numbers", "shape": [4, 2], "datatype": "FP64", "parameters": change}
+    head = json.dumps({"inputs": [tensor]}).encode()
+    sent = {"inference-header-content-length": header or str(len(head))}
+    status, answer = client.call("POST", "/v2/models/tiny/infer", head + NUMBERS.tobytes(), sent)
+    assert status == 400
+    assert sentence in answer["error"]
+
+
+def test_a_compressed_request_is_refused_by_name(client: Client) -> None:
+    status, answer = client.call("POST", "/v2/models/tiny/infer", b"x", {"content-encoding": "gzip"})
+    assert (status, answer["error"]) == (415, "this server takes requests without a content encoding")
 
 
 def test_a_resent_request_is_answered_and_counted(client: Client) -> None:

@@ -9,7 +9,7 @@ import logging
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final
 
 import msgspec
@@ -19,7 +19,7 @@ from edgekit_contracts.errors import BadInput, EdgekitError, FormatError, TooLar
 from edgekit_runtime import __version__
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.observe import Observer
-from edgekit_runtime.serving import oip
+from edgekit_runtime.serving import binary, oip
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -58,7 +58,13 @@ class App:
         started = time.perf_counter()
         status, body, headers = 200, b"", [(b"content-type", b"application/json")]
         try:
-            body = await self._answer(scope, receive, started)
+            answer = await self._answer(scope, receive, started)
+            body = answer.body
+            if answer.header_bytes is not None:
+                headers = [
+                    (b"content-type", b"application/octet-stream"),
+                    (binary.HEADER, str(answer.header_bytes).encode()),
+                ]
         except _Status as ended:
             status, body = ended.status, _error(ended.sentence)
             if ended.allow:
@@ -78,17 +84,19 @@ class App:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def _answer(self, scope: MutableMapping[str, Any], receive: Receive, started: float) -> bytes:
+    async def _answer(self, scope: MutableMapping[str, Any], receive: Receive, started: float) -> oip.Response:
         path, method, manifest = scope["path"], scope["method"], self._engine.manifest
         match = _MODEL.fullmatch(path)
         if match is not None:
             if match["name"] != manifest.name or match["version"] not in {None, manifest.version}:
-                raise _Status(404, f"there is no model '{path[11:75]}' here; {manifest.title} is")
+                asked = match["name"] + (f" {match['version']}" if match["version"] else "")
+                raise _Status(404, f"there is no model '{asked[:64]}' here; {manifest.title} is")
             if match["verb"] == "/infer":
                 _allow(method, "POST")
-                return self._infer(await _body(scope, receive), started)
+                headers = dict(scope["headers"])
+                return self._infer(await _body(headers, receive), headers.get(binary.HEADER), started)
             _allow(method, "GET")
-            return _json({"name": manifest.name, "ready": True} if match["verb"] else self._metadata)
+            return _reply({"name": manifest.name, "ready": True} if match["verb"] else self._metadata)
         replies: dict[str, Callable[[], object]] = {
             "/v2": lambda: oip.server_metadata(__version__),
             "/v2/health/live": lambda: {"live": True},
@@ -98,11 +106,11 @@ class App:
         if path not in replies:
             raise _Status(404, f"there is nothing at {path[:100]}; the model is at /v2/models/{manifest.name}")
         _allow(method, "GET")
-        return _json(replies[path]())
+        return _reply(replies[path]())
 
-    def _infer(self, body: bytes, started: float) -> bytes:
-        request = oip.decode_request(body)
-        batch = oip.batch_of(request, self._engine)
+    def _infer(self, body: bytes, header: bytes | None, started: float) -> oip.Response:
+        request, tensors = oip.decode_request(body, header)
+        batch = oip.batch_of(request, tensors, self._engine)
         answers = self._engine.run(batch)
         response = oip.encode_response(request, answers, self._engine.manifest)
         latency_us = 1e6 * (time.perf_counter() - started)
@@ -119,10 +127,9 @@ class App:
         return before is not None and now - before <= _RESENT_S
 
 
-async def _body(scope: MutableMapping[str, Any], receive: Receive) -> bytes:
-    headers = dict(scope["headers"])
-    if b"inference-header-content-length" in headers:
-        raise _Status(400, "this server takes JSON tensors, not the binary extension")
+async def _body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+    if headers.get(b"content-encoding", b"identity") != b"identity":
+        raise _Status(415, "this server takes requests without a content encoding")
     declared = headers.get(b"content-length", b"0")
     if declared.isdigit() and int(declared) > limits.REQUEST_MAX_BYTES:
         raise TooLarge("request", int(declared), limits.REQUEST_MAX_BYTES)
@@ -144,13 +151,13 @@ def _allow(method: str, only: str) -> None:
         raise _Status(405, f"use {only} here", allow=only)
 
 
-def _json(value: object) -> bytes:
-    return msgspec.json.encode(value)
+def _reply(value: object) -> oip.Response:
+    return oip.Response(msgspec.json.encode(value))
 
 
 def _error(sentence: str) -> bytes:
     # The protocol's error object.
-    return _json({"error": sentence})
+    return msgspec.json.encode({"error": sentence})
 
 
 def _sentence(error: EdgekitError) -> str:

@@ -1,13 +1,15 @@
 """Open Inference Protocol v2: metadata, request and response, as pure functions of bytes.
 
 A request names either the graph's own tensors (`numbers` [rows, columns], `text` [rows, columns]), which the metadata
-lists with their columns, or one tensor for each feature ([rows] or [rows, 1]). In JSON, null is a missing value.
+lists with their columns, or one tensor for each feature ([rows] or [rows, 1]). In JSON, null is a missing value; in
+bytes (`serving.binary`) NaN is, and for a text the manifest's `missing_text`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
@@ -20,6 +22,7 @@ from edgekit_contracts.decode import decode_json
 from edgekit_contracts.errors import BadInput
 from edgekit_contracts.manifest import Manifest
 from edgekit_runtime.engine import Answers, Batch, Column, Engine
+from edgekit_runtime.serving import binary
 
 PLATFORM: Final = "onnx_onnxv1"
 """The protocol's name for an ONNX model."""
@@ -33,13 +36,15 @@ class InferInput(msgspec.Struct, frozen=True):
     name: str
     shape: tuple[int, ...]
     datatype: str
-    data: list[Any]
+    data: list[Any] | None = None
+    parameters: dict[str, Any] = {}
 
 
 class RequestedOutput(msgspec.Struct, frozen=True):
     """One output that the client asks for."""
 
     name: str
+    parameters: dict[str, Any] = {}
 
 
 class InferRequest(msgspec.Struct, frozen=True):
@@ -48,19 +53,39 @@ class InferRequest(msgspec.Struct, frozen=True):
     inputs: tuple[InferInput, ...]
     id: str | None = None
     outputs: tuple[RequestedOutput, ...] | None = None
+    parameters: dict[str, Any] = {}
 
 
-def decode_request(body: bytes) -> InferRequest:
-    """Reads a request's body.
+@dataclass(frozen=True, slots=True)
+class Response:
+    """The body of an answer."""
+
+    body: bytes
+    header_bytes: int | None = None
+    """How much of it is JSON, where tensors follow."""
+
+
+def decode_request(body: bytes, header: bytes | None = None) -> tuple[InferRequest, memoryview]:
+    """Reads a request's body: the request, and the tensors' bytes behind it.
+
+    Args:
+        body: The body.
+        header: The value of `Inference-Header-Content-Length`, where the client sent it.
 
     Raises:
-        TooLarge, FormatError: It is not a request of the protocol.
+        TooLarge, FormatError, BadInput: It is not a request of the protocol.
     """
-    return decode_json(body, InferRequest, what="request", limit=limits.REQUEST_MAX_BYTES)
+    text, tensors = (body, memoryview(b"")) if header is None else binary.split(body, header)
+    return decode_json(text, InferRequest, what="request", limit=limits.REQUEST_MAX_BYTES), tensors
 
 
-def batch_of(request: InferRequest, engine: Engine) -> Batch:
+def batch_of(request: InferRequest, tensors: memoryview, engine: Engine) -> Batch:
     """The rows of a request.
+
+    Args:
+        request: The request.
+        tensors: The bytes of its tensors without `data`.
+        engine: The model.
 
     Raises:
         BadInput: They do not fit the model.
@@ -68,17 +93,18 @@ def batch_of(request: InferRequest, engine: Engine) -> Batch:
     names = [tensor.name for tensor in request.inputs]
     if len(set(names)) != len(names):
         raise BadInput("", "two input tensors have the same name")
+    found = _contents(request, tensors, engine.manifest.missing_text)
     if {tensor.name for tensor in engine.manifest.inputs} == set(names):
-        batch = engine.encode_tensors({tensor.name: _matrix(tensor) for tensor in request.inputs})
+        batch = engine.encode_tensors({tensor.name: _matrix(tensor, found[tensor.name]) for tensor in request.inputs})
     else:
-        batch = engine.encode({tensor.name: _column(tensor) for tensor in request.inputs})
+        batch = engine.encode({tensor.name: _column(tensor, found[tensor.name]) for tensor in request.inputs})
     if batch.rows > limits.REQUEST_MAX_ROWS:
         raise BadInput("", f"{batch.rows} rows in one request", f"send at most {limits.REQUEST_MAX_ROWS} rows")
     return batch
 
 
-def encode_response(request: InferRequest, answers: Answers, manifest: Manifest) -> bytes:
-    """The body of the response, with the outputs that were asked for.
+def encode_response(request: InferRequest, answers: Answers, manifest: Manifest) -> Response:
+    """The body of the response, with the outputs that were asked for, each in the form that was asked for.
 
     Raises:
         BadInput: The client asks for an output that the model does not have.
@@ -89,31 +115,32 @@ def encode_response(request: InferRequest, answers: Answers, manifest: Manifest)
         "value": answers.values,
     }
     outputs = {output.name: output for output in manifest.outputs}
-    wanted = [output.name for output in request.outputs] if request.outputs is not None else list(outputs)
-    for name in wanted:
-        if name not in outputs:
-            raise BadInput("", f"the model has no output '{name[:64]}'", f"ask for {', '.join(outputs)}")
-    tensors = []
-    for name in wanted:
-        array = arrays[outputs[name].role]
+    asked = request.outputs if request.outputs is not None else tuple(RequestedOutput(name) for name in outputs)
+    every = request.parameters.get("binary_data_output", False)
+    tensors, behind = [], []
+    for one in asked:
+        if one.name not in outputs:
+            raise BadInput("", f"the model has no output '{one.name[:64]}'", f"ask for {', '.join(outputs)}")
+        array = arrays[outputs[one.name].role]
         assert array is not None
-        tensors.append(
-            {
-                "name": name,
-                "datatype": _DATATYPES[outputs[name].dtype],
-                "shape": list(array.shape),
-                "data": array.ravel().tolist(),
-            }
-        )
+        datatype = _DATATYPES[outputs[one.name].dtype]
+        tensor: dict[str, Any] = {"name": one.name, "datatype": datatype, "shape": list(array.shape)}
+        if one.parameters.get("binary_data", every) is True:
+            behind.append(binary.encode(array, datatype))
+            tensor["parameters"] = {"binary_data_size": len(behind[-1])}
+        else:
+            tensor["data"] = array.ravel().tolist()
+        tensors.append(tensor)
     response: dict[str, Any] = {"model_name": manifest.name, "model_version": manifest.version}
     if request.id is not None:
         response["id"] = request.id
-    return msgspec.json.encode({**response, "outputs": tensors})
+    text = msgspec.json.encode({**response, "outputs": tensors})
+    return Response(b"".join([text, *behind]), len(text)) if behind else Response(text)
 
 
 def server_metadata(version: str) -> dict[str, Any]:
     """`GET /v2`."""
-    return {"name": "edgekit-runtime", "version": version, "extensions": []}
+    return {"name": "edgekit-runtime", "version": version, "extensions": [binary.EXTENSION]}
 
 
 def model_metadata(manifest: Manifest) -> dict[str, Any]:
@@ -139,9 +166,31 @@ def model_metadata(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _values(tensor: InferInput) -> list[Any]:
+def _contents(request: InferRequest, tensors: memoryview, missing: str) -> dict[str, list[Any] | NDArray[Any]]:
+    """Each input's content: flat where it came as JSON, in its shape where it came as bytes."""
+    found: dict[str, list[Any] | NDArray[Any]] = {}
+    at = 0
+    for tensor in request.inputs:
+        size = tensor.parameters.get("binary_data_size")
+        if (tensor.data is None) == (size is None):
+            raise BadInput(tensor.name, "it needs either data or parameters.binary_data_size")
+        if tensor.data is not None:
+            found[tensor.name] = _values(tensor, tensor.data)
+            continue
+        if type(size) is not int or not 0 <= size <= len(tensors) - at:
+            raise BadInput(tensor.name, "its binary_data_size does not fit the request's body")
+        array = binary.decode(tensor.name, tensor.datatype, tensor.shape, tensors[at : at + size])
+        if tensor.datatype == "BYTES":
+            array[array == missing] = None
+        found[tensor.name] = array
+        at += size
+    if at != len(tensors):
+        raise BadInput("", f"{len(tensors) - at} bytes are left behind the last tensor")
+    return found
+
+
+def _values(tensor: InferInput, data: list[Any]) -> list[Any]:
     """The tensor's data, flat: the protocol allows nested and flattened arrays."""
-    data = tensor.data
     if data and isinstance(data[0], list):
         data = _flattened(tensor.name, data, tensor.shape)
     if min(tensor.shape, default=0) < 0 or len(data) != math.prod(tensor.shape):
@@ -179,16 +228,17 @@ _FITS: Final[Mapping[str, Callable[[Any], bool]]] = {
 """Datatype of the protocol -> whether a JSON value is one."""
 
 
-def _column(tensor: InferInput) -> Column:
+def _column(tensor: InferInput, values: list[Any] | NDArray[Any]) -> Column:
     if not tensor.shape or len(tensor.shape) > 2 or (len(tensor.shape) == 2 and tensor.shape[1] != 1):
         raise BadInput(tensor.name, f"shape {list(tensor.shape)}; a feature's tensor has [rows] or [rows, 1]")
-    return _values(tensor)
+    return values.reshape(-1) if isinstance(values, np.ndarray) else values
 
 
-def _matrix(tensor: InferInput) -> NDArray[Any]:
+def _matrix(tensor: InferInput, values: list[Any] | NDArray[Any]) -> NDArray[Any]:
     if len(tensor.shape) != 2:
         raise BadInput(tensor.name, f"shape {list(tensor.shape)}; expected [rows, columns]")
-    values = _values(tensor)
+    if isinstance(values, np.ndarray):
+        return values
     if tensor.datatype != "BYTES":
         try:
             return np.array(values, dtype=np.float64).reshape(tensor.shape)
