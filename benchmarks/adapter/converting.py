@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
+from skl2onnx.common.data_types import FloatTensorType
+
 from benchmarks.adapter.answered import GIVEN, REFUSED, NotGiven, answer, finish
 from benchmarks.adapter.declared import Declared, declare
-from edgekit_converters.graph import GraphBuilder, operators
-from edgekit_converters.load import check_fitted
+from benchmarks.adapter.shaped import rename
+from edgekit_converters.graph import Dtype, GraphBuilder, operators
 from edgekit_converters.nulls import knows_none
 from edgekit_converters.target import target_for
 from edgekit_converters.walk import Walk, last_step, unwrap, wrapped
@@ -61,13 +63,12 @@ def convert(
         EdgekitError: A step has no faithful conversion.
         NotGiven: The test asks for something beside the model's answers.
     """
-    check_fitted(model)
     graph = GraphBuilder(target_for(RUNTIME))
     table = declare(graph, model, types)
     walk = Walk(graph, none=any(knows_none(one) for one in wrapped(model)))
-    number = "float64" if any(column.dtype == "float64" for column in table) else "float32"
-    outputs, zipmap = answer(walk, model, table, options or {}, number)  # type: ignore[arg-type]
-    return finish(graph, outputs, zipmap, names)
+    number: Dtype = "float64" if any(column.dtype == "float64" for column in table) else "float32"
+    outputs, wanted = answer(walk, model, table, options or {}, number)
+    return finish(graph, outputs, wanted, names)
 
 
 def in_place_of(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -116,6 +117,28 @@ def to_onnx_in_place_of(original: Callable[..., Any], convert_sklearn: Callable[
         return convert_sklearn(model, name, guess_initial_types(X, initial_types), **more)
 
     return to_onnx
+
+
+def booster_in_place_of(zipmap: bool) -> Callable[..., Any]:
+    """`onnxmltools.convert_xgboost`, `convert_lightgbm` and `convert_catboost`.
+
+    Args:
+        zipmap: What the original does by default.
+    """
+
+    def convert_booster(model: Any, name: Any = None, initial_types: Any = None, *args: Any, **settings: Any) -> Any:
+        del name, args  # of the graph; doc_string, target_opset
+        with counted():
+            used = sorted(one for one in (*OWN_API, "without_onnx_ml", "split") if settings.get(one))
+            if used:
+                raise NotGiven(f"onnxmltools' own {', '.join(used)}")
+            if initial_types is None:
+                initial_types = [("features", FloatTensorType([None, len(model.feature_names_)]))]
+            found = convert(model, initial_types, {"zipmap": settings.get("zipmap", zipmap)})
+            rename(found, {"output_label": "label", "output_probability": "probabilities"})
+            return found
+
+    return convert_booster
 
 
 def options_of(model: Any, options: Any) -> dict[str, Any]:

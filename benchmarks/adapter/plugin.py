@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.adapter.converting import CALLS, in_place_of, to_onnx_in_place_of
+from benchmarks.adapter.converting import CALLS, booster_in_place_of, in_place_of, to_onnx_in_place_of
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,6 +30,16 @@ def pytest_configure(config: pytest.Config) -> None:
     to_onnx = to_onnx_in_place_of(skl2onnx.to_onnx, convert_sklearn)
     for module in (skl2onnx, skl2onnx.convert):
         module.convert_sklearn, module.to_onnx = convert_sklearn, to_onnx
+    if find_spec("onnxmltools") is None:
+        return
+    import onnxmltools
+    import onnxmltools.convert
+    import onnxmltools.convert.main
+
+    for name, zipmap in (("convert_xgboost", False), ("convert_lightgbm", True), ("convert_catboost", True)):
+        replaced = booster_in_place_of(zipmap)
+        for module in (onnxmltools, onnxmltools.convert, onnxmltools.convert.main):
+            setattr(module, name, replaced)
 
 
 @pytest.hookimpl(hookwrapper=True)

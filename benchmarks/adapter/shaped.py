@@ -1,0 +1,91 @@
+"""What stands in place of the matrix of probabilities: dictionaries, columns, sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import onnx
+from onnx import TensorProto, helper
+
+from edgekit_converters.graph import ML
+
+PROBABILITIES: Final = "probabilities"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How the probabilities leave the graph."""
+
+    kind: Literal["dictionaries", "columns", "sequence"]
+    """ZipMap's sequence of dictionaries; one output for each class; a sequence of one matrix for each label."""
+    classes: list[Any]
+    """Of a sequence: those of each label."""
+
+
+def shape(model: onnx.ModelProto, wanted: Shape) -> None:
+    """Replaces the output `probabilities` [rows, classes], in place."""
+    graph = model.graph
+    place = next(index for index, info in enumerate(graph.output) if info.name == PROBABILITIES)
+    element = graph.output[place].type.tensor_type.elem_type
+    rest = list(graph.output[place + 1 :])
+    del graph.output[place:]
+    if wanted.kind == "dictionaries":
+        rename(model, {"label": "output_label"})
+        _dictionaries(model, wanted.classes, element)
+    elif wanted.kind == "columns":
+        rename(model, {"label": "output_label"})
+        for part, name in zip(_split(model, [1] * len(wanted.classes)), wanted.classes, strict=True):
+            name = f"{'s' if isinstance(name, str) else 'i'}{name}"
+            flat = _constant(model, "flat", [-1])
+            graph.node.append(helper.make_node("Reshape", [part, flat], [name]))
+            graph.output.append(helper.make_tensor_value_info(name, element, [None]))
+    else:
+        parts = _split(model, [len(classes) for classes in wanted.classes])
+        graph.node.append(helper.make_node("SequenceConstruct", parts, ["sequence"]))
+        kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(element, [None, None]))
+        graph.output.append(helper.make_value_info("sequence", kind))
+        rename(model, {PROBABILITIES: "matrix", "sequence": PROBABILITIES})
+    graph.output.extend(rest)
+    onnx.checker.check_model(model)
+
+
+def rename(model: onnx.ModelProto, names: Mapping[str, str]) -> None:
+    """Other names for values of the graph, in place."""
+    for node in model.graph.node:
+        node.input[:] = [names.get(one, one) for one in node.input]
+        node.output[:] = [names.get(one, one) for one in node.output]
+    for info in model.graph.output:
+        info.name = names.get(info.name, info.name)
+
+
+def _dictionaries(model: onnx.ModelProto, classes: list[Any], element: int) -> None:
+    graph, source = model.graph, PROBABILITIES
+    if element != TensorProto.FLOAT:  # ZipMap takes float32 alone
+        source = "probabilities_float"
+        graph.node.append(helper.make_node("Cast", [PROBABILITIES], [source], to=TensorProto.FLOAT))
+    texts = isinstance(classes[0], str)
+    node = helper.make_node("ZipMap", [source], ["output_probability"], domain=ML)
+    known = classes if texts else [int(one) for one in classes]
+    node.attribute.append(helper.make_attribute("classlabels_strings" if texts else "classlabels_int64s", known))
+    graph.node.append(node)
+    kind = helper.make_map_type_proto(
+        TensorProto.STRING if texts else TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, [])
+    )
+    graph.output.append(helper.make_value_info("output_probability", helper.make_sequence_type_proto(kind)))
+    if not any(one.domain == ML for one in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(ML, 3))
+
+
+def _split(model: onnx.ModelProto, widths: list[int]) -> list[str]:
+    parts = [f"part_{index}" for index in range(len(widths))]
+    sizes = _constant(model, "widths", widths)
+    model.graph.node.append(helper.make_node("Split", [PROBABILITIES, sizes], parts, axis=1))
+    return parts
+
+
+def _constant(model: onnx.ModelProto, name: str, values: list[int]) -> str:
+    if all(one.name != name for one in model.graph.initializer):
+        model.graph.initializer.append(helper.make_tensor(name, TensorProto.INT64, [len(values)], values))
+    return name
