@@ -15,7 +15,7 @@ import argparse
 import platform
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 
 import numpy as np
@@ -94,7 +94,7 @@ def pipelines(only: str) -> None:
             print(f"  {mine[name]}: {name}: {why[name]}")
 
 
-def table(title: str, columns: dict[str, dict[str, str]]) -> None:
+def table(title: str, columns: Mapping[str, Mapping[str, str]]) -> None:
     """Counts, and the names of what is wrong."""
     print(f"{title}:")
     for name, outcomes in columns.items():

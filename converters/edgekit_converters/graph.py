@@ -88,6 +88,7 @@ class GraphBuilder:
         """What each output is the name of."""
         self._names: set[str] = set()
         self._gathered: dict[tuple[str, tuple[int, ...]], Value] = {}
+        self._narrowed: dict[Column, Column] = {}
 
     def input(self, name: str, dtype: Dtype, width: int) -> Value:
         """Declares a graph input [rows, width]."""
@@ -143,11 +144,24 @@ class GraphBuilder:
         first = table[0].dtype
         default: Dtype = first if all(column.dtype == first for column in table) else "float64"
         wanted = dtype or default
+        if wanted == "float64":
+            table = tuple(self._narrowed.get(column, column) for column in table)
         runs = [(value, list(run)) for value, run in groupby(table, key=lambda column: column.value)]
         parts = [self.cast(self.gather(value, [c.index for c in run]), wanted) for value, run in runs]
         if len(parts) == 1:
             return parts[0]
         return self.value("Concat", parts, Value("", wanted, len(table)), axis=1)
+
+    def narrow(self, table: Table) -> Table:
+        """Columns that hold numbers of float32, as float32.
+
+        Where float64 is asked for they are the given columns again, so that who does not compute in float32 pays
+        nothing.
+        """
+        value = self.matrix(table, "float32")
+        found = tuple(replace(column, value=value, index=index) for index, column in enumerate(table))
+        self._narrowed.update(zip(found, table, strict=True))
+        return found
 
     def gather(self, value: Value, indices: Sequence[int]) -> Value:
         """Some columns of a value, in that order; the value itself where that is all of them."""

@@ -57,6 +57,9 @@ def inputs(graph: GraphBuilder, kinds: Mapping[str, FeatureDtype]) -> tuple[tupl
         value = graph.input(NUMBERS, "float64", len(numbers))
         tensors.append(Tensor(name=NUMBERS, dtype="float64", features=numbers))
         found |= {name: Column(value, index, name) for index, name in enumerate(numbers)}
+        narrow = [name for name in numbers if kinds[name] == "float32"]
+        if narrow:
+            found |= dict(zip(narrow, graph.narrow(tuple(found[name] for name in narrow)), strict=True))
     if texts:
         value = graph.input(TEXT, "text", len(texts))
         tensors.append(Tensor(name=TEXT, dtype="text", features=texts))

@@ -22,6 +22,7 @@ from tests.converters.frames import assert_same, features, target
 from tests.converters.transforms import assert_transforms, numbers, transformed
 
 OPTIONS: dict[str, float] = {}
+CALLS = 0
 WEIGHTS = np.array([[0.5, -1.0], [0.25, 3.0], [0.0, 1e-3]])
 
 OF_MATRICES: list[Callable[[Any], Any]] = [
@@ -131,6 +132,12 @@ def _guarded(X: Any) -> Any:
         return X
 
 
+def _counting(X: Any) -> Any:
+    global CALLS
+    CALLS += 1
+    return X * CALLS
+
+
 REFUSED: list[tuple[Callable[[Any], Any], str]] = [
     (lambda X: np.sort(X, axis=1), r"numpy\.sort has no ONNX mapping"),
     (_guarded, r"numpy\.sort has no ONNX mapping"),
@@ -149,7 +156,8 @@ REFUSED: list[tuple[Callable[[Any], Any], str]] = [
     (lambda X: 5.0, "does not come from its argument"),
     (lambda X: X.T, r"uses '\.T'"),
     (lambda X: X.astype(int), "converts to int64"),
-    (lambda X: np.asarray(X) * 2, "asks for the values"),
+    (lambda X: X.__array__() * 2, "asks for the values"),
+    (_counting, "writes into its module"),
     (lambda X: X + np.arange(240.0)[:, None], "as many constants"),
     (lambda X: X.no_such_thing(), "no_such_thing"),
     (lambda X: OPTIONS["key"], "KeyError"),
@@ -168,3 +176,12 @@ def test_frames_that_pandas_aligns_by_name_are_refused() -> None:
     step = FunctionTransformer(lambda frame: frame[["radius"]] / frame[["area"]]).fit(X)
     with pytest.raises(ConversionRefused, match="aligns by their names"):
         transformed(step, X, X)
+
+
+def test_a_function_may_make_an_array_of_its_argument() -> None:
+    X = numbers()
+    for function in (
+        lambda frame: np.asarray(frame)[:, :1] * 2,
+        lambda frame: np.array(frame, dtype=float).sum(axis=1, keepdims=True) + np.asarray([1.0]),
+    ):
+        assert_transforms(FunctionTransformer(function).fit(X), X)

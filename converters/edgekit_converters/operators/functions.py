@@ -12,6 +12,7 @@ sklearn/preprocessing/_function_transformer.py.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -52,7 +53,7 @@ def _traced(step: Any, x: Expr) -> Expr:
     given = Traced(x, names=[str(one) for one in step.feature_names_in_] if named else None)
     try:
         with np.errstate(all="ignore"):
-            result = step.func(given, **(step.kw_args or {}))
+            result = _called(step.func, given, step.kw_args or {})
     except Untraceable as error:
         raise Unfaithful(str(error), NEXT_STEP) from error
     except Exception as error:  # the function is somebody else's
@@ -63,6 +64,38 @@ def _traced(step: Any, x: Expr) -> Expr:
     if result.flat:
         raise Unfaithful("its function gives one number a row, and no column", "reshape its answer to [rows, 1]")
     return result.expr
+
+
+class _Arrays:
+    """numpy, whose `asarray` and `array` leave the matrix that is traced as it is: they would ask for its values."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in {"array", "asanyarray", "asarray"}:
+            return getattr(np, name)
+
+        def convert(given: Any, *args: Any, **options: Any) -> Any:
+            if not isinstance(given, Traced):
+                return getattr(np, name)(given, *args, **options)
+            dtype = args[0] if args else options.get("dtype")
+            plain = given.to_numpy()
+            return plain if dtype is None else plain.astype(dtype)
+
+        return convert
+
+
+def _called(function: Any, given: Traced, options: Mapping[str, Any]) -> Any:
+    """The function's answer; of a Python function with `_Arrays` for the numpy of its module."""
+    if not isinstance(function, FunctionType):
+        return function(given, **options)
+    module = {name: _Arrays() if value is np else value for name, value in function.__globals__.items()}
+    before = dict(module)
+    made = FunctionType(function.__code__, module, function.__name__, function.__defaults__, function.__closure__)
+    made.__kwdefaults__ = function.__kwdefaults__
+    result = made(given, **options)
+    before.setdefault("__builtins__", module.get("__builtins__"))
+    if module.keys() != before.keys() or any(module[name] is not before[name] for name in before):
+        raise Untraceable("its function writes into its module")
+    return result
 
 
 TRANSFORMERS: Final[Mapping[str, Transform]] = {"FunctionTransformer": function_transformer}

@@ -1,7 +1,8 @@
 """SimpleImputer, for numbers and for text.
 
-Numbers: `Where(IsNaN(x), statistic, x)`, or `Equal` where `missing_values` is a number. Text has no `Equal` in old
-opsets: `LabelEncoder` maps the reserved missing text to 1 and everything else to 0, and `Where` takes it from there.
+Numbers: `Where(IsNaN(x), statistic, x)`, or `Equal` where `missing_values` is a number; float32 stays float32. Text
+has no `Equal` in old opsets: `LabelEncoder` maps the reserved missing text to 1 and everything else to 0, and `Where`
+takes it from there.
 
 Source: `SimpleImputer.transform` and `MissingIndicator.transform` of sklearn/impute/_base.py.
 """
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from edgekit_contracts.manifest import MISSING_TEXT
-from edgekit_converters.graph import ML, Column, GraphBuilder, Table, Value, columns
+from edgekit_converters.graph import ML, Column, Dtype, GraphBuilder, Table, Value, columns
 from edgekit_converters.nulls import is_null
 from edgekit_converters.operators import Transform, Unfaithful
 
@@ -40,6 +41,7 @@ def simple_imputer(graph: GraphBuilder, step: Any, table: Table, *, none: bool) 
     kept = [index for index, one in enumerate(statistics) if step.keep_empty_features or not is_null(one)]
     filled: list[Column] = [*table]
     masks: list[Column] = [*table]
+    dtype: Dtype = "float32" if all(column.dtype == "float32" for column in table) else "float64"
     # Neighbours of one type go together: a node costs more than a column.
     for text, run in groupby(range(len(table)), key=lambda index: table[index].dtype == "text"):
         indices = list(run)
@@ -48,7 +50,7 @@ def simple_imputer(graph: GraphBuilder, step: Any, table: Table, *, none: bool) 
         value, mask = (
             _text(graph, step.missing_values, part, fill, none)
             if text
-            else _numbers(graph, step.missing_values, part, fill)
+            else _numbers(graph, step.missing_values, part, fill, dtype)
         )
         for position, index in enumerate(indices):
             filled[index] = Column(value, position, table[index].source)
@@ -61,18 +63,18 @@ def simple_imputer(graph: GraphBuilder, step: Any, table: Table, *, none: bool) 
     return tuple(result)
 
 
-def _numbers(graph: GraphBuilder, missing: Any, part: Table, fill: list[Any]) -> tuple[Value, Value]:
+def _numbers(graph: GraphBuilder, missing: Any, part: Table, fill: list[Any], dtype: Dtype) -> tuple[Value, Value]:
     if isinstance(missing, str):
         raise Unfaithful(f"missing_values={missing!r} in columns of numbers", "mark missing numbers with NaN")
-    x = graph.matrix(part, "float64")
+    x = graph.matrix(part, dtype)
     like = replace(x, dtype="bool")
     if is_null(missing):
         mask = graph.value("IsNaN", [x], like)
     else:
-        mask = graph.value("Equal", [x, graph.constant(np.array([missing], dtype=np.float64), "missing")], like)
+        mask = graph.value("Equal", [x, graph.constant(np.array([missing], dtype=dtype), "missing")], like)
     # A text cannot stand in a column of numbers: it stays missing, which an encoder knows as little (one that learned
     # the text is refused). A column that is dropped afterwards may have any statistic.
-    row = np.array([[np.nan if is_null(one) or isinstance(one, str) else float(one) for one in fill]])
+    row = np.array([[np.nan if is_null(one) or isinstance(one, str) else float(one) for one in fill]], dtype=dtype)
     return graph.value("Where", [mask, graph.constant(row, "statistics"), x], x), mask
 
 

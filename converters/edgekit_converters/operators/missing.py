@@ -37,7 +37,7 @@ def missing_indicator(walk: Walk, step: Any, table: Table, _path: Path) -> Table
         if text:
             _, mask = imputers._text(walk.graph, step.missing_values, part, nothing, walk.none)
         else:
-            _, mask = imputers._numbers(walk.graph, step.missing_values, part, nothing)
+            _, mask = imputers._numbers(walk.graph, step.missing_values, part, nothing, "float64")
         found += columns(mask)
     chosen = tuple(found[index] for index in step.features_)
     return columns(walk.graph.cast(walk.graph.matrix(chosen), "float64")) if chosen else ()
