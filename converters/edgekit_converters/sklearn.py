@@ -94,7 +94,8 @@ class SklearnConverter:
         at = dict(zip(kinds, table, strict=True))
         # A column that no step reads has no place in the graph; it stands in the table as the first one that has.
         full = tuple(at.get(name, table[0]) for name in names)
-        walk = Walk(graph, none=_knows_none(model))
+        categorical = frozenset(name for name in kinds if isinstance(frame[name].dtype, pd.CategoricalDtype))
+        walk = Walk(graph, none=_knows_none(model), categorical=categorical)
         found = (
             walk.transformed(model, full, (root,)) if task == "transformation" else walk.predict(model, full, (root,))
         )

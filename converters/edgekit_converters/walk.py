@@ -57,10 +57,11 @@ class Walk:
     Args:
         graph: Where the nodes go.
         none: A missing text is None in the model's eyes, else NaN.
+        categorical: Features that are pandas categories.
     """
 
-    def __init__(self, graph: GraphBuilder, *, none: bool) -> None:
-        self.graph, self.none = graph, none
+    def __init__(self, graph: GraphBuilder, *, none: bool, categorical: frozenset[str] = frozenset()) -> None:
+        self.graph, self.none, self.categorical = graph, none, categorical
         self.encodings: dict[str, list[Encoding]] = {}
         self.notes: list[str] = []
         self.delegated = False

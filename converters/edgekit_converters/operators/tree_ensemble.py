@@ -8,7 +8,7 @@ Three spellings of one thing:
 - *Numbers* (everything else, and all of ai.onnx.ml 3, whose output is float32): the operator gives the number of each
   tree's leaf, `Gather` looks its values up, and `ReduceSum` over the first axis adds them tree by tree.
 
-With several threads onnxruntime may split the *sums* of more than 80 trees, which then differ by at most
+With several threads onnxruntime may split the trees of the *sums*, which then differ by at most
 2 * trees * 2^-53 * (the sum of the leaves' absolute values), 2^-24 in float32; votes and numbers are exact with any
 count of threads.
 

@@ -1,0 +1,105 @@
+"""LightGBM: a Booster, its model files, and models that rank. Its classifiers and regressors are scikit-learn's matter.
+
+A Booster classifies where its objective tells classes apart (they are 0, 1 ...); else it answers numbers.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from edgekit_contracts.errors import MissingExtra, NotAModel
+from edgekit_converters.operators.lightgbm_boosters import BoosterClassifier, BoosterRegressor
+from edgekit_converters.ranking import ends_in, without_ranker
+from edgekit_converters.registry import Answers, Conversion
+from edgekit_converters.sklearn import SklearnConverter
+from edgekit_converters.target import Target
+
+RANKER: Final = "LGBMRanker"
+HEAD: Final = b"tree\nversion="
+END: Final = b"\nend of trees\n"
+VERSIONS: Final = frozenset({b"v3", b"v4"})
+CLASSES: Final = frozenset({"binary", "multiclass", "multiclassova"})
+
+
+class LightgbmConverter:
+    """The converter of LightGBM's own objects."""
+
+    framework: Final = "LightGBM"
+    supported: Final = "a lightgbm.Booster, or a fitted LGBMRanker"
+    ensures: Final = "as scikit-learn's; raw scores in float64, bit for bit; classes are the whole numbers 0, 1 ..."
+    files: Final = "a model file of LightGBM (text that starts with 'tree')"
+
+    def requires(self, model: Any) -> bool:
+        """A Booster, or what ends in an LGBMRanker."""
+        return is_booster(model) or ends_in(model, RANKER)
+
+    def describe(self, model: Any) -> str:
+        """Such as `LightGBM Booster`."""
+        return f"LightGBM {type(model).__name__}"
+
+    def convert(self, model: Any, X: pd.DataFrame, target: Target) -> Conversion:
+        """Writes the model as ONNX; see `Converter.convert`.
+
+        Raises:
+            ConversionRefused, DataMismatch, NotAModel: As `SklearnConverter.convert`.
+        """
+        return SklearnConverter().convert(self._estimator(model), X, target)
+
+    def answers(self, model: Any, X: pd.DataFrame) -> Answers:
+        """The original's own answers."""
+        return SklearnConverter().answers(self._estimator(model), X)
+
+    def reads(self, path: Path, head: bytes) -> bool:
+        """A text that starts as LightGBM's do."""
+        return head.replace(b"\r\n", b"\n").startswith(HEAD)
+
+    def load(self, path: Path, *, trust: bool) -> Any:
+        """Reads a Booster; nothing in the file is run, with or without `trust`.
+
+        Raises:
+            MissingExtra: LightGBM is not installed.
+            NotAModel: It is damaged, or of another version of LightGBM.
+        """
+        try:
+            import lightgbm
+        except ImportError as error:
+            raise MissingExtra("lightgbm", "edgekit-toolkit", "lightgbm") from error
+        data = path.read_bytes().replace(b"\r\n", b"\n")
+        version = data[len(HEAD) :].partition(b"\n")[0]
+        if version not in VERSIONS:
+            shown = version[:20].decode("ascii", "replace")
+            raise NotAModel(f"{path}, a LightGBM model of version {shown},", "one of LightGBM 3 or 4")
+        if END not in data:
+            raise NotAModel(f"{path}, a LightGBM model that breaks off,", self.files)
+        try:
+            return lightgbm.Booster(model_str=data.decode())
+        except (lightgbm.basic.LightGBMError, ValueError) as error:
+            fault = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            raise NotAModel(f"{path}, which LightGBM {lightgbm.__version__} cannot read ({fault}),", self.files) from error
+
+    def _estimator(self, model: Any) -> Any:
+        if is_booster(model):
+            return estimator(model)
+        return without_ranker(model, lambda ranker: BoosterRegressor(ranker.booster_))
+
+
+def is_booster(model: Any) -> bool:
+    """Whether it is a `lightgbm.Booster`; LightGBM is not imported for the question."""
+    module = sys.modules.get("lightgbm")
+    return module is not None and type(model) is module.Booster
+
+
+def estimator(booster: Any) -> BoosterClassifier | BoosterRegressor:
+    """The scikit-learn estimator that answers as the Booster does.
+
+    Raises:
+        NotAModel: It was never trained.
+    """
+    if booster.num_trees() == 0:
+        raise NotAModel("a Booster without trees", "a trained one")
+    objective = booster.dump_model(num_iteration=1).get("objective", "")
+    return (BoosterClassifier if objective.partition(" ")[0] in CLASSES else BoosterRegressor)(booster)

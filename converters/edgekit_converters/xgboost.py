@@ -1,0 +1,120 @@
+"""XGBoost: a Booster, its model files, and models that rank. Its classifiers and regressors are scikit-learn's matter.
+
+A Booster is converted as the scikit-learn class that loads it, XGBClassifier where its objective tells classes apart
+(they are 0, 1 ...) and XGBRegressor elsewhere, with all of its rounds, as `Booster.predict` counts.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from edgekit_contracts.errors import MissingExtra, NotAModel
+from edgekit_converters.ranking import ends_in, without_ranker
+from edgekit_converters.registry import Answers, Conversion
+from edgekit_converters.sklearn import SklearnConverter
+from edgekit_converters.target import Target
+
+RANKER: Final = "XGBRanker"
+SUFFIXES: Final = frozenset({".json", ".ubj"})
+CLASSES: Final = frozenset({"binary:hinge", "binary:logistic", "multi:softmax", "multi:softprob"})
+
+
+class XgboostConverter:
+    """The converter of XGBoost's own objects."""
+
+    framework: Final = "XGBoost"
+    supported: Final = "an xgboost.Booster, or a fitted XGBRanker"
+    ensures: Final = "as scikit-learn's; margins in float32, bit for bit; classes are the whole numbers 0, 1 ..."
+    files: Final = "a .json or .ubj file of XGBoost"
+
+    def requires(self, model: Any) -> bool:
+        """A Booster, or what ends in an XGBRanker."""
+        return is_booster(model) or ends_in(model, RANKER)
+
+    def describe(self, model: Any) -> str:
+        """Such as `XGBoost Booster`."""
+        return f"XGBoost {type(model).__name__}"
+
+    def convert(self, model: Any, X: pd.DataFrame, target: Target) -> Conversion:
+        """Writes the model as ONNX; see `Converter.convert`.
+
+        Raises:
+            ConversionRefused, DataMismatch, NotAModel: As `SklearnConverter.convert`.
+        """
+        found = SklearnConverter().convert(self._estimator(model), X, target)
+        best = model.attr("best_iteration") if is_booster(model) else None
+        if best is None or int(best) + 1 == model.num_boosted_rounds():
+            return found
+        note = (
+            f"its best iteration is {best}; all {model.num_boosted_rounds()} rounds count, as in Booster.predict: "
+            f"convert booster[:{int(best) + 1}] to stop there"
+        )
+        return replace(found, notes=(*found.notes, note))
+
+    def answers(self, model: Any, X: pd.DataFrame) -> Answers:
+        """The original's own answers, through `inplace_predict`."""
+        return SklearnConverter().answers(self._estimator(model), X)
+
+    def reads(self, path: Path, head: bytes) -> bool:
+        """A .json or .ubj file that starts as XGBoost's do."""
+        return path.suffix.lower() in SUFFIXES and b"learner" in head[:64]
+
+    def load(self, path: Path, *, trust: bool) -> Any:
+        """Reads a Booster; nothing in the file is run, with or without `trust`.
+
+        Raises:
+            MissingExtra: XGBoost is not installed.
+            NotAModel: It is damaged, or of another version of XGBoost.
+        """
+        try:
+            import xgboost
+        except ImportError as error:
+            raise MissingExtra("xgboost", "edgekit-toolkit", "xgboost") from error
+        try:
+            return xgboost.Booster(model_file=path)
+        except (xgboost.core.XGBoostError, ValueError, TypeError) as error:
+            fault = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            raise NotAModel(f"{path}, which XGBoost {xgboost.__version__} cannot read ({fault}),", self.files) from error
+
+    def _estimator(self, model: Any) -> Any:
+        if is_booster(model):
+            return estimator(model)
+        return without_ranker(model, lambda ranker: estimator(ranker.get_booster(), ranker))
+
+
+def is_booster(model: Any) -> bool:
+    """Whether it is an `xgboost.Booster`; XGBoost is not imported for the question."""
+    module = sys.modules.get("xgboost")
+    return module is not None and type(model) is module.Booster
+
+
+def estimator(booster: Any, ranker: Any = None) -> Any:
+    """The scikit-learn estimator that answers as the Booster does, or as the ranker that it is of.
+
+    Raises:
+        NotAModel: It was never trained.
+    """
+    import xgboost
+
+    with xgboost.config_context(verbosity=0):
+        try:
+            copy = booster.copy()
+            learner = json.loads(copy.save_config())["learner"]
+            if copy.num_boosted_rounds() == 0:
+                raise NotAModel("a Booster without trees", "a trained one")
+        except xgboost.core.XGBoostError as error:
+            raise NotAModel("a Booster that was not trained", "a trained one") from error
+        copy.set_attr(scikit_learn=None)
+        if ranker is None:
+            copy.set_attr(best_iteration=None)
+        name, targets = learner["objective"]["name"], int(learner["learner_model_param"]["num_target"])
+        kind = xgboost.XGBClassifier if name in CLASSES and targets == 1 else xgboost.XGBRegressor
+        found = kind(enable_categorical=True, n_jobs=1, missing=float("nan") if ranker is None else ranker.missing)
+        found.load_model(copy.save_raw("ubj"))
+    return found
