@@ -14,20 +14,19 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit_converters.operators import xgboost_dump
-
 _SCALARS: Final = {b"i": ">i1", b"U": ">u1", b"I": ">i2", b"l": ">i4", b"L": ">i8", b"d": ">f4", b"D": ">f8"}
 
-CATEGORY, DEFAULT_LEFT = 1, 2
+CATEGORY: Final = 1
+DEFAULT_LEFT: Final = 2
 """Bits of LightGBM's decision_type; the missing type is above them."""
-NONE, ZERO_MISSING = 0, 1
-"""Missing types."""
+NONE: Final = 0
+"""Of the missing types, the one in which NaN is read as 0."""
 BAND: Final = float(np.float32(1e-35))
 """LightGBM reads what is within as 0."""
 
 
 class Nodes:
-    """The nodes of one tree: arrays [nodes]; `values` [nodes, outputs]. A member of the set, or x <= threshold: left."""
+    """One tree: arrays [nodes] but `values` [nodes, outputs]; x <= threshold, or x in the set, goes left."""
 
     def __init__(self, count: int, outputs: int) -> None:
         self.feature = np.zeros(count, dtype=np.int64)
@@ -154,7 +153,7 @@ def lightgbm_trees(booster: Any) -> list[Nodes]:
 
 
 def _fields(block: str) -> dict[str, str]:
-    return dict(line.partition("=")[::2] for line in block.splitlines())
+    return {name: value for name, _, value in (line.partition("=") for line in block.splitlines())}
 
 
 def _lightgbm_tree(fields: dict[str, str], output: int, outputs: int) -> Nodes:
@@ -173,7 +172,7 @@ def _lightgbm_tree(fields: dict[str, str], output: int, outputs: int) -> Nodes:
     found.left[:inner], found.right[:inner] = (np.where(one < 0, ~one + inner, one) for one in children)
     found.feature[:inner] = numbers("split_feature", np.int64)
     by_category, missing = (kinds & CATEGORY) != 0, kinds >> 2 & 3
-    default = np.where(missing == NONE, threshold >= -BAND / 2, (kinds & DEFAULT_LEFT) != 0)
+    default = np.where(missing == NONE, threshold >= 0, (kinds & DEFAULT_LEFT) != 0)
     found.missing[:inner] = default & ~by_category
     within = np.abs(threshold) < BAND
     moved = np.where(within & (threshold >= 0), BAND, threshold)
@@ -189,8 +188,3 @@ def _lightgbm_tree(fields: dict[str, str], output: int, outputs: int) -> Nodes:
 def _codes(words: Sequence[int] | NDArray[np.int64]) -> Iterator[float]:
     for place, word in enumerate(words):
         yield from (float(32 * place + bit) for bit in range(32) if int(word) >> bit & 1)
-
-
-def start_of(booster: Any) -> NDArray[np.float64]:
-    """[outputs]: where XGBoost's margin starts, as XGBoost answers it."""
-    return xgboost_dump.start(booster)

@@ -1,10 +1,13 @@
 """The trees of a fitted model as scikit-learn itself holds them, in the order in which a conversion meets them.
 
+Of XGBoost and LightGBM, as those write them (`fitted_boosters`).
+
 Source: `Tree` of sklearn/tree/_tree.pyx; `TreePredictor` of sklearn/ensemble/_hist_gradient_boosting/predictor.py.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -12,6 +15,8 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit_converters import fitted_boosters
+from edgekit_converters.operators import xgboost_dump
 from edgekit_converters.walk import unwrap
 
 LONE: Final = frozenset(
@@ -63,6 +68,15 @@ def _found(model: Any) -> Iterator[Ensemble]:
         yield _boosted(kind, model)
     elif kind.startswith("HistGradientBoosting"):
         yield _histogram(kind, model)
+    elif kind.startswith("XGB"):
+        best = model.get_booster().attr("best_iteration")
+        yield from _xgboost(kind, model.get_booster(), None if best is None else int(best) + 1)
+    elif kind.startswith("LGBM"):
+        yield from _lightgbm(kind, model.booster_)
+    elif kind == "Booster" and type(model).__module__.startswith("xgboost."):
+        yield from _xgboost(kind, model, None)
+    elif kind == "Booster" and type(model).__module__.startswith("lightgbm."):
+        yield from _lightgbm(kind, model)
     elif hasattr(model, "calibrated_classifiers_"):
         for one in model.calibrated_classifiers_:
             yield from _found(one.estimator)
@@ -145,9 +159,47 @@ def _histogram(name: str, model: Any) -> Ensemble:
     return _started(found, np.asarray(model._baseline_prediction, dtype=np.float64).ravel())
 
 
-def _started(found: Ensemble, start: NDArray[np.float64]) -> Ensemble:
-    """With the start of each score as a first tree of one leaf."""
-    count, zeros = len(start), np.zeros(len(start), dtype=np.int64)
+def _xgboost(name: str, booster: Any, rounds: int | None) -> Iterator[Ensemble]:
+    start = xgboost_dump.start(json.loads(booster.save_raw("json")))
+    trees = fitted_boosters.xgboost_trees(booster, rounds, start)
+    if trees:
+        vectors = any(len(np.unique(np.nonzero(tree.values)[1])) > 1 for tree in trees)
+        yield _started(_joined(name, "float32", trees), start, vectors=vectors)
+
+
+def _lightgbm(name: str, booster: Any) -> Iterator[Ensemble]:
+    trees = fitted_boosters.lightgbm_trees(booster)
+    if trees:
+        yield _joined(name, "float64", trees)
+
+
+def _joined(name: str, reads: Literal["float32", "float64"], trees: Sequence[fitted_boosters.Nodes]) -> Ensemble:
+    first = np.cumsum([0, *(len(tree.leaf) for tree in trees)])[:-1]
+
+    def whole(field: str) -> NDArray[Any]:
+        return np.concatenate([getattr(tree, field) for tree in trees])
+
+    return Ensemble(
+        name=name,
+        reads=reads,
+        roots=first.astype(np.int64),
+        feature=whole("feature"),
+        threshold=whole("threshold"),
+        left=np.concatenate([tree.left + at for tree, at in zip(trees, first, strict=True)]),
+        right=np.concatenate([tree.right + at for tree, at in zip(trees, first, strict=True)]),
+        leaf=whole("leaf"),
+        missing=whole("missing"),
+        values=whole("values"),
+        members={
+            int(at) + node: codes for tree, at in zip(trees, first, strict=True) for node, codes in tree.members.items()
+        },
+    )
+
+
+def _started(found: Ensemble, start: NDArray[np.float64], *, vectors: bool = False) -> Ensemble:
+    """With the start of each score as a first tree of one leaf, or where `vectors`, all in one."""
+    first = start[None, :] if vectors else np.diag(start)
+    count, zeros = len(first), np.zeros(len(first), dtype=np.int64)
     return Ensemble(
         name=found.name,
         reads=found.reads,
@@ -158,7 +210,7 @@ def _started(found: Ensemble, start: NDArray[np.float64]) -> Ensemble:
         right=np.concatenate([zeros, found.right + count]),
         leaf=np.concatenate([zeros == 0, found.leaf]),
         missing=np.concatenate([zeros != 0, found.missing]),
-        values=np.concatenate([np.diag(start), found.values]),
+        values=np.concatenate([first, found.values]),
         members={node + count: codes for node, codes in found.members.items()},
         starts=count,
     )

@@ -1,4 +1,4 @@
-"""LightGBM: a Booster, its model files, and models that rank. Its classifiers and regressors are scikit-learn's matter.
+"""LightGBM's Booster and its model files; its scikit-learn classes are that converter's matter.
 
 A Booster classifies where its objective tells classes apart (they are 0, 1 ...); else it answers numbers.
 """
@@ -13,12 +13,10 @@ import pandas as pd
 
 from edgekit_contracts.errors import MissingExtra, NotAModel
 from edgekit_converters.operators.lightgbm_boosters import BoosterClassifier, BoosterRegressor
-from edgekit_converters.ranking import ends_in, without_ranker
 from edgekit_converters.registry import Answers, Conversion
 from edgekit_converters.sklearn import SklearnConverter
 from edgekit_converters.target import Target
 
-RANKER: Final = "LGBMRanker"
 HEAD: Final = b"tree\nversion="
 END: Final = b"\nend of trees\n"
 VERSIONS: Final = frozenset({b"v3", b"v4"})
@@ -29,17 +27,18 @@ class LightgbmConverter:
     """The converter of LightGBM's own objects."""
 
     framework: Final = "LightGBM"
-    supported: Final = "a lightgbm.Booster, or a fitted LGBMRanker"
+    supported: Final = "a trained lightgbm.Booster"
     ensures: Final = "as scikit-learn's; raw scores in float64, bit for bit; classes are the whole numbers 0, 1 ..."
     files: Final = "a model file of LightGBM (text that starts with 'tree')"
 
     def requires(self, model: Any) -> bool:
-        """A Booster, or what ends in an LGBMRanker."""
-        return is_booster(model) or ends_in(model, RANKER)
+        """A Booster; LightGBM is not imported for the question."""
+        module = sys.modules.get("lightgbm")
+        return module is not None and type(model) is module.Booster
 
     def describe(self, model: Any) -> str:
-        """Such as `LightGBM Booster`."""
-        return f"LightGBM {type(model).__name__}"
+        """`LightGBM Booster`."""
+        return "LightGBM Booster"
 
     def convert(self, model: Any, X: pd.DataFrame, target: Target) -> Conversion:
         """Writes the model as ONNX; see `Converter.convert`.
@@ -47,11 +46,11 @@ class LightgbmConverter:
         Raises:
             ConversionRefused, DataMismatch, NotAModel: As `SklearnConverter.convert`.
         """
-        return SklearnConverter().convert(self._estimator(model), X, target)
+        return SklearnConverter().convert(estimator(model), X, target)
 
     def answers(self, model: Any, X: pd.DataFrame) -> Answers:
         """The original's own answers."""
-        return SklearnConverter().answers(self._estimator(model), X)
+        return SklearnConverter().answers(estimator(model), X)
 
     def reads(self, path: Path, head: bytes) -> bool:
         """A text that starts as LightGBM's do."""
@@ -79,18 +78,9 @@ class LightgbmConverter:
             return lightgbm.Booster(model_str=data.decode())
         except (lightgbm.basic.LightGBMError, ValueError) as error:
             fault = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-            raise NotAModel(f"{path}, which LightGBM {lightgbm.__version__} cannot read ({fault}),", self.files) from error
-
-    def _estimator(self, model: Any) -> Any:
-        if is_booster(model):
-            return estimator(model)
-        return without_ranker(model, lambda ranker: BoosterRegressor(ranker.booster_))
-
-
-def is_booster(model: Any) -> bool:
-    """Whether it is a `lightgbm.Booster`; LightGBM is not imported for the question."""
-    module = sys.modules.get("lightgbm")
-    return module is not None and type(model) is module.Booster
+            raise NotAModel(
+                f"{path}, which LightGBM {lightgbm.__version__} cannot read ({fault}),", self.files
+            ) from error
 
 
 def estimator(booster: Any) -> BoosterClassifier | BoosterRegressor:

@@ -22,6 +22,9 @@ HEAD_BYTES: Final = 4096
 
 REVIEWED: Final = frozenset(
     [
+        "collections.OrderedDict",
+        "lightgbm.basic.Booster",
+        *(f"lightgbm.sklearn.LGBM{name}" for name in ("Classifier", "Ranker", "Regressor")),
         "numpy.dtype",
         "numpy.floating",
         "numpy.integer",
@@ -54,6 +57,11 @@ REVIEWED: Final = frozenset(
         "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
         "sklearn.tree._tree.Tree",
         "sklearn.utils._bunch.Bunch",
+        "xgboost.core.Booster",
+        *(
+            f"xgboost.sklearn.XGB{name}"
+            for name in ("Classifier", "RFClassifier", "RFRegressor", "Ranker", "Regressor")
+        ),
     ]
 )
 """Read one by one: plain holders of numbers, whose construction and use run no code from the file."""

@@ -173,6 +173,10 @@ def _splits(step: Any, lines: Lines, marks: Marks) -> None:
             marks[line.feature] += line.raw(found)
             if one.reads == "float32":
                 marks[line.feature] += line.raw(last(found))
+        for node, codes in one.members.items():
+            line = lines[one.feature[node]] if one.feature[node] < len(lines) else None
+            if line is not None:
+                marks[line.feature] += line.raw(np.array(sorted(codes)))
 
 
 def _through(lines: Lines, scale: Any, shift: Any) -> Lines:

@@ -42,13 +42,17 @@ _WHY_NOT: Final = {
 }
 
 
+RANKERS: Final = frozenset({"CatBoostRanker", "LGBMRanker", "XGBRanker"})
+"""They answer a number a row, as regressors do; scikit-learn knows no such kind."""
+
+
 def task_of(model: Any) -> Task | None:
     """What the model answers; None where it answers nothing of a new row. Fitted or not."""
     last = last_step(model)
     try:
         if is_classifier(last):
             return "classification"
-        if is_regressor(last):
+        if is_regressor(last) or type(last).__name__ in RANKERS:
             return "regression"
         if hasattr(last, "predict"):
             if is_outlier_detector(last):

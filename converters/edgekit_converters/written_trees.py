@@ -153,7 +153,7 @@ def _lookup(
         if at.op_type == "Cast" and at.attribute[0].i == TensorProto.INT64:
             numbers = True
         elif at.op_type == "Gather" and numbers and at.input[0] in tables:
-            table = np.asarray(numpy_helper.to_array(tables[at.input[0]]))
+            table = numpy_helper.to_array(tables[at.input[0]]).astype(np.float64)
             if table.ndim == 2:
                 return table
             count = _stages(at, readers, tables)

@@ -1,4 +1,4 @@
-"""XGBoost: a Booster, its model files, and models that rank. Its classifiers and regressors are scikit-learn's matter.
+"""XGBoost's Booster and its model files; its scikit-learn classes are that converter's matter.
 
 A Booster is converted as the scikit-learn class that loads it, XGBClassifier where its objective tells classes apart
 (they are 0, 1 ...) and XGBRegressor elsewhere, with all of its rounds, as `Booster.predict` counts.
@@ -15,12 +15,10 @@ from typing import Any, Final
 import pandas as pd
 
 from edgekit_contracts.errors import MissingExtra, NotAModel
-from edgekit_converters.ranking import ends_in, without_ranker
 from edgekit_converters.registry import Answers, Conversion
 from edgekit_converters.sklearn import SklearnConverter
 from edgekit_converters.target import Target
 
-RANKER: Final = "XGBRanker"
 SUFFIXES: Final = frozenset({".json", ".ubj"})
 CLASSES: Final = frozenset({"binary:hinge", "binary:logistic", "multi:softmax", "multi:softprob"})
 
@@ -29,17 +27,18 @@ class XgboostConverter:
     """The converter of XGBoost's own objects."""
 
     framework: Final = "XGBoost"
-    supported: Final = "an xgboost.Booster, or a fitted XGBRanker"
+    supported: Final = "a trained xgboost.Booster"
     ensures: Final = "as scikit-learn's; margins in float32, bit for bit; classes are the whole numbers 0, 1 ..."
     files: Final = "a .json or .ubj file of XGBoost"
 
     def requires(self, model: Any) -> bool:
-        """A Booster, or what ends in an XGBRanker."""
-        return is_booster(model) or ends_in(model, RANKER)
+        """A Booster; XGBoost is not imported for the question."""
+        module = sys.modules.get("xgboost")
+        return module is not None and type(model) is module.Booster
 
     def describe(self, model: Any) -> str:
-        """Such as `XGBoost Booster`."""
-        return f"XGBoost {type(model).__name__}"
+        """`XGBoost Booster`."""
+        return "XGBoost Booster"
 
     def convert(self, model: Any, X: pd.DataFrame, target: Target) -> Conversion:
         """Writes the model as ONNX; see `Converter.convert`.
@@ -47,8 +46,8 @@ class XgboostConverter:
         Raises:
             ConversionRefused, DataMismatch, NotAModel: As `SklearnConverter.convert`.
         """
-        found = SklearnConverter().convert(self._estimator(model), X, target)
-        best = model.attr("best_iteration") if is_booster(model) else None
+        found = SklearnConverter().convert(estimator(model), X, target)
+        best = model.attr("best_iteration")
         if best is None or int(best) + 1 == model.num_boosted_rounds():
             return found
         note = (
@@ -59,7 +58,7 @@ class XgboostConverter:
 
     def answers(self, model: Any, X: pd.DataFrame) -> Answers:
         """The original's own answers, through `inplace_predict`."""
-        return SklearnConverter().answers(self._estimator(model), X)
+        return SklearnConverter().answers(estimator(model), X)
 
     def reads(self, path: Path, head: bytes) -> bool:
         """A .json or .ubj file that starts as XGBoost's do."""
@@ -80,22 +79,13 @@ class XgboostConverter:
             return xgboost.Booster(model_file=path)
         except (xgboost.core.XGBoostError, ValueError, TypeError) as error:
             fault = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-            raise NotAModel(f"{path}, which XGBoost {xgboost.__version__} cannot read ({fault}),", self.files) from error
-
-    def _estimator(self, model: Any) -> Any:
-        if is_booster(model):
-            return estimator(model)
-        return without_ranker(model, lambda ranker: estimator(ranker.get_booster(), ranker))
+            raise NotAModel(
+                f"{path}, which XGBoost {xgboost.__version__} cannot read ({fault}),", self.files
+            ) from error
 
 
-def is_booster(model: Any) -> bool:
-    """Whether it is an `xgboost.Booster`; XGBoost is not imported for the question."""
-    module = sys.modules.get("xgboost")
-    return module is not None and type(model) is module.Booster
-
-
-def estimator(booster: Any, ranker: Any = None) -> Any:
-    """The scikit-learn estimator that answers as the Booster does, or as the ranker that it is of.
+def estimator(booster: Any) -> Any:
+    """The scikit-learn estimator that answers as the Booster does.
 
     Raises:
         NotAModel: It was never trained.
@@ -110,11 +100,9 @@ def estimator(booster: Any, ranker: Any = None) -> Any:
                 raise NotAModel("a Booster without trees", "a trained one")
         except xgboost.core.XGBoostError as error:
             raise NotAModel("a Booster that was not trained", "a trained one") from error
-        copy.set_attr(scikit_learn=None)
-        if ranker is None:
-            copy.set_attr(best_iteration=None)
+        copy.set_attr(scikit_learn=None, best_iteration=None)
         name, targets = learner["objective"]["name"], int(learner["learner_model_param"]["num_target"])
         kind = xgboost.XGBClassifier if name in CLASSES and targets == 1 else xgboost.XGBRegressor
-        found = kind(enable_categorical=True, n_jobs=1, missing=float("nan") if ranker is None else ranker.missing)
+        found = kind(enable_categorical=True, n_jobs=1)
         found.load_model(copy.save_raw("ubj"))
     return found

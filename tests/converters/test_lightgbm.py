@@ -3,19 +3,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import lightgbm
 import numpy as np
 import pandas as pd
 import pytest
-from lightgbm import LGBMClassifier, LGBMRegressor
+import skops.io
+from lightgbm import LGBMClassifier, LGBMRanker, LGBMRegressor
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import StackingRegressor, VotingClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from edgekit_contracts.errors import ConversionRefused, DataMismatch
+from edgekit_contracts.errors import ConversionRefused, DataMismatch, NotAModel, ParityBroken
+from edgekit_converters.certificate import certify
+from edgekit_converters.lightgbm import LightgbmConverter
+from edgekit_converters.load import load_model
+from edgekit_converters.registry import find
+from edgekit_converters.target import target_for
 from tests.converters.boosters import CONVERTER, NAMES, adversarial, answer, assert_answers, data
 from tests.converters.frames import TARGET, assert_same, features, target, textbook
 
@@ -191,3 +200,97 @@ def test_columns_that_lost_their_categories_are_refused() -> None:
     model = LGBMRegressor(**SMALL).fit(X, answer("value"))
     with pytest.raises(DataMismatch, match="categorical_feature do not match"):
         CONVERTER.convert(model, X.astype({"c": int}), TARGET)
+
+
+@RUNTIMES
+@pytest.mark.parametrize("case", EXACT + THROUGH_EXP, ids=named)
+def test_every_node_of_the_file_is_proved_from_the_text_model(case: tuple[str, Any], runtime: str) -> None:
+    kind, model = case
+    X = data()
+    model.fit(X, answer(kind))
+    certificate = certify(CONVERTER.convert(model, X, target_for(runtime)).onnx, model)
+    if model.get_params().get("linear_tree"):
+        assert certificate is None
+        return
+    assert certificate is not None
+    assert certificate.trees == model.booster_.num_trees()
+    assert certificate.exact
+
+
+def test_splits_by_category_are_proved() -> None:
+    X = data()[["a", "b"]].assign(c=pd.Categorical(np.arange(400) * 7 % 31))
+    y = answer("value") + X["c"].cat.codes % 3 * 5
+    model = LGBMRegressor(**SMALL, min_data_per_group=3).fit(X, y)
+    file = CONVERTER.convert(model, X, TARGET).onnx
+    assert certify(file, model) is not None
+    with pytest.raises(ParityBroken):
+        certify(file, LGBMRegressor(**SMALL, min_data_per_group=3).fit(X, y + (X["c"].cat.codes == 1)))
+
+
+def test_one_changed_threshold_breaks_the_proof() -> None:
+    X = data()
+    model = LGBMRegressor(**SMALL).fit(X, answer("value"))
+    file = CONVERTER.convert(model, X, TARGET).onnx
+    text = model.booster_.model_to_string()
+    first = text.partition("threshold=")[2].partition(" ")[0]
+    other = lightgbm.Booster(model_str=text.replace(first, repr(float(np.nextafter(float(first), 9.0))), 1))
+    with pytest.raises(ParityBroken, match="tree 0: node 0 decides otherwise"):
+        certify(file, other)
+
+
+def boosters() -> list[tuple[str, lightgbm.Booster]]:
+    X = data()
+    found = []
+    for kind, parameters in (
+        ("two", {"objective": "binary"}),
+        ("three", {"objective": "multiclass", "num_class": 3}),
+        ("share", {"objective": "cross_entropy"}),
+        ("value", {"boosting": "rf", "bagging_fraction": 0.5, "bagging_freq": 1}),
+    ):
+        rows = lightgbm.Dataset(X, answer(kind))
+        found.append((kind, lightgbm.train({"verbose": -1, "num_threads": 1, **parameters}, rows, 8)))
+    return found
+
+
+@RUNTIMES
+def test_a_booster_converts_and_is_found(runtime: str) -> None:
+    X = data()
+    for kind, booster in boosters():
+        converter = find(booster)
+        assert isinstance(converter, LightgbmConverter)
+        conversion = assert_answers(booster, X, X, runtime, ulps=6, converter=converter)
+        assert conversion.classes == {"two": (0, 1), "three": (0, 1, 2)}.get(kind, ())
+        assert certify(conversion.onnx, booster) is not None
+
+
+def test_a_model_file_is_read_and_a_torn_or_strange_one_refused(tmp_path: Path) -> None:
+    _, booster = boosters()[0]
+    path = tmp_path / "model.txt"
+    booster.save_model(path)
+    X = data()
+    assert_answers(load_model(path), X, X, "1.24.1", ulps=6, converter=LightgbmConverter())
+    whole = path.read_bytes()
+    for length in (60, len(whole) // 3):
+        path.write_bytes(whole[:length])
+        with pytest.raises(NotAModel, match="breaks off"):
+            load_model(path)
+    path.write_bytes(whole.replace(b"version=v4", b"version=v9"))
+    with pytest.raises(NotAModel, match="version v9"):
+        load_model(path)
+
+
+def test_a_ranker_answers_its_scores_alone_and_at_the_end_of_a_pipeline() -> None:
+    X, groups = data().fillna(0.0), [20] * 20
+    model = LGBMRanker(**SMALL).fit(X, answer("two"), group=groups)
+    assert_answers(model, X, adversarial(splits(model), X), "1.24.1")
+    pipeline = make_pipeline(StandardScaler().set_output(transform="pandas"), LGBMRanker(**SMALL))
+    pipeline.fit(X, answer("two"), lgbmranker__group=groups)
+    assert_answers(pipeline, X, X, "1.24.1")
+
+
+def test_a_skops_file_needs_no_trust(tmp_path: Path) -> None:
+    X = data()
+    model = LGBMClassifier(**SMALL).fit(X, answer("two"))
+    path = tmp_path / "model.skops"
+    skops.io.dump(model, path)
+    np.testing.assert_array_equal(load_model(path).predict(X), model.predict(X))

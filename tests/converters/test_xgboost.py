@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import pandas as pd
 import pytest
+import skops.io
 import xgboost
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import StackingClassifier, VotingRegressor
@@ -17,14 +19,19 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from xgboost import XGBClassifier, XGBRegressor, XGBRFClassifier, XGBRFRegressor
+from xgboost import XGBClassifier, XGBRanker, XGBRegressor, XGBRFClassifier, XGBRFRegressor
 
-from edgekit_contracts.errors import ConversionRefused
+from edgekit_contracts.errors import ConversionRefused, NotAModel, ParityBroken
+from edgekit_converters.certificate import certify
 from edgekit_converters.graph import GraphBuilder
+from edgekit_converters.load import load_model
 from edgekit_converters.operators.expression import Expr
 from edgekit_converters.operators.xgboost_objectives import transformed
+from edgekit_converters.registry import find
+from edgekit_converters.target import target_for
+from edgekit_converters.xgboost import XgboostConverter
 from tests.converters.boosters import CONVERTER, NAMES, adversarial, answer, assert_answers, data
-from tests.converters.frames import TARGET, assert_same, features, target, textbook
+from tests.converters.frames import TARGET, assert_same, features, run, target, textbook
 
 RUNTIMES = pytest.mark.parametrize("runtime", ["1.20", "1.24.1"])
 SMALL: dict[str, Any] = {"n_estimators": 25, "max_depth": 4, "n_jobs": 1}
@@ -221,3 +228,124 @@ def test_category_names_that_xgboost_itself_cuts_are_refused() -> None:
     model = XGBRegressor(**SMALL, enable_categorical=True).fit(X, answer("value"))
     with pytest.raises(ConversionRefused, match="not all ASCII"):
         CONVERTER.convert(model, X, TARGET)
+
+
+@RUNTIMES
+@pytest.mark.parametrize("case", EXACT + THROUGH_EXP, ids=named)
+def test_every_node_of_the_file_is_proved_from_the_binary_model(case: tuple[str, Any], runtime: str) -> None:
+    kind, model = case
+    X = data()
+    model.fit(X, answer(kind))
+    certificate = certify(CONVERTER.convert(model, X, target_for(runtime)).onnx, model)
+    if model.booster == "gblinear":
+        assert certificate is None
+        return
+    assert certificate is not None
+    assert certificate.trees == len(model.get_booster().get_dump())
+    assert not certificate.exact
+
+
+def test_splits_by_category_are_proved() -> None:
+    X = data()[["a", "b"]].assign(c=pd.Categorical(np.arange(400) * 7 % 31))
+    y = answer("value") + X["c"].cat.codes % 3 * 5
+    model = XGBRegressor(**SMALL, enable_categorical=True).fit(X, y)
+    file = CONVERTER.convert(model, X, TARGET).onnx
+    assert certify(file, model) is not None
+    other = XGBRegressor(**SMALL, enable_categorical=True).fit(X, y + (X["c"].cat.codes == 1))
+    with pytest.raises(ParityBroken):
+        certify(file, other)
+
+
+@pytest.mark.parametrize("changed", ["split_conditions", "default_left"])
+def test_one_changed_node_breaks_the_proof(changed: str) -> None:
+    X = data()
+    model = XGBRegressor(**SMALL).fit(X, answer("value"))
+    file = CONVERTER.convert(model, X, TARGET).onnx
+    dump = json.loads(model.get_booster().save_raw("json"))
+    nodes = dump["learner"]["gradient_booster"]["model"]["trees"][7][changed]
+    nodes[0] = 1 - nodes[0] if changed == "default_left" else float(np.nextafter(np.float32(nodes[0]), np.float32(9)))
+    other = xgboost.Booster()
+    other.load_model(bytearray(json.dumps(dump).encode()))
+    with pytest.raises(ParityBroken, match="tree 8: node 0"):
+        certify(file, other)
+
+
+def boosters() -> list[tuple[str, xgboost.Booster]]:
+    X = data()
+    found = []
+    for kind, parameters in (
+        ("two", {"objective": "binary:logistic"}),
+        ("three", {"objective": "multi:softprob", "num_class": 3}),
+        ("three", {"objective": "multi:softmax", "num_class": 3}),
+        ("positive", {"objective": "count:poisson"}),
+        ("value", {"booster": "dart", "rate_drop": 0.5}),
+        ("values", {"objective": "reg:squarederror"}),
+    ):
+        rows = xgboost.DMatrix(X, answer(kind))
+        found.append((kind, xgboost.train({"max_depth": 3, "nthread": 1, **parameters}, rows, 8)))
+    return found
+
+
+@RUNTIMES
+def test_a_booster_converts_and_is_found(runtime: str) -> None:
+    X = data()
+    for kind, booster in boosters():
+        converter = find(booster)
+        assert isinstance(converter, XgboostConverter)
+        conversion = assert_answers(booster, X, X, runtime, ulps=4, converter=converter)
+        assert conversion.classes == {"two": (0, 1), "three": (0, 1, 2)}.get(kind, ())
+        assert certify(conversion.onnx, booster) is not None
+        if kind == "value":
+            continue  # dart: inplace_predict, which we follow, rounds otherwise than predict
+        ours: Any = run(conversion, booster, X)
+        given = ours.get("value", ours.get("probabilities"))
+        expected = booster.predict(xgboost.DMatrix(X))
+        if expected.ndim == given.ndim:
+            np.testing.assert_array_max_ulp(given, expected, maxulp=4)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".ubj"])
+def test_a_model_file_is_read_and_a_torn_one_refused(tmp_path: Path, suffix: str) -> None:
+    _, booster = boosters()[0]
+    path = tmp_path / f"model{suffix}"
+    booster.save_model(path)
+    X = data()
+    assert_answers(load_model(path), X, X, "1.24.1", ulps=4, converter=XgboostConverter())
+    whole = path.read_bytes()
+    for length in (60, len(whole) // 2, len(whole) - 20):
+        path.write_bytes(whole[:length])
+        with pytest.raises(NotAModel, match="cannot read"):
+            load_model(path)
+
+
+def test_a_booster_without_trees_is_refused() -> None:
+    with pytest.raises(NotAModel, match="not trained"):
+        XgboostConverter().convert(xgboost.Booster(), data(), TARGET)
+
+
+def test_rounds_after_the_best_one_count_in_a_booster_and_the_note_says_so() -> None:
+    X, y = data(), answer("value")
+    parts = [xgboost.DMatrix(X[:200], y[:200]), xgboost.DMatrix(X[200:], y[200:])]
+    booster = xgboost.train(
+        {"eta": 0.9}, parts[0], 60, evals=[(parts[1], "e")], early_stopping_rounds=3, verbose_eval=False
+    )
+    conversion = assert_answers(booster, X, X, "1.24.1", converter=XgboostConverter())
+    assert any("best iteration" in note for note in conversion.notes)
+    np.testing.assert_array_equal(run(conversion, booster, X)["value"][:, 0], booster.predict(xgboost.DMatrix(X)))
+
+
+def test_a_ranker_answers_its_scores_alone_and_at_the_end_of_a_pipeline() -> None:
+    X, groups = data().fillna(0.0), np.arange(400) // 20
+    model = XGBRanker(n_estimators=8, n_jobs=1).fit(X, answer("two"), qid=groups)
+    assert_answers(model, X, adversarial(splits(model), X), "1.24.1")
+    pipeline = make_pipeline(StandardScaler(), XGBRanker(n_estimators=8, n_jobs=1))
+    pipeline.fit(X, answer("two"), xgbranker__qid=groups)
+    assert_answers(pipeline, X, X, "1.24.1")
+
+
+def test_a_skops_file_needs_no_trust(tmp_path: Path) -> None:
+    X = data()
+    model = make_pipeline(StandardScaler(), XGBClassifier(**SMALL)).fit(X, answer("two"))
+    path = tmp_path / "model.skops"
+    skops.io.dump(model, path)
+    np.testing.assert_array_equal(load_model(path).predict(X), model.predict(X))

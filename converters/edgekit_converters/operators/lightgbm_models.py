@@ -86,7 +86,7 @@ def transformed(raw: Expr, objective: str) -> Expr:
         Unfaithful: An objective that is not known.
     """
     name, *given = objective.split()
-    parameters = dict(one.partition(":")[::2] for one in given)
+    parameters = {key: value for key, _, value in (one.partition(":") for one in given)}
     if name.startswith("regression") and "sqrt" in given:
         return (raw >= 0.0).where(raw * raw, -(raw * raw))
     if name in IDENTITY:

@@ -69,7 +69,7 @@ def read(booster: Any, rounds: int | None, *, inplace: bool) -> Dump:
     gradient = learner["gradient_booster"]
     found: dict[str, Any] = {
         "objective": str(learner["objective"]["name"]),
-        "start": _start(dump, gradient["name"]),
+        "start": start(dump),
         "features": int(learner["learner_model_param"]["num_feature"]),
     }
     if gradient["name"] == "gblinear":
@@ -97,13 +97,17 @@ def read(booster: Any, rounds: int | None, *, inplace: bool) -> Dump:
     return Dump(**found, trees=trees, categorical=categorical, categories=coded)
 
 
-def _start(dump: dict[str, Any], kind: str) -> NDArray[np.float64]:
-    """[outputs]: what XGBoost answers where every leaf, or every weight, is 0."""
+def start(dump: dict[str, Any]) -> NDArray[np.float64]:
+    """[outputs]: the margin that XGBoost answers where every leaf, or every weight, is 0.
+
+    Args:
+        dump: The JSON model.
+    """
     import xgboost
 
     learner = dump["learner"]
     gradient = dict(learner["gradient_booster"])
-    if kind == "gblinear":
+    if gradient["name"] == "gblinear":
         gradient["model"] = {**gradient["model"], "weights": [0.0] * len(gradient["model"]["weights"])}
     else:
         holder = gradient.get("gbtree", gradient)
