@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 
-.PHONY: demo test test-wheel lint format schema coverage broker clean
+.PHONY: demo test test-wheel lint format schema coverage foreign-suites broker clean
 
 demo: .venv/ready
 	$(BIN)/edgekit demo
@@ -32,6 +32,10 @@ schema: .venv/ready
 # Writes docs/coverage.md from a run over every scikit-learn estimator.
 coverage: .venv/ready
 	$(BIN)/edgekit convert --coverage > docs/coverage.md
+
+# Writes docs/foreign-suites.md: the tests of sklearn-onnx and onnxmltools, run against edgekit. Both are checkouts.
+foreign-suites: .venv/ready
+	$(BIN)/python benchmarks/foreign_suites.py --sklearn-onnx "$(SKLEARN_ONNX)" --onnxmltools "$(ONNXMLTOOLS)" > docs/foreign-suites.md
 
 # The broker that some tests start for themselves (Debian and Ubuntu). Without it those tests skip; in CI they fail.
 broker:

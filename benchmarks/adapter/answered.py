@@ -15,15 +15,18 @@ from sklearn.base import is_classifier, is_clusterer, is_outlier_detector, is_re
 from sklearn.feature_selection import SelectorMixin
 from sklearn.pipeline import Pipeline
 
+from benchmarks.adapter.paths import decisions
 from benchmarks.adapter.shaped import PROBABILITIES, Shape, rename, shape
 from edgekit_converters.graph import Dtype, GraphBuilder, Table, Value, serialize
 from edgekit_converters.operators import Predicted
 from edgekit_converters.operators.expression import Expr, concat
 from edgekit_converters.walk import Walk, last_step
 
-GIVEN: Final = frozenset({"nocl", "output_class_labels", "raw_scores", "score_samples", "zipmap"})
+GIVEN: Final = frozenset(
+    {"decision_leaf", "decision_path", "nocl", "output_class_labels", "raw_scores", "score_samples", "zipmap"}
+)
 """Options that change the answer, and that are answered here."""
-REFUSED: Final = frozenset({"decision_leaf", "decision_path", "return_cov", "return_std"})
+REFUSED: Final = frozenset({"return_cov", "return_std"})
 """Options that ask for something that edgekit does not give."""
 ONE_SIDE: Final = frozenset({"RidgeClassifier", "RidgeClassifierCV", "StackingClassifier"})
 """Of these two classes' decision is one column; of others it stands beside its negative."""
@@ -63,7 +66,8 @@ def answer(
     if is_classifier(last):
         if options.get("nocl"):
             model = _without_classes(model)
-        return _classifier(walk, model, _predicted(walk, model, table), options, number)
+        outputs, wanted = _classifier(walk, model, _predicted(walk, model, table), options, number)
+        return outputs + decisions(walk, model, table, options), wanted
     found = _predicted(walk, model, table)
     if is_clusterer(last):
         outputs = [("label", _label(walk.graph, found.label))]
@@ -74,11 +78,15 @@ def answer(
         return _outliers(walk, last, found, options, number), None
     if is_regressor(last) or found.label is None:
         name = "GPmean" if type(last).__name__ == "GaussianProcessRegressor" else "variable"
-        return [(name, walk.graph.cast(_present(found.value), number))], None
-    if options.get("score_samples"):
-        raise NotGiven("option score_samples of a mixture")
-    shares = walk.graph.cast(_present(found.probabilities), number)
-    return [("label", _label(walk.graph, found.label)), (PROBABILITIES, shares)], None
+        value = walk.graph.cast(_present(found.value), number)
+        return [(name, value), *decisions(walk, model, table, options)], None
+    outputs = [
+        ("label", _label(walk.graph, found.label)),
+        (PROBABILITIES, walk.graph.cast(_present(found.probabilities), number)),
+    ]
+    if options.get("score_samples"):  # of a mixture
+        outputs.append(("score_samples", walk.graph.cast(_present(found.decision), number)))
+    return outputs, None
 
 
 def finish(graph: GraphBuilder, outputs: Outputs, wanted: Shape | None, names: Sequence[str] | None) -> Any:
@@ -102,6 +110,7 @@ def _classifier(
 ) -> tuple[Outputs, Shape | None]:
     kind = type(last_step(model)).__name__
     label, shares = _label(walk.graph, found.label), found.probabilities
+    classes = getattr(model, "classes_", None)
     if options.get("raw_scores") and found.decision is None:
         raise NotGiven("option raw_scores of a classifier whose conversion gives no decision function")
     if found.decision is not None and (shares is None or options.get("raw_scores")):
@@ -110,8 +119,9 @@ def _classifier(
     outputs: Outputs = [("label", label)]
     if shares is None:
         return outputs, None
+    if isinstance(classes, list) and kind != "MultiOutputClassifier":
+        shares = _stacked(walk.graph, shares, classes)
     outputs.append((PROBABILITIES, walk.graph.cast(shares, number)))
-    classes = getattr(model, "classes_", None)
     if label.width:
         return outputs, _several(model, classes, options)
     known = np.asarray(classes)
@@ -132,9 +142,18 @@ def _several(model: Any, classes: Any, options: Mapping[str, Any]) -> Shape | No
     if type(last_step(model)).__name__ == "MultiOutputClassifier":
         return Shape("sequence", [one.classes_.tolist() for one in last_step(model).estimators_])
     if isinstance(classes, list):
-        raise NotGiven("probabilities of several labels as one tensor")
+        return None
     zipped = options.get("zipmap", True) is not False
     return Shape("dictionaries", list(range(len(classes)))) if zipped else None
+
+
+def _stacked(graph: GraphBuilder, shares: Value, classes: list[Any]) -> Value:
+    """[labels, rows, classes] of the probabilities of all labels side by side."""
+    widths = {len(one) for one in classes}
+    if len(widths) > 1:
+        raise NotGiven("probabilities of labels with unlike many classes as one tensor")
+    rows = Expr(graph, shares).reshape(-1, len(classes), widths.pop())
+    return rows.apply("Transpose", perm=[1, 0, 2]).value
 
 
 def _outliers(walk: Walk, step: Any, found: Predicted, options: Mapping[str, Any], number: Dtype) -> Outputs:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from benchmarks.adapter.converting import CALLS, booster_in_place_of, in_place_of, to_onnx_in_place_of
+
+LONGEST_S: Final = 120
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,6 +43,19 @@ def pytest_configure(config: pytest.Config) -> None:
         replaced = booster_in_place_of(zipmap)
         for module in (onnxmltools, onnxmltools.convert, onnxmltools.convert.main):
             setattr(module, name, replaced)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call() -> Any:
+    """Ends a test that takes too long."""
+
+    def ring(*_: Any) -> None:
+        raise TimeoutError(f"Took longer than {LONGEST_S} s")
+
+    signal.signal(signal.SIGALRM, ring)
+    signal.alarm(LONGEST_S)
+    yield
+    signal.alarm(0)
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -60,7 +60,10 @@ def _bisecting(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
 
 
 def _mixture(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
-    """GaussianMixture, BayesianGaussianMixture: log weight + log density of each component, and their softmax."""
+    """GaussianMixture, BayesianGaussianMixture: log weight + log density of each component, and their softmax.
+
+    The decision is `score_samples`, the logarithm of the sum of those densities.
+    """
     features = float(x.width)
     log_det = np.asarray(_compute_log_det_cholesky(step.precisions_cholesky_, step.covariance_type, x.width))
     constant = np.asarray(step._estimate_log_weights()) + log_det - 0.5 * features * np.log(2.0 * np.pi)
@@ -72,7 +75,9 @@ def _mixture(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
         spread = features * np.log(2.0) + digamma(0.5 * (freedom - count)).sum(axis=0)
         constant = constant - 0.5 * features * np.log(freedom) + 0.5 * (spread - features / step.mean_precision_)
     found = _distances(Expr(graph, x), step) * -0.5 + constant
-    return Predicted(label=found.argmax().value, probabilities=found.softmax().value)
+    largest = found.max()
+    score = (found - largest).exp().sum().log() + largest
+    return Predicted(label=found.argmax().value, probabilities=found.softmax().value, decision=score.value)
 
 
 def _distances(x: Expr, step: Any) -> Expr:

@@ -21,6 +21,8 @@ from edgekit_converters.operators import Predicted, Unfaithful, scores
 WHY_MAX_CHARS: Final = 300
 """Of a foreign error message; skl2onnx prints whole models."""
 NEXT_STEP: Final = "replace the step by one with a conversion, or report it as an issue"
+DEPRECATED: Final = frozenset(["TreeEnsembleClassifier", "TreeEnsembleRegressor"])
+"""Operators that a graph of ai.onnx.ml 5 may not hold."""
 FLOAT32_ONLY: Final = frozenset(["AdaBoostClassifier", "AdaBoostRegressor", "RandomTreesEmbedding"])
 """Ensembles of trees, which read float32 themselves: the float64 files of skl2onnx do not load or err at the leaves."""
 
@@ -130,6 +132,8 @@ def _to_onnx(graph: GraphBuilder, step: Any, width: int, dtype: str, kind: Kind)
     for used in model.opset_import:
         if used.domain not in opsets:
             raise Unfaithful(f"its conversion needs operators of '{used.domain}'", NEXT_STEP)
+    if any(node.op_type in DEPRECATED for node in model.graph.node) and graph.target.ml_opset >= 5:
+        raise Unfaithful("skl2onnx writes its trees with operators that ai.onnx.ml 5 has given up", NEXT_STEP)
     return model
 
 
