@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 
-.PHONY: demo test test-wheel lint format schema coverage foreign-suites broker clean
+.PHONY: demo test test-wheel runtimes lint format schema coverage foreign-suites broker clean
 
 demo: .venv/ready
 	$(BIN)/edgekit demo
@@ -13,6 +13,10 @@ test: .venv/ready
 # Builds both wheels and runs a bundle with the device's wheel alone in an empty environment.
 test-wheel: .venv/ready
 	$(BIN)/pytest -m wheel
+
+# Every estimator on several releases of onnxruntime, from their wheels (about 35 MB each, kept in the user's cache).
+runtimes: .venv/ready
+	$(BIN)/pytest -m runtimes
 
 lint: .venv/ready
 	$(BIN)/ruff format --check .

@@ -23,6 +23,7 @@ from edgekit_contracts.errors import ConversionRefused, DoesNotFit, UsageError
 from edgekit_contracts.manifest import Budget, Lineage, Manifest, Parity, Quality
 from edgekit_contracts.names import check_model, check_version
 from edgekit_converters import data as tables
+from edgekit_converters import runtimes
 from edgekit_converters.asking import columns_of
 from edgekit_converters.bundle import assemble, write
 from edgekit_converters.certificate import certify
@@ -34,7 +35,7 @@ from edgekit_converters.load import load_model
 from edgekit_converters.quality import quality
 from edgekit_converters.reference import reference
 from edgekit_converters.registry import Answers, Conversion, find
-from edgekit_converters.target import target_for
+from edgekit_converters.target import loads, target_for
 from edgekit_converters.verify import Verified, is_exact, verify
 from edgekit_runtime.bundle import read_bundle
 from edgekit_runtime.engine import Engine
@@ -126,6 +127,7 @@ def build(
     key: str | Path | None = None,
     trust: bool = False,
     allow_unfit: bool = False,
+    check_runtimes: Sequence[str] | None = (),
     on_step: Callable[[Step], None] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Build:
@@ -142,6 +144,8 @@ def build(
         key: A private key file; by default the user's own, made when first needed.
         trust: Load pickles, which run code.
         allow_unfit: Write the bundle although it passes a limit of a profile.
+        check_runtimes: Further releases of onnxruntime to verify on; those of the profiles always are. None: on the
+            one that is installed here only.
         on_step: Called after each step.
         on_progress: Called with each step's name when it begins, and with how far it is.
 
@@ -158,9 +162,11 @@ def build(
     for board in boards:
         if not board.runtime.supported:
             raise DoesNotFit(board.name, [str(board.runtime.why)])
-    aimed = min((board.runtime.onnxruntime for board in boards), key=lambda text: [int(n) for n in text.split(".")])
+    allowed = [board.runtime.onnxruntime for board in boards]
+    aimed = _oldest([*allowed, *(check_runtimes or ())])
     name, version, out = _identity(name, version, out, Path(model) if isinstance(model, str | Path) else None)
     proved = _prove(steps, model, data, target, name, version, aimed, trust)
+    _check_runtimes(steps, proved, None if check_runtimes is None else [*allowed, *check_runtimes])
     draft, engine, conversion = proved.draft, proved.engine, proved.conversion
     if conversion.targets:
         raise ConversionRefused(
@@ -208,6 +214,7 @@ def convert(
     runtime: str,
     *,
     trust: bool = False,
+    check_runtimes: Sequence[str] | None = (),
     on_step: Callable[[Step], None] | None = None,
     on_progress: OnProgress | None = None,
 ) -> tuple[Conversion, Parity]:
@@ -218,10 +225,14 @@ def convert(
         data: As `build`.
         runtime: The release of onnxruntime to write for.
         trust: As `build`.
+        check_runtimes: As `build`; `runtime` is one of them.
         on_step: As `build`.
         on_progress: As `build`.
     """
-    proved = _prove(_Steps(on_step, on_progress), model, data, None, "model", "0", runtime, trust)
+    steps = _Steps(on_step, on_progress)
+    aimed = _oldest([runtime, *(check_runtimes or ())])
+    proved = _prove(steps, model, data, None, "model", "0", aimed, trust)
+    _check_runtimes(steps, proved, None if check_runtimes is None else [runtime, *check_runtimes])
     return proved.conversion, proved.verified.parity
 
 
@@ -329,6 +340,25 @@ def _prove(
         return _lineage(estimator, path, digest(), origin, len(frame))
 
     return _Proved(frame, truth, conversion, original, draft, engine, verified, lineage)
+
+
+def _check_runtimes(steps: _Steps, proved: _Proved, releases: Sequence[str] | None) -> None:
+    """Verifies on each of the releases but the one that is installed here, on which it was verified already."""
+    for release in sorted({*(releases or ())} - {_version("onnxruntime")}, key=_numbers):
+        with steps.step("runtime") as now:
+            found = runtimes.check(release, proved.conversion.onnx, proved.draft, proved.verified)
+            now.say(f"onnxruntime {release} answers the same rows (largest difference {found.difference.max():.2g})")
+
+
+def _oldest(releases: Sequence[str]) -> str:
+    """The release to write for: the oldest, after each was found to be none that is refused by name."""
+    for release in releases:
+        loads(release)
+    return min(releases, key=_numbers)
+
+
+def _numbers(release: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"[0-9]+", release))
 
 
 def _identity(

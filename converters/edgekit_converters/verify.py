@@ -61,6 +61,21 @@ class Verified:
     """Rows that must not become golden: the original's best two classes are within the tolerance, or it gives NaN."""
     worst: int
     """The row with the largest difference."""
+    exact: bool
+    """Ties had to be equal too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """How two models' answers to the same rows differ; arrays are [rows]."""
+
+    difference: NDArray[np.float64]
+    """The largest of a probability absolute, of a value relative to max(1, |value|)."""
+    ulps: NDArray[np.float64]
+    wrong: NDArray[np.bool_]
+    """Another label."""
+    undecided: NDArray[np.bool_]
+    """The original's best two classes are within the tolerance."""
 
 
 def verify(
@@ -97,6 +112,45 @@ def verify(
     columns, theirs, ours = asked.columns, asked.theirs, asked.ours
 
     rows = len(next(iter(columns.values())))
+    found = compare(columns, theirs, ours, tolerance=tolerance, exact=exact)
+    at_thresholds = rows - sum(map(len, parts))
+    parity = Parity(
+        rows=rows,
+        label_mismatches=0,
+        ties=int((found.wrong & found.undecided).sum()),
+        max_difference=float(f"{found.difference.max():.3g}"),
+        tolerance=tolerance,
+        method=_method(len(frame), len(data)) + (", rows at thresholds" if at_thresholds else ""),
+        mined_rows=at_thresholds,
+        worst_ulps=float(f"{found.ulps.max():.3g}"),
+        disagreement_bound=None
+        if theirs.labels is None
+        else float(f"{disagreement_bound(int(found.wrong[: len(data)].sum()), len(data)):.3g}"),
+        certificate=certificate.statement if certificate is not None else None,
+    )
+    worst = int(np.lexsort((found.ulps, found.difference))[-1])
+    undecided = found.undecided
+    if theirs.values is not None:
+        undecided = undecided | np.isnan(theirs.values).any(axis=1)
+    return Verified(parity, columns, theirs, undecided, worst, exact)
+
+
+def compare(
+    columns: Mapping[str, Column], theirs: Answers, ours: Answers, *, tolerance: float, exact: bool
+) -> Differences:
+    """Compares answers to the same rows.
+
+    Args:
+        columns: The rows, to name the first that differs.
+        theirs: The original's answers.
+        ours: The converted model's.
+        tolerance: Of probabilities absolute, of values relative to max(1, |value|).
+        exact: Ties must be equal too.
+
+    Raises:
+        ParityBroken: An answer differs; the sentence names the first such row.
+    """
+    rows = len(next(iter(columns.values())))
     difference, ulps, undecided = np.zeros(rows), np.zeros(rows), np.zeros(rows, dtype=bool)
     for expected, given, scale in (
         (theirs.probabilities, ours.probabilities, False),
@@ -115,27 +169,8 @@ def verify(
         assert ours.labels is not None
         differs = np.array(theirs.labels.tolist()) != np.array(ours.labels.tolist())
         wrong = differs.reshape(rows, -1).any(axis=1)
-    ties = wrong & undecided
     _refuse_differences(columns, difference, wrong & ~undecided, tolerance)
-    at_thresholds = rows - sum(map(len, parts))
-    parity = Parity(
-        rows=rows,
-        label_mismatches=0,
-        ties=int(ties.sum()),
-        max_difference=float(f"{difference.max():.3g}"),
-        tolerance=tolerance,
-        method=_method(len(frame), len(data)) + (", rows at thresholds" if at_thresholds else ""),
-        mined_rows=at_thresholds,
-        worst_ulps=float(f"{ulps.max():.3g}"),
-        disagreement_bound=None
-        if theirs.labels is None
-        else float(f"{disagreement_bound(int(wrong[: len(data)].sum()), len(data)):.3g}"),
-        certificate=certificate.statement if certificate is not None else None,
-    )
-    worst = int(np.lexsort((ulps, difference))[-1])
-    if theirs.values is not None:
-        undecided |= np.isnan(theirs.values).any(axis=1)
-    return Verified(parity, columns, theirs, undecided, worst)
+    return Differences(difference, ulps, wrong, undecided)
 
 
 def _method(rows: int, compared: int) -> str:

@@ -22,6 +22,8 @@ from edgekit.cli.output import echo_json, echo_progress, echo_step
 @click.option("--key", type=click.Path(path_type=Path), help="Private key to sign with (default: your own).")
 @click.option("--trust", is_flag=True, help="Load a pickle or joblib file, which runs the code in it.")
 @click.option("--allow-unfit", is_flag=True, help="Write the bundle although it does not fit the device.")
+@click.option("--runtime-check", multiple=True, help="Verify on this onnxruntime too, from its wheel (repeatable).")
+@click.option("--no-runtime-check", is_flag=True, help="Verify on the installed onnxruntime only, not the profiles'.")
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
 def build(
     model: Path,
@@ -34,6 +36,8 @@ def build(
     key: Path | None,
     trust: bool,
     allow_unfit: bool,
+    runtime_check: tuple[str, ...],
+    no_runtime_check: bool,
     as_json: bool,
 ) -> None:
     """Convert MODEL to ONNX, prove it, check it against a device, sign it, write the bundle.
@@ -54,6 +58,7 @@ def build(
         key=key,
         trust=trust,
         allow_unfit=allow_unfit,
+        check_runtimes=None if no_runtime_check else runtime_check,
         on_step=lambda step: echo_step(step.name, step.result, step.seconds),
         on_progress=echo_progress,
     )

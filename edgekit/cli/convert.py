@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -13,13 +14,23 @@ from edgekit_contracts.errors import UsageError
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option("--data", type=click.Path(path_type=Path), help="Rows like those it was trained on: .csv or .parquet.")
-@click.option("--onnxruntime", "runtime", default="1.32.0", show_default=True, help="The runtime to write for.")
+@click.option("--onnxruntime", "runtime", help="The runtime to write for and verify on (default: the installed one).")
+@click.option("--runtime-check", multiple=True, help="Verify on this onnxruntime too, from its wheel (repeatable).")
+@click.option("--no-runtime-check", is_flag=True, help="Verify on the installed onnxruntime only, no other.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="The file to write (default: MODEL.onnx).")
 @click.option("--trust", is_flag=True, help="Load a pickle or joblib file, which runs the code in it.")
 @click.option("--coverage", is_flag=True, help="Instead: try every scikit-learn estimator, and print docs/coverage.md.")
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
 def convert(
-    model: Path | None, data: Path | None, runtime: str, out: Path | None, trust: bool, coverage: bool, as_json: bool
+    model: Path | None,
+    data: Path | None,
+    runtime: str | None,
+    runtime_check: tuple[str, ...],
+    no_runtime_check: bool,
+    out: Path | None,
+    trust: bool,
+    coverage: bool,
+    as_json: bool,
 ) -> None:
     """Convert MODEL to a plain ONNX file, and verify it; `build` makes a bundle of it."""
     if coverage:
@@ -33,8 +44,9 @@ def convert(
     conversion, parity = building.convert(
         model,
         data,
-        runtime,
+        runtime or version("onnxruntime"),
         trust=trust,
+        check_runtimes=None if no_runtime_check else runtime_check,
         on_step=lambda step: echo_step(step.name, step.result, step.seconds),
         on_progress=echo_progress,
     )

@@ -121,6 +121,18 @@ class ParityBroken(Refused):
             f"the converted model does not answer like the original: {detail}",
             "report the model's steps as an issue; until then, replace the step that differs",
         )
+        self.detail = detail
+
+
+class RuntimeDiffers(Refused):
+    """The converted model answers otherwise on another release of onnxruntime."""
+
+    def __init__(self, version: str, detail: str) -> None:
+        super().__init__(
+            f"onnxruntime {version} does not answer like the original model: {detail}",
+            f"keep onnxruntime {version} off the devices, and aim at another release",
+        )
+        self.version = version
 
 
 class DoesNotFit(Refused):
@@ -227,6 +239,18 @@ class EnvironmentFault(EdgekitError):
     """The machine or the network does not give what is needed."""
 
     exit_code = 3
+
+
+class RuntimeMissing(EnvironmentFault):
+    """A release of onnxruntime that a model is to be checked on cannot be installed."""
+
+    def __init__(self, version: str, here: str, reason: str, kept: str) -> None:
+        super().__init__(
+            f"onnxruntime {version} cannot be installed for {here}: {reason}",
+            f"let pip reach a package index once (what it installs is kept in {kept}), "
+            "use a Python that has a wheel of it, or build with --no-runtime-check",
+        )
+        self.version = version
 
 
 class BrokerUnreachable(EnvironmentFault):

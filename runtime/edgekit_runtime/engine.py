@@ -10,14 +10,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from edgekit_contracts import limits
-from edgekit_contracts.errors import BadInput, EnvironmentFault, Refused
+from edgekit_contracts.errors import BadInput, EdgekitError, EnvironmentFault, Refused
 from edgekit_contracts.manifest import Feature, Manifest
 
 FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
@@ -58,6 +58,14 @@ class Answers:
         return np.full(len(self.labels), np.nan)
 
 
+class Session(Protocol):
+    """What an Engine needs of an `onnxruntime.InferenceSession`."""
+
+    def run(self, names: Sequence[str], feed: Mapping[str, Any], /) -> Sequence[Any]:
+        """The outputs of these names."""
+        ...
+
+
 class Engine:
     """A model that answers. Safe to call from several threads.
 
@@ -65,15 +73,16 @@ class Engine:
         model: The ONNX file's bytes (bytes, so that it cannot refer to other files).
         manifest: The bundle's manifest.
         threads: Threads that ONNX Runtime uses inside one call.
+        session: What runs the graph; by default ONNX Runtime in this process.
 
     Raises:
         Refused: ONNX Runtime does not load the model, or is known to answer wrongly.
     """
 
-    def __init__(self, model: bytes, manifest: Manifest, *, threads: int = 1) -> None:
+    def __init__(self, model: bytes, manifest: Manifest, *, threads: int = 1, session: Session | None = None) -> None:
         self.manifest = manifest
         self.features = {feature.name: feature for feature in manifest.features}
-        self._session = _session(model, manifest, threads)
+        self._session: Session = session or _session(model, manifest, threads)
         self._outputs = [output.name for output in manifest.outputs]
         self._roles = [output.role for output in manifest.outputs]
         self._label_dtype = next((output.dtype for output in manifest.outputs if output.role == "label"), None)
@@ -143,6 +152,8 @@ class Engine:
         feed = {tensor.name: batch.text if kind == "text" else batch.numbers for kind, tensor in self._tensors.items()}
         try:
             outputs: Any = self._session.run(self._outputs, feed)
+        except EdgekitError:
+            raise
         except Exception as error:  # onnxruntime raises several unrelated classes
             raise Refused(
                 f"ONNX Runtime failed on {batch.rows} rows: {_first_line(error)}",
