@@ -109,7 +109,7 @@ def frame_for(model: Any, X: pd.DataFrame | NDArray[Any]) -> pd.DataFrame:
         raise DataMismatch("it has no rows")
     names = feature_names(model)
     if names is None:
-        count = getattr(model, "n_features_in_", None)
+        count = _feature_count(model)
         if count is None:
             return frame
         if frame.shape[1] != count:
@@ -132,7 +132,19 @@ def feature_names(model: Any) -> tuple[str, ...] | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         names = getattr(model, "feature_names_in_", None)
+    if names is None and hasattr(model, "steps"):
+        return feature_names(model.steps[0][1])
+    if names is None:
+        names = getattr(model, "feature_names_", None)  # CatBoost, to which the columns of a matrix are '0', '1' ...
+        if names == [str(index) for index in range(len(names or ()))]:
+            return None
     return None if names is None else tuple(str(name) for name in names)
+
+
+def _feature_count(model: Any) -> int | None:
+    if hasattr(model, "feature_names_"):  # CatBoost read from a file says n_features_in_ = 0
+        return len(model.feature_names_)
+    return getattr(model, "n_features_in_", None)
 
 
 def _not_empty(table: pd.DataFrame, what: str) -> pd.DataFrame:

@@ -43,11 +43,11 @@ _EXACT_ML: Final = frozenset({"LabelEncoder", "ArrayFeatureExtractor"})
 class SklearnConverter:
     """The converter of scikit-learn models."""
 
-    framework: Final = "scikit-learn"
-    supported: Final = (
+    framework: str = "scikit-learn"
+    supported: str = (
         "a fitted scikit-learn classifier, regressor, clusterer, outlier detector or transformer, or a Pipeline of them"
     )
-    ensures: Final = (
+    ensures: str = (
         "one graph of at most two inputs, `numbers` (float64) and `text`; outputs `label` with `probabilities` or "
         "`value` (the decision), or `value` alone; preprocessing in float64; the same bytes for the same model and "
         "data; whatever has no faithful conversion is refused by the path of its step"
@@ -95,7 +95,7 @@ class SklearnConverter:
         # A column that no step reads has no place in the graph; it stands in the table as the first one that has.
         full = tuple(at.get(name, table[0]) for name in names)
         categorical = frozenset(name for name in kinds if isinstance(frame[name].dtype, pd.CategoricalDtype))
-        walk = Walk(graph, none=_knows_none(model), categorical=categorical)
+        walk = Walk(graph, none=_knows_none(model), categorical=categorical, frame=frame)
         found = (
             walk.transformed(model, full, (root,)) if task == "transformation" else walk.predict(model, full, (root,))
         )
@@ -150,6 +150,8 @@ class SklearnConverter:
                     answer = argmax.labels(classes, shares, lambda chosen: model.predict(_taken(rows, chosen)))
                 if answer is None:
                     answer = _dense(model.transform(rows) if task == "transformation" else model.predict(rows))
+                if answer.ndim == 2 and answer.shape[1] == 1 and targets_of(model) is None:
+                    answer = answer[:, 0]  # CatBoost of several classes
                 if task in LABELLED and answer.ndim == 1 and _decides(model):
                     decision = np.asarray(model.decision_function(rows), dtype=np.float64).reshape(len(frame), -1)
         except Exception as error:  # scikit-learn and what it calls raise whatever they meet

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import numpy as np
+import pandas as pd
 from sklearn.base import is_classifier
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import FeatureUnion, Pipeline
@@ -58,10 +59,20 @@ class Walk:
         graph: Where the nodes go.
         none: A missing text is None in the model's eyes, else NaN.
         categorical: Features that are pandas categories.
+        frame: The reference data, which a model needs that does not hold its own categories.
     """
 
-    def __init__(self, graph: GraphBuilder, *, none: bool, categorical: frozenset[str] = frozenset()) -> None:
-        self.graph, self.none, self.categorical = graph, none, categorical
+    def __init__(
+        self,
+        graph: GraphBuilder,
+        *,
+        none: bool,
+        categorical: frozenset[str] = frozenset(),
+        frame: pd.DataFrame | None = None,
+    ) -> None:
+        self.graph, self.none, self.categorical, self.frame = graph, none, categorical, frame
+        self.fills: set[str] = set()
+        """Texts that imputers put in the place of missing ones."""
         self.encodings: dict[str, list[Encoding]] = {}
         self.notes: list[str] = []
         self.delegated = False

@@ -103,6 +103,7 @@ def _text(graph: GraphBuilder, missing: Any, part: Table, fill: list[Any], none:
 
 
 def _simple(walk: Walk, step: Any, table: Table, _path: Path) -> Table:
+    walk.fills |= {one for one in step.statistics_ if isinstance(one, str)}
     return simple_imputer(walk.graph, step, table, none=walk.none)
 
 
