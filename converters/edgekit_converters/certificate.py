@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from edgekit_contracts.errors import ParityBroken
+from edgekit_converters import certified_catboost
 from edgekit_converters.fitted_trees import Ensemble, fitted_ensembles
 from edgekit_converters.graph import ML
+from edgekit_converters.operators.catboost_dump import Dump
 from edgekit_converters.written_trees import OPERATORS, Written, written_ensembles
 
 _EXACT_ML: Final = OPERATORS | {"LabelEncoder", "ArrayFeatureExtractor"}
@@ -46,7 +48,7 @@ def certify(data: bytes, model: Any) -> Certificate | None:
 
     Args:
         data: The ONNX file.
-        model: The fitted scikit-learn estimator that it was made of.
+        model: The fitted model that it was made of.
 
     Returns:
         The proof; None where the model has no trees, or where their way into the file is not known.
@@ -61,8 +63,14 @@ def certify(data: bytes, model: Any) -> Certificate | None:
     found = written_ensembles(written)
     if len(found) != len(expected):
         return None
-    nodes = sum(_compare(one, other) for one, other in zip(found, expected, strict=True))
-    trees = sum(len(one.roots) - one.starts for one in expected)
+    nodes = trees = 0
+    for one, other in zip(found, expected, strict=True):
+        if isinstance(other, Dump):
+            nodes += certified_catboost.compare(one, other)
+            trees += len(other.trees)
+        else:
+            nodes += _compare(one, other)
+            trees += len(other.roots) - other.starts
     exact = _float64_elsewhere(written.graph, found)
     return Certificate(
         trees=trees,
@@ -106,15 +114,8 @@ def _same_split(written: Written, at: NDArray[np.int64], fitted: Ensemble, to: N
     split, threshold = written.split[at], fitted.threshold[to]
     if fitted.reads == "float64":
         same = (split == threshold) & (not written.float32)
-    elif written.float32:
-        low = split.astype(np.float32)
-        beyond = np.nextafter(low, np.float32(np.inf)).astype(np.float64)
-        same = (low <= threshold) & ((beyond > threshold) | np.isposinf(threshold))
     else:
-        with np.errstate(over="ignore"):
-            low = split.astype(np.float32)
-            beyond = np.nextafter(split, np.inf).astype(np.float32).astype(np.float64)
-        same = (low <= threshold) & ((beyond > threshold) | np.isposinf(threshold))
+        same = written.rounds_alike(at, threshold)
     result: NDArray[np.bool_] = np.asarray(same)
     for place, (ours, theirs) in enumerate(zip(at.tolist(), to.tolist(), strict=True)):
         if ours in written.members or theirs in fitted.members:

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit_converters import fitted_boosters
-from edgekit_converters.operators import xgboost_dump
+from edgekit_converters.operators import catboost_dump, xgboost_dump
+from edgekit_converters.operators.catboost_dump import Dump
 from edgekit_converters.walk import unwrap
 
 LONE: Final = frozenset(
@@ -49,12 +50,12 @@ class Ensemble:
     """How many of the trees are no trees, but the start of a score."""
 
 
-def fitted_ensembles(model: Any) -> list[Ensemble]:
-    """The ensembles of a model, those inside of pipelines and wrappers too."""
+def fitted_ensembles(model: Any) -> list[Ensemble | Dump]:
+    """The ensembles of a model, those inside of pipelines and wrappers too; of CatBoost what it says of itself."""
     return list(_found(model))
 
 
-def _found(model: Any) -> Iterator[Ensemble]:
+def _found(model: Any) -> Iterator[Ensemble | Dump]:
     model = unwrap(model)
     kind = type(model).__name__
     if hasattr(model, "steps"):
@@ -68,6 +69,8 @@ def _found(model: Any) -> Iterator[Ensemble]:
         yield _boosted(kind, model)
     elif kind.startswith("HistGradientBoosting"):
         yield _histogram(kind, model)
+    elif kind.startswith("CatBoost"):
+        yield catboost_dump.read(model)
     elif kind.startswith("XGB"):
         best = model.get_booster().attr("best_iteration")
         yield from _xgboost(kind, model.get_booster(), None if best is None else int(best) + 1)

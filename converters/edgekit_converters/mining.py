@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from edgekit_contracts.manifest import Feature
 from edgekit_converters.fitted_trees import fitted_ensembles
+from edgekit_converters.operators.catboost_dump import Dump
 from edgekit_converters.operators.tree_nodes import last
 from edgekit_converters.walk import chosen, unwrap, wrapped
 
@@ -163,6 +164,12 @@ def _splits(step: Any, lines: Lines, marks: Marks) -> None:
             lines = [lines[index] for index in order]
             _note(lines[: len(indices["encoder"])], inside.named_transformers_["encoder"].categories_, marks)
     for one in fitted_ensembles(step):
+        if isinstance(one, Dump):
+            for position, borders in one.borders().items():
+                line = lines[position] if position < len(lines) else None
+                if line is not None:
+                    marks[line.feature] += line.raw(np.concatenate([borders, last(borders)]))
+            continue
         inner = np.flatnonzero(~one.leaf & np.isfinite(one.threshold))
         inner = inner[~np.isin(inner, list(one.members))]
         for index in np.unique(one.feature[inner]):

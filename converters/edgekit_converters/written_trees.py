@@ -45,6 +45,15 @@ class Written:
     covered: frozenset[str]
     """Nodes of the graph that belong to it: itself, and before it the cast and what puts negated columns beside x."""
 
+    def rounds_alike(self, nodes: NDArray[np.int64], threshold: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Whether `x <= split` is the same as `float32(x) <= threshold` for every x that reaches the nodes."""
+        split = self.split[nodes]
+        with np.errstate(over="ignore"):
+            low = split.astype(np.float32)
+            beyond = np.nextafter(low, np.float32(np.inf)) if self.float32 else np.nextafter(split, np.inf)
+            above = beyond.astype(np.float32).astype(np.float64)
+        return np.asarray((low <= threshold) & ((above > threshold) | np.isposinf(threshold)))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Raw:

@@ -21,12 +21,19 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from edgekit_contracts.errors import ConversionRefused, DataMismatch, EdgekitError, NotAModel
+from edgekit_contracts.errors import ConversionRefused, DataMismatch, NotAModel, ParityBroken
 from edgekit_converters import registry
+from edgekit_converters.certificate import certify
+from edgekit_converters.draft import draft_manifest
 from edgekit_converters.load import load_model
+from edgekit_converters.mining import mined
+from edgekit_converters.operators import catboost_dump
 from edgekit_converters.registry import Conversion
 from edgekit_converters.target import target_for
+from edgekit_converters.verify import verify
+from edgekit_runtime.engine import Engine
 from tests.converters.frames import run
+from tests.converters.test_certificate import CHANGES, NEW, OLD, Change, mutated
 
 RUNTIMES = pytest.mark.parametrize("runtime", ["1.20", "1.24.1"])
 QUIET: dict[str, Any] = {"verbose": False, "allow_writing_files": False, "thread_count": 1}
@@ -393,10 +400,61 @@ def test_questions_that_decide_nothing_are_left_out() -> None:
     assert len(nodes.ints) <= 25 * 5
 
 
-def test_a_refusal_is_one_error_of_ours() -> None:
+def test_several_labels_a_row_are_decided_one_by_one(tmp_path: Path) -> None:
     X = numbers()
-    model = CatBoostClassifier(loss_function="MultiLogloss", **SMALL).fit(
-        X, np.stack([X["a"] > 0, X["b"] > 0], axis=1) * 1
+    labels = np.stack([X["a"] > 0, X["b"] > 0, X["c"] > 1], axis=1) * 1
+    model = CatBoostClassifier(loss_function="MultiLogloss", **SMALL).fit(X, labels)
+    conversion = assert_equal(model, X, adversarial(model, X, tmp_path), ulps=4)
+    assert conversion.targets == ((0, 1),) * 3
+
+
+CERTIFIED: list[tuple[str, Any, pd.DataFrame]] = [
+    ("value", CatBoostRegressor(**SMALL), numbers(missing=True)),
+    ("value", CatBoostRegressor(nan_mode="Max", grow_policy="Lossguide", **SMALL), numbers(missing=True)),
+    ("three", CatBoostClassifier(**SMALL), numbers()),
+    ("three", CatBoostClassifier(grow_policy="Depthwise", **SMALL), numbers()),
+    ("two", CatBoostClassifier(max_ctr_complexity=3, one_hot_max_size=4, **MIXED), mixed()),
+]
+
+
+@RUNTIMES
+@pytest.mark.parametrize(("kind", "model", "X"), CERTIFIED)
+def test_every_node_of_an_honest_file_is_certified(kind: str, model: Any, X: pd.DataFrame, runtime: str) -> None:
+    model.fit(X, answer(X, kind))
+    found = certify(converted(model, X, runtime).onnx, model)
+    assert found is not None
+    assert found.exact
+    assert found.trees == 25
+    assert "as the original's" in found.statement
+
+
+@pytest.mark.parametrize("runtime", [OLD, NEW])
+@pytest.mark.parametrize(("name", "change"), CHANGES, ids=[name for name, _ in CHANGES])
+@pytest.mark.parametrize("policy", ["SymmetricTree", "Depthwise"])
+def test_every_small_change_of_the_file_is_caught(policy: str, name: str, change: Change, runtime: str) -> None:
+    X = numbers(missing=True)
+    model = CatBoostRegressor(grow_policy=policy, **(SMALL | {"iterations": 3})).fit(X, answer(X, "value"))
+    with pytest.raises(ParityBroken, match="CatBoost, tree"):
+        certify(mutated(converted(model, X, runtime).onnx, change), model)
+
+
+def test_a_build_compares_rows_at_the_borders_and_needs_equal_ties() -> None:
+    X = numbers(missing=True)
+    model = CatBoostClassifier(**SMALL).fit(X, answer(X, "two"))
+    conversion = converted(model, X)
+    found = mined(model, X, conversion.features)
+    assert catboost_dump.read(model).borders()[0][-1] in set(pd.concat(found)["a"])
+    engine = Engine(conversion.onnx, draft_manifest("boosted", "1.0", conversion, "1.32.0"))
+    original = registry.find(model)
+    proof = certify(conversion.onnx, model)
+    verified = verify(
+        engine,
+        lambda rows: original.answers(model, rows),
+        X,
+        precision=conversion.precision,
+        model=model,
+        certificate=proof,
     )
-    with pytest.raises(EdgekitError):
-        converted(model, X)
+    assert verified.parity.ties == 0
+    assert verified.parity.tolerance == 1e-9
+    assert verified.parity.mined_rows > 500

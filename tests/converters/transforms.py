@@ -29,7 +29,7 @@ def transformed(step: Any, X: pd.DataFrame, rows: pd.DataFrame) -> tuple[NDArray
     """What the converted step gives for `rows`, and the walk; `X` shows the columns' types."""
     graph = GraphBuilder(TARGET)
     tensors, table = schema.inputs(graph, schema.dtypes(X))
-    walk = Walk(graph, none=knows_none(step), frame=X)
+    walk = Walk(graph, none=knows_none(step))
     found = walk.transform(step, table, ("step",))
     graph.output("out", graph.matrix(found, "float64"))
     options = ort.SessionOptions()

@@ -116,7 +116,7 @@ def tell(walk: Walk, known: Mapping[int, Known], unexplained: Mapping[int, int])
 
 def _texts(walk: Walk, column: Column, name: str) -> set[str]:
     """The categories, as CatBoost reads them, that may reach the model."""
-    if column.source is None:
+    if column.source is None or walk.frame is None:
         raise Unfaithful(
             f"its categorical feature '{name}' is computed by a step before it",
             "give it the column as it comes, or encode it and train without cat_features",

@@ -105,6 +105,20 @@ class Dump:
     class_places: tuple[int, ...]
     """Of each score, its place among the classes; () where there are none."""
 
+    def borders(self) -> dict[int, NDArray[np.float64]]:
+        """Position -> the borders of a feature of numbers, ascending."""
+        found: dict[int, set[float]] = {}
+        for tree in self.trees:
+            for column, border in zip(tree.column.tolist(), tree.border.tolist(), strict=True):
+                number = self.columns[column]
+                if isinstance(number, Number):
+                    found.setdefault(number.position, set()).add(border)
+        for one in self.columns:
+            for test in one.conditions if isinstance(one, Statistic) else ():
+                if isinstance(test, Above):
+                    found.setdefault(test.number.position, set()).add(test.border)
+        return {position: np.array(sorted(borders)) for position, borders in found.items()}
+
 
 def read(model: Any) -> Dump:
     """The dump of a fitted model.

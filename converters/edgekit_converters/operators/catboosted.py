@@ -6,6 +6,7 @@ whose last bits are the mathematics library's own (measured: at most 3 ulps apar
 - A classifier of two classes answers the second one where the score is above the logit of its probability threshold (0
   by default), with the probability 1 / (1 + exp(-score)). One of several answers the class with the largest score, with
   their softmax, or with the logistic function of each (`MultiClassOneVsAll`, whose sum is not 1).
+- A classifier of several labels a row (`MultiLogloss`, `MultiCrossEntropy`) decides on each as one of two classes.
 - A regressor answers the score; its exponent for `Poisson` and `Tweedie`; the mean and exp(2 * score) for
   `RMSEWithUncertainty`. A ranker and a plain `CatBoost` answer the score.
 
@@ -28,7 +29,6 @@ from edgekit_converters.operators.oblivious import expanded
 from edgekit_converters.operators.target_statistics import Condition, statistics
 from edgekit_converters.operators.tree_ensemble import sums, vector_sums
 from edgekit_converters.operators.tree_nodes import Tree, last
-from edgekit_converters.operators.wrappers import ONE_LABEL
 
 if TYPE_CHECKING:
     from edgekit_converters.walk import Path, Walk
@@ -41,7 +41,7 @@ def catboosted(walk: Walk, step: Any, table: Table, _path: Path) -> Predicted:
     """CatBoostClassifier, -Regressor, -Ranker and CatBoost.
 
     Raises:
-        Unfaithful: It reads texts or embeddings, answers several labels at once, or has categories that are not known.
+        Unfaithful: It reads texts or embeddings, or has categories that are not known.
     """
     dump = catboost_dump.read(step)
     raw = score(walk, step, table, dump)
@@ -92,12 +92,11 @@ def _branching(tree: Branching, above: Any) -> Tree:
 
 def _classified(raw: Expr, step: Any, dump: Dump) -> Predicted:
     graph, classes = raw.graph, np.asarray(step.classes_)
-    if dump.loss in {"MultiLogloss", "MultiCrossEntropy"}:
-        raise Unfaithful(*ONE_LABEL)
+    if scores.is_multilabel(step):
+        shares = scores.sigmoid(graph, raw.value)
+        return Predicted(label=(raw > _limit(step)).cast("int64").value, probabilities=shares)
     if raw.width == 1:
-        share = step.get_probability_threshold()
-        limit = 0.0 if share is None or share == 0.5 else float(-np.log(1 / share - 1))
-        place = (raw > limit).cast("int64").flat()
+        place = (raw > _limit(step)).cast("int64").flat()
         p = scores.two_sided(graph, scores.sigmoid(graph, raw.value))
         return Predicted(label=scores.label(graph, place.value, classes), probabilities=p)
     if dump.class_places != tuple(range(len(classes))):
@@ -107,6 +106,12 @@ def _classified(raw: Expr, step: Any, dump: Dump) -> Predicted:
         raw = every.at(*(found.get(place, raw.width) for place in range(len(classes))))
     shares = scores.sigmoid(graph, raw.value) if dump.loss == "MultiClassOneVsAll" else scores.softmax(graph, raw.value)
     return Predicted(label=scores.best(graph, raw.value, classes), probabilities=shares)
+
+
+def _limit(step: Any) -> float:
+    """The score of the probability threshold."""
+    share = step.get_probability_threshold()
+    return 0.0 if share is None or share == 0.5 else float(-np.log(1 / share - 1))
 
 
 def _read(walk: Walk, step: Any, table: Table, dump: Dump) -> Value:

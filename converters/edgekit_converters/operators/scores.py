@@ -36,7 +36,9 @@ def class_values(classes: NDArray[Any]) -> tuple[NDArray[Any], Dtype]:
 
 
 def is_multilabel(step: Any) -> bool:
-    """Whether a fitted OneVsRestClassifier, MLPClassifier or RidgeClassifier was trained on an indicator matrix."""
+    """Whether a fitted OneVsRest-, MLP-, Ridge- or CatBoostClassifier was trained on an indicator matrix."""
+    if hasattr(step, "_is_multilabel_objective"):
+        return bool(step._is_multilabel_objective(step.get_all_params().get("loss_function")))
     binarizer = getattr(step, "label_binarizer_", getattr(step, "_label_binarizer", None))
     return str(getattr(binarizer, "y_type_", "")).startswith("multilabel")
 
