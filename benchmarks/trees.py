@@ -1,13 +1,15 @@
-"""Tree ensembles: file size, load time and speed of our graph beside skl2onnx's and the model's own predict_proba.
+"""Tree ensembles: file size, load time and speed of our graph beside another's and the model's own predict_proba.
 
-    .venv/bin/python benchmarks/trees.py
+    .venv/bin/python benchmarks/trees.py [MODEL ...]
 
 One thread, 20 features, medians of interleaved runs; all of one line comes from the same seconds of the same machine.
-skl2onnx's graph takes float32 and is not exact; ours takes float64 and is.
+The other graph is skl2onnx's, for LightGBM and XGBoost onnxmltools'; it takes float32 and is not exact; ours takes
+float64 and is. onnxmltools is no dependency of ours: install it for this.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -17,8 +19,10 @@ from typing import Any, Final
 import numpy as np
 import onnxruntime as ort
 import pandas as pd
+from lightgbm import LGBMClassifier
 from sklearn.datasets import make_classification
 from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestClassifier
+from xgboost import XGBClassifier
 
 from edgekit_converters.certificate import certify
 from edgekit_converters.sklearn import SklearnConverter
@@ -31,6 +35,8 @@ MODELS: Final = {
     "RF100": RandomForestClassifier(100, random_state=0),
     "GBC100": GradientBoostingClassifier(n_estimators=100, random_state=0),
     "HGB200": HistGradientBoostingClassifier(max_iter=200, random_state=0),
+    "LGBM300": LGBMClassifier(n_estimators=300, n_jobs=1, verbose=-1),
+    "XGB300": XGBClassifier(n_estimators=300, n_jobs=1),
 }
 
 
@@ -51,28 +57,43 @@ def session(data: bytes) -> ort.InferenceSession:
 
 
 def theirs(model: Any, width: int) -> bytes:
-    """The graph of skl2onnx."""
+    """The graph of skl2onnx or onnxmltools."""
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import FloatTensorType
 
-    found: Any = convert_sklearn(
-        model,
-        initial_types=[("numbers", FloatTensorType([None, width]))],
-        options={id(model): {"zipmap": False}},
-        target_opset={"": 18, "ai.onnx.ml": 3},
-    )
+    name = type(model).__name__
+    found: Any
+    if name.startswith("XGB"):
+        from onnxmltools import convert_xgboost
+        from onnxmltools.convert.common.data_types import FloatTensorType as Floats
+
+        found = convert_xgboost(model, initial_types=[("numbers", Floats([None, width]))], target_opset=15)
+    elif name.startswith("LGBM"):
+        from onnxmltools import convert_lightgbm
+        from onnxmltools.convert.common.data_types import FloatTensorType as Floats
+
+        types = [("numbers", Floats([None, width]))]
+        found = convert_lightgbm(model, initial_types=types, target_opset=15, zipmap=False)
+    else:
+        found = convert_sklearn(
+            model,
+            initial_types=[("numbers", FloatTensorType([None, width]))],
+            options={id(model): {"zipmap": False}},
+            target_opset={"": 18, "ai.onnx.ml": 3},
+        )
     return bytes(found.SerializeToString())
 
 
 def measure(name: str, model: Any, X: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> None:
     """Prints one model's figures."""
     model.fit(X, y)
+    peer = "onnxmltools" if name in {"LGBM300", "XGB300"} else "skl2onnx"
     frame = pd.DataFrame(X, columns=[f"x{number}" for number in range(X.shape[1])])
     proof = model.__class__(**model.get_params()).fit(frame, y)
     new = SklearnConverter().convert(proof, frame, target_for("1.24")).onnx
     old = SklearnConverter().convert(proof, frame, target_for("1.20")).onnx
-    files = {"ours": new, "ours, ml 3": old, "skl2onnx": theirs(model, X.shape[1])}
-    feeds = {kind: X.astype(np.float32) if kind == "skl2onnx" else X for kind in files}
+    files = {"ours": new, "ours, ml 3": old, peer: theirs(model, X.shape[1])}
+    feeds = {kind: X.astype(np.float32) if kind == peer else X for kind in files}
     figures: dict[str, dict[str, list[float]]] = {
         kind: {"load": [], "batch": [], "one": []} for kind in (*files, "native")
     }
@@ -88,22 +109,22 @@ def measure(name: str, model: Any, X: np.ndarray[Any, Any], y: np.ndarray[Any, A
         figures["native"]["one"].append(seconds(lambda: model.predict_proba(X[:1]), 5))
     names = ["label", "probabilities"]
     found: Any = session(new).run(names, {"numbers": X})
-    other: Any = session(files["skl2onnx"]).run(None, {"numbers": X.astype(np.float32)})
+    other: Any = session(files[peer]).run(None, {"numbers": X.astype(np.float32)})
     wrong = [int((labels != model.predict(X)).sum()) for labels in (found[0], other[0])]
     gap = [float(np.abs(shares - model.predict_proba(X)).max()) for shares in (found[1], other[1])]
     certificate = certify(new, proof)
     print(f"\n{name}: {certificate.statement if certificate else 'no certificate'}")
-    print(f"  other labels of {len(X):,}: ours {wrong[0]}, skl2onnx {wrong[1]}; "
-          f"largest difference: ours {gap[0]:.1e}, skl2onnx {gap[1]:.1e}")  # fmt: skip
+    print(f"  other labels of {len(X):,}: ours {wrong[0]}, {peer} {wrong[1]}; "
+          f"largest difference: ours {gap[0]:.1e}, {peer} {gap[1]:.1e}")  # fmt: skip
     print(f"  {'':12}{'kB':>9}{'load ms':>10}{'1000 rows ms':>14}{'1 row us':>11}")
     middle = {kind: {what: float(np.median(runs)) if runs else np.nan for what, runs in by.items()}
               for kind, by in figures.items()}  # fmt: skip
     for kind, by in middle.items():
         size = f"{len(files[kind]) / 1e3:9.0f}" if kind in files else f"{'':9}"
         print(f"  {kind:12}{size}{by['load'] * 1e3:10.1f}{by['batch'] * 1e3:14.2f}{by['one'] * 1e6:11.1f}")
-    base, us = middle["skl2onnx"], middle["ours"]
+    base, us = middle[peer], middle["ours"]
     print(
-        f"  ours / skl2onnx: file {len(new) / len(files['skl2onnx']):.2f}, load {us['load'] / base['load']:.2f}, "
+        f"  ours / {peer}: file {len(new) / len(files[peer]):.2f}, load {us['load'] / base['load']:.2f}, "
         f"1000 rows {us['batch'] / base['batch']:.2f}, 1 row {us['one'] / base['one']:.2f}; "
         f"native / ours: 1000 rows {middle['native']['batch'] / us['batch']:.1f}, "
         f"1 row {middle['native']['one'] / us['one']:.0f}"
@@ -117,6 +138,8 @@ def main() -> None:
     drawn: Any = make_classification(5000, 20, n_informative=10, random_state=0)
     X, y = drawn
     for name, model in MODELS.items():
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
         measure(name, model, X, y)
 
 
