@@ -79,11 +79,13 @@ def present(graph: GraphBuilder, scores: Value, limit: float) -> Value:
     return graph.cast(above, "int64")
 
 
-def positive(graph: GraphBuilder, decision: Value, classes: NDArray[Any], *, at_zero: bool = False) -> Value:
-    """[rows]: the second of two classes where the decision [rows, 1] is above 0 (with `at_zero` at 0 too)."""
+def positive(
+    graph: GraphBuilder, decision: Value, classes: NDArray[Any], *, at_zero: bool = False, limit: float = 0.0
+) -> Value:
+    """[rows]: the second of two classes where the decision [rows, 1] is above the limit (with `at_zero` at it too)."""
     values, dtype = class_values(classes)
-    zero = graph.constant(np.array([0.0]), "zero")
-    above = graph.node("GreaterOrEqual" if at_zero else "Greater", [decision, zero])[0]
+    bound = graph.constant(np.array([limit], dtype=np.dtype(decision.dtype)), "limit")
+    above = graph.node("GreaterOrEqual" if at_zero else "Greater", [decision, bound])[0]
     first, second = (graph.constant(values[place : place + 1], "class") for place in (0, 1))
     chosen = graph.node("Where", [above, second, first])[0]
     return graph.value("Reshape", [chosen, flat_shape(graph)], Value("", dtype, 0))

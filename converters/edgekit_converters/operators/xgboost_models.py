@@ -61,10 +61,8 @@ def classifier(walk: Walk, step: Any, table: Table, _path: Path) -> Predicted:
         shares = transformed(margin, dump.objective)
         return Predicted(label=scores.best(walk.graph, shares.value, classes), probabilities=shares.value)
     second = transformed(margin, dump.objective)
-    place = (second > 0.5).cast("int64").flat()
-    return Predicted(
-        label=scores.label(walk.graph, place.value, classes), probabilities=concat([1.0 - second, second]).value
-    )
+    label = scores.positive(walk.graph, second.value, classes, limit=0.5)
+    return Predicted(label=label, probabilities=concat([1.0 - second, second]).value)
 
 
 def regressor(walk: Walk, step: Any, table: Table, _path: Path) -> Predicted:
@@ -96,12 +94,15 @@ def _numbers(walk: Walk, step: Any, table: Table, dump: Dump) -> Expr:
     if len(table) != dump.features:
         raise Unfaithful(f"{len(table)} columns reach it, and it learned {dump.features}", "fit the pipeline again")
     missing = float("nan") if step.missing is None else float(step.missing)
+    unknown = dump.categorical - set(dump.categories or ())
+    if any(table[place].source in walk.categorical for place in unknown):
+        raise Unfaithful("it does not hold the categories that it learned", "fit it again with XGBoost 3.1 or later")
     if dump.categories:
         if not np.isnan(missing):
             raise Unfaithful("it has categories and a missing value of its own", "train with missing=np.nan")
         table = _coded(walk, table, dump.categories)
     x = Expr(walk.graph, walk.matrix(table)).cast("float32")
-    whole = np.isin(np.arange(len(table)), list(dump.categorical - set(dump.categories or ())))
+    whole = np.isin(np.arange(len(table)), list(unknown))
     if whole.any():
         codes = Value(walk.graph.constant(whole.reshape(1, -1), "codes"), "bool", len(table))
         x = Expr(walk.graph, codes).apply("Where", x.apply("Floor"), x, dtype="float32")
