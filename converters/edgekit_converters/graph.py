@@ -7,7 +7,7 @@ for one matrix.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Final, Literal
@@ -22,6 +22,8 @@ from edgekit_converters.target import Target
 Dtype = Literal["float64", "float32", "int64", "bool", "text"]
 
 ML: Final = "ai.onnx.ml"
+MICROSOFT: Final = "com.microsoft"
+"""onnxruntime's own operators, in every wheel of it."""
 ELEMENT: Final[Mapping[Dtype, int]] = {
     "float64": TensorProto.DOUBLE,
     "float32": TensorProto.FLOAT,
@@ -66,6 +68,8 @@ def columns(value: Value, sources: Sequence[str | None] | None = None) -> Table:
     return tuple(Column(value, index, source) for index, source in enumerate(named))
 
 
+Shape = Sequence[int | None]
+"""Sizes of the axes; None is any."""
 Turn = Callable[["GraphBuilder", Sequence[Value]], tuple[Value | None, Sequence[Value]]]
 """One turn of a Loop."""
 
@@ -79,6 +83,8 @@ class GraphBuilder:
 
     def __init__(self, target: Target) -> None:
         self.target = target
+        self.opset = target.opset
+        """Of the domain `ai.onnx`; raised by steps that need a newer one."""
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, onnx.TensorProto] = {}
         self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
@@ -182,27 +188,18 @@ class GraphBuilder:
             turn: Given a builder that sees this graph's values and the state, it gives whether another turn is wanted
                 (bool, of size 1; None: always) and the new state, of the same types and shapes.
         """
-        inner = GraphBuilder(self.target)
-        inner._names, inner._known, inner._initializers = self._names, self._known, self._initializers
-        inner._gathered = dict(self._gathered)
-        given = [replace(one, name=self._unique("state")) for one in state]
+        inner = self.inner()
+        inner.argument("iteration", "int64", [])
+        inner.argument("condition", "bool", [])
+        given = [replace(one, name=inner.argument("state", one.dtype, None)) for one in state]
         wanted, after = turn(inner, given)
         always = self.constant(np.array(True), "true")
         scalar = self.constant(np.array([], dtype=np.int64), "scalar")
         going = inner.node("Reshape", [wanted or always, scalar])[0]
         # A Loop's body must make its outputs itself: a value of the graph around it is none.
         results = [inner.node("Identity", [one])[0] for one in after]
-        info = helper.make_tensor_value_info
-        types = [ELEMENT[one.dtype] for one in state]
-        counter, condition = self._unique("iteration"), self._unique("condition")
-        body = helper.make_graph(
-            inner._nodes,
-            "body",
-            [info(counter, TensorProto.INT64, []), info(condition, TensorProto.BOOL, [])]
-            + [info(one.name, kind, None) for one, kind in zip(given, types, strict=True)],
-            [info(going, TensorProto.BOOL, [])]
-            + [info(name, kind, None) for name, kind in zip(results, types, strict=True)],
-        )
+        kept = {name: (one.dtype, None) for name, one in zip(results, state, strict=True)}
+        body = inner.body({going: ("bool", []), **kept})
         turns = self.constant(np.array(most, dtype=np.int64), "turns")
         found = self.node("Loop", [turns, always, *state], len(state), body=body)
         return tuple(replace(one, name=name) for one, name in zip(state, found, strict=True))
@@ -237,18 +234,37 @@ class GraphBuilder:
             for info in graph.output
         )
 
+    def inner(self) -> GraphBuilder:
+        """A builder for a body of Loop, Scan or If: it can read the values and constants of this one."""
+        inner = GraphBuilder(self.target)
+        inner._names, inner._initializers, inner._known = self._names, self._initializers, self._known
+        inner._gathered = dict(self._gathered)
+        return inner
+
+    def argument(self, hint: str, dtype: Dtype, shape: Shape | None) -> str:
+        """Declares what a body is given, and gives its name."""
+        name = self._unique(hint)
+        self._inputs.append(helper.make_tensor_value_info(name, ELEMENT[dtype], shape))
+        return name
+
+    def body(self, outputs: Mapping[str, tuple[Dtype, Shape | None]]) -> onnx.GraphProto:
+        """The body, once its nodes are added.
+
+        Args:
+            outputs: Name of a node's output -> its element type and shape.
+        """
+        infos = [helper.make_tensor_value_info(name, ELEMENT[dtype], shape) for name, (dtype, shape) in outputs.items()]
+        nodes, _ = _needed(self._nodes, set(outputs))
+        return helper.make_graph(nodes, "body", self._inputs, infos)
+
     def build(self) -> onnx.ModelProto:
         """The model, without what its outputs do not need, checked by `onnx.checker`."""
-        needed, nodes = {info.name for info in self._outputs}, []
-        for node in reversed(self._named()):
-            if needed.intersection(node.output):
-                nodes.append(node)
-                needed.update(_reads(node))
+        nodes, needed = _needed(self._named(), {info.name for info in self._outputs})
         used = [tensor for name, tensor in self._initializers.items() if name in needed]
-        graph = helper.make_graph(nodes[::-1], "edgekit", self._inputs, self._outputs, used)
-        opsets = [helper.make_opsetid("", self.target.opset)]
-        if any(node.domain == ML for node in nodes):
-            opsets.append(helper.make_opsetid(ML, self.target.ml_opset))
+        graph = helper.make_graph(nodes, "edgekit", self._inputs, self._outputs, used)
+        domains = {node.domain for node in _all_nodes(graph)}
+        known = (("", self.opset), (ML, self.target.ml_opset), (MICROSOFT, 1))
+        opsets = [helper.make_opsetid(domain, version) for domain, version in known if domain in {"", *domains}]
         model = helper.make_model(
             graph, opset_imports=opsets, ir_version=self.target.ir, producer_name="edgekit", producer_version=""
         )
@@ -313,13 +329,16 @@ def serialize(model: onnx.ModelProto) -> bytes:
 
 def operators(model: onnx.ModelProto) -> tuple[str, ...]:
     """`domain:Operator` of each node, sorted; those inside Loop, Scan and If too."""
-    found: set[str] = set()
-    graphs = [model.graph]
-    while graphs:
-        for node in graphs.pop().node:
-            found.add(f"{node.domain or 'ai.onnx'}:{node.op_type}")
-            graphs += [attribute.g for attribute in node.attribute if attribute.HasField("g")]
-    return tuple(sorted(found))
+    return tuple(sorted({f"{node.domain or 'ai.onnx'}:{node.op_type}" for node in _all_nodes(model.graph)}))
+
+
+def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph, and of the bodies in it."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _all_nodes(attribute.g)
 
 
 def _rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
@@ -332,6 +351,16 @@ def _rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
                 _rename(inner, names)
             for info in attribute.g.output:
                 info.name = names.get(info.name, info.name)
+
+
+def _needed(nodes: Sequence[onnx.NodeProto], outputs: set[str]) -> tuple[list[onnx.NodeProto], set[str]]:
+    """The nodes that the outputs need, in order, and every name that they read."""
+    needed, found = set(outputs), []
+    for node in reversed(nodes):
+        if needed.intersection(node.output):
+            found.append(node)
+            needed.update(_reads(node))
+    return found[::-1], needed
 
 
 def _reads(node: onnx.NodeProto) -> set[str]:

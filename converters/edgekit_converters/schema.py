@@ -6,7 +6,7 @@ another.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -72,10 +72,21 @@ def features(
     kinds: Mapping[str, FeatureDtype],
     encodings: Mapping[str, Iterable[Encoding]],
     nullable: Mapping[str, bool],
+    documents: Collection[str] = (),
 ) -> tuple[Feature, ...]:
-    """The manifest's features, in the order of `kinds`."""
+    """The manifest's features, in the order of `kinds`.
+
+    Args:
+        frame: The reference data.
+        kinds: The type of each feature.
+        encodings: What encoders know of texts.
+        nullable: Whether the model has an answer where the feature is missing.
+        documents: Texts that are no categories: none of them is written down.
+    """
     return tuple(
-        _text(frame[name], name, list(encodings.get(name, ())), nullable[name])
+        Feature(name=name, dtype="text", nullable=nullable[name])
+        if name in documents and name not in encodings
+        else _text(frame[name], name, list(encodings.get(name, ())), nullable[name])
         if dtype == "text"
         else _number(frame[name], name, dtype, nullable[name])
         for name, dtype in kinds.items()

@@ -112,13 +112,13 @@ class SklearnConverter:
             task=task,
             classes=() if classes is None else _labels(classes),
             targets=() if targets is None else tuple(map(_labels, targets)),
-            features=schema.features(frame, kinds, walk.encodings, known),
+            features=schema.features(frame, kinds, walk.encodings, known, walk.documents),
             inputs=tensors,
             outputs=outputs,
             precision="mixed"
             if walk.rounded or (walk.delegated and not self._exact(model, frame, run))
             else _precision(built, kinds),
-            opset=target.opset,
+            opset=graph.opset,
             ml_opset=target.ml_opset,
             ir=target.ir,
             operators=operators(built),

@@ -74,6 +74,8 @@ class Walk:
         self.fills: set[str] = set()
         """Texts that imputers put in the place of missing ones."""
         self.encodings: dict[str, list[Encoding]] = {}
+        self.documents: set[str] = set()
+        """Features that are free text: their values are no categories."""
         self.notes: list[str] = []
         self.delegated = False
         """Whether skl2onnx wrote a part."""
