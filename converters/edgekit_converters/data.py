@@ -12,6 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from edgekit_contracts.errors import DataMismatch, FormatError, MissingFile
+from edgekit_converters.nulls import is_null
+
+DOCUMENTS: Final = "text"
+"""The name of a column of texts that has none."""
 
 _PARQUET: Final = b"PAR1"
 
@@ -39,16 +43,24 @@ def read_table(path: Path) -> pd.DataFrame:
 def as_frame(data: pd.DataFrame | NDArray[Any]) -> pd.DataFrame:
     """A DataFrame whose columns have names: those it has, or x0, x1 ... for a matrix.
 
+    A sequence of texts, as a model of documents takes it, is one column: of the name that it has, or `text`.
+
     Raises:
         DataMismatch: Not a table, or two columns share a name.
     """
-    if isinstance(data, pd.DataFrame):
+    if isinstance(data, pd.Series):
+        frame = data.to_frame(data.name if isinstance(data.name, str) else DOCUMENTS)
+    elif isinstance(data, list | tuple) and all(isinstance(one, str) or is_null(one) for one in data):
+        frame = pd.DataFrame({DOCUMENTS: pd.Series(data, dtype=object)})
+    elif isinstance(data, pd.DataFrame):
         frame = data
         if not all(isinstance(name, str) for name in frame.columns):
             frame = frame.set_axis(_numbered(frame.shape[1]), axis=1)
     else:
         dense = getattr(data, "toarray", None)  # a scipy sparse matrix
         matrix = np.asarray(data if dense is None else dense())
+        if matrix.ndim == 1 and matrix.dtype.kind in "OU":
+            return as_frame(matrix.tolist())
         if matrix.ndim != 2:
             raise DataMismatch(f"the data has {matrix.ndim} dimensions", "give a table: rows and columns")
         frame = pd.DataFrame(matrix, columns=_numbered(matrix.shape[1]))

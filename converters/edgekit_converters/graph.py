@@ -92,6 +92,7 @@ class GraphBuilder:
         self._outputs: list[onnx.ValueInfoProto] = []
         self._sources: list[str] = []
         """What each output is the name of."""
+        self._declared: list[onnx.ValueInfoProto] = []
         self._names: set[str] = set()
         self._gathered: dict[tuple[str, tuple[int, ...]], Value] = {}
         self._narrowed: dict[Column, Column] = {}
@@ -234,6 +235,10 @@ class GraphBuilder:
             for info in graph.output
         )
 
+    def declare(self, name: str, dtype: Dtype, shape: Shape | None) -> None:
+        """Says what a node gives whose operator onnx does not know: its inference of types crashes on unknown ones."""
+        self._declared.append(helper.make_tensor_value_info(name, ELEMENT[dtype], shape))
+
     def inner(self) -> GraphBuilder:
         """A builder for a body of Loop, Scan or If: it can read the values and constants of this one."""
         inner = GraphBuilder(self.target)
@@ -255,13 +260,13 @@ class GraphBuilder:
         """
         infos = [helper.make_tensor_value_info(name, ELEMENT[dtype], shape) for name, (dtype, shape) in outputs.items()]
         nodes, _ = _needed(self._nodes, set(outputs))
-        return helper.make_graph(nodes, "body", self._inputs, infos)
+        return helper.make_graph(nodes, "body", self._inputs, infos, value_info=self._declared)
 
     def build(self) -> onnx.ModelProto:
         """The model, without what its outputs do not need, checked by `onnx.checker`."""
         nodes, needed = _needed(self._named(), {info.name for info in self._outputs})
         used = [tensor for name, tensor in self._initializers.items() if name in needed]
-        graph = helper.make_graph(nodes, "edgekit", self._inputs, self._outputs, used)
+        graph = helper.make_graph(nodes, "edgekit", self._inputs, self._outputs, used, value_info=self._declared)
         domains = {node.domain for node in _all_nodes(graph)}
         known = (("", self.opset), (ML, self.target.ml_opset), (MICROSOFT, 1))
         opsets = [helper.make_opsetid(domain, version) for domain, version in known if domain in {"", *domains}]

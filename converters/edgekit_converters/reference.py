@@ -1,7 +1,8 @@
 """The reference of a bundle: bins frozen from the data, and the data's counts on them.
 
 Numbers get up to 20 bins of equal share (quantiles; fewer where values repeat); text gets one bin for each of the 30
-most frequent values and one for the rest. 10 to 20 bins is where the drift tests have most power for their bytes.
+most frequent values and one for the rest; a free text gets that last one alone, since no document may be written down.
+10 to 20 bins is where the drift tests have most power for their bytes.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ def _numbers(feature: Feature, column: Column) -> tuple[FeatureBins, FeatureCoun
 def _text(feature: Feature, column: Column) -> tuple[FeatureBins, FeatureCounts]:
     counts = Counter(value for value in column if value is not None)
     # Most frequent first, equal counts by name: the same data gives the same bins.
-    top = [str(text) for text, _ in sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))[:TEXT_BINS]]
+    known = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
+    top = [] if feature.free else [str(text) for text, _ in known[:TEXT_BINS]]
     other = sum(counts.values()) - sum(counts[text] for text in top)
     spec = FeatureBins(name=feature.name, categories=tuple(top))
     return spec, FeatureCounts(bins=(*(counts[text] for text in top), other), null=len(column) - sum(counts.values()))

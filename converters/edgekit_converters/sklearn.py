@@ -27,7 +27,7 @@ from edgekit_converters.registry import Answers, Conversion
 from edgekit_converters.schema import FeatureDtype
 from edgekit_converters.target import Target
 from edgekit_converters.tasks import classes_of, targets_of, task_of, why_not
-from edgekit_converters.walk import Walk, last_step, unwrap, used_columns, wrapped
+from edgekit_converters.walk import Walk, last_step, takes_documents, unwrap, used_columns, wrapped
 
 LABEL: Final = "label"
 PROBABILITIES: Final = "probabilities"
@@ -136,7 +136,7 @@ class SklearnConverter:
             ConversionRefused: It answers texts that are no labels.
         """
         frame = with_known_nulls(frame_for(model, X), _knows_none(model))
-        rows: Any = frame if feature_names(model) is not None else _matrix(frame)
+        rows = _rows(model, frame)
         task = task_of(model)
         try:
             with warnings.catch_warnings():
@@ -257,6 +257,24 @@ def _numbers(answer: NDArray[Any], model: Any) -> NDArray[np.float64]:
 
 def _dense(answer: Any) -> NDArray[Any]:
     return np.asarray(answer.toarray() if hasattr(answer, "toarray") else answer)
+
+
+def _rows(model: Any, frame: pd.DataFrame) -> Any:
+    """The frame as what the model was fitted on: a frame, documents, or a matrix.
+
+    Raises:
+        DataMismatch: It wants documents, and there are several columns.
+    """
+    if feature_names(model) is not None:
+        return frame
+    if takes_documents(model):
+        if frame.shape[1] != 1:
+            raise DataMismatch(
+                f"the model reads one column of documents, and there are {frame.shape[1]} columns",
+                "give that column only, and name the target's column with --target",
+            )
+        return frame.iloc[:, 0].to_numpy(dtype=object)
+    return _matrix(frame)
 
 
 def _matrix(frame: pd.DataFrame) -> NDArray[Any]:

@@ -228,7 +228,10 @@ def evenly(frame: pd.DataFrame, rows: int) -> pd.DataFrame:
 
 
 def varied(frame: pd.DataFrame, features: Sequence[Feature]) -> list[pd.DataFrame]:
-    """Copies of rows with one value missing or one text unknown, wherever the model allows it; types stay together."""
+    """Copies of rows with one value missing or one text unknown, wherever the model allows it; types stay together.
+
+    Free texts come empty and in capitals too.
+    """
     sample = evenly(frame, max(VARIED_MIN, min(VARIED_ROWS, VARIED_MAX // len(features))))
     missing = groups(sample, [feature.name for feature in features if feature.nullable])
     free = [feature.name for feature in features if feature.dtype == "text" and not feature.closed]
@@ -236,11 +239,22 @@ def varied(frame: pd.DataFrame, features: Sequence[Feature]) -> list[pd.DataFram
     parts = [one_changed(sample, names) for names in missing]
     if unknown:
         parts.append(one_changed(sample, unknown, _unknown))
+    documents = [feature.name for feature in features if feature.free]
+    if documents:
+        parts += [one_changed(sample, documents, _empty), one_changed(sample, documents, _capitals)]
     return parts
 
 
 def _unknown(column: pd.Series[Any], count: int) -> pd.Series[Any]:
     return pd.Series([UNKNOWN_TEXT] * count, dtype=column.dtype)
+
+
+def _empty(column: pd.Series[Any], count: int) -> pd.Series[Any]:
+    return pd.Series([""] * count, dtype=object)
+
+
+def _capitals(column: pd.Series[Any], count: int) -> pd.Series[Any]:
+    return column.iloc[:count].astype(object).map(str.upper, na_action="ignore")
 
 
 def _refuse_differences(

@@ -24,6 +24,7 @@ from edgekit_converters.operators import (
     catalog,
     delegate,
     selection,
+    text,
 )
 from edgekit_converters.schema import Encoding
 
@@ -275,6 +276,20 @@ def wrapped(model: Any) -> list[Any]:
                 inner = list(found) if isinstance(found, list | tuple | np.ndarray) else [found]
                 break
     return [leaf for one in inner for leaf in wrapped(one)] or [model]
+
+
+def takes_documents(step: Any) -> bool:
+    """Whether a model is asked with a sequence of texts, not with a table."""
+    step = unwrap(step)
+    inner = wrapped(step)
+    if inner != [step]:
+        return any(takes_documents(one) for one in inner)
+    if isinstance(step, Pipeline):
+        first = next((inner for _, inner in step.steps if inner is not None and inner != "passthrough"), None)
+        return takes_documents(first)
+    if isinstance(step, FeatureUnion):
+        return any(takes_documents(inner) for _, inner in step.transformer_list)
+    return type(step).__name__ in text.OF_DOCUMENTS
 
 
 def used_columns(step: Any, count: int) -> frozenset[int]:

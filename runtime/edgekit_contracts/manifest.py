@@ -51,9 +51,14 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True):
     """Smallest value in the reference data (numbers)."""
     maximum: float | None = None
     categories: tuple[str, ...] | None = None
-    """The values that the model knows (text)."""
+    """The values that the model knows (text); None: a free text, of which no value is written down."""
     closed: bool = False
     """The model has no answer outside `categories`: the original raises, and so does the runtime."""
+
+    @property
+    def free(self) -> bool:
+        """Whether it is a free text."""
+        return self.dtype == "text" and self.categories is None
 
 
 class Tensor(msgspec.Struct, frozen=True, kw_only=True):

@@ -35,6 +35,11 @@ class Batch:
     text: NDArray[np.object_] | None
     """[rows, text features]; the manifest's `missing_text` is a missing value."""
 
+    def part(self, start: int, stop: int) -> Batch:
+        """Some of the rows."""
+        numbers = None if self.numbers is None else self.numbers[start:stop]
+        return Batch(min(stop, self.rows) - start, numbers, None if self.text is None else self.text[start:stop])
+
 
 @dataclass(frozen=True, slots=True)
 class Answers:
@@ -87,6 +92,7 @@ class Engine:
         self._roles = [output.role for output in manifest.outputs]
         self._label_dtype = next((output.dtype for output in manifest.outputs if output.role == "label"), None)
         self._tensors = {("text" if tensor.dtype == "text" else "numbers"): tensor for tensor in manifest.inputs}
+        self._free = any(feature.free for feature in manifest.features)
         self._known = {
             feature.name: frozenset(feature.categories or ()) for feature in manifest.features if feature.closed
         }
@@ -144,11 +150,14 @@ class Engine:
         return self.encode(columns)
 
     def run(self, batch: Batch) -> Answers:
-        """One call of the session.
+        """One call of the session; of free texts, one for every few rows.
 
         Raises:
             Refused: ONNX Runtime failed on these rows.
         """
+        if self._free and batch.rows > limits.DOCUMENT_ROWS:
+            starts = range(0, batch.rows, limits.DOCUMENT_ROWS)
+            return _join([self.run(batch.part(start, start + limits.DOCUMENT_ROWS)) for start in starts])
         feed = {tensor.name: batch.text if kind == "text" else batch.numbers for kind, tensor in self._tensors.items()}
         try:
             outputs: Any = self._session.run(self._outputs, feed)
@@ -209,6 +218,7 @@ class Engine:
     def _text(self, name: str, values: Column) -> NDArray[np.object_]:
         feature, missing = self.features[name], self.manifest.missing_text
         known = self._known.get(name)
+        most = limits.DOCUMENT_MAX_CHARS if feature.free else limits.TEXT_MAX_CHARS
         column = np.empty(len(values), dtype=object)
         for row, value in enumerate(values):
             if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -218,14 +228,26 @@ class Engine:
                 continue
             if not isinstance(value, str):
                 raise BadInput(name, f"{_show(value)} is not text", "send strings or null")
-            if value == missing or len(value) > limits.TEXT_MAX_CHARS:
-                raise BadInput(name, f"{_show(value)} is reserved or longer than {limits.TEXT_MAX_CHARS} characters")
+            if value == missing or len(value) > most:
+                raise BadInput(name, f"{_show(value)} is reserved or longer than {most} characters")
             if known is not None and value not in known:
                 raise BadInput(
                     name, f"{_show(value)} is unknown to the model", f"send one of: {', '.join(sorted(known)[:10])}"
                 )
             column[row] = value
         return column
+
+
+def _join(parts: Sequence[Answers]) -> Answers:
+    def joined(arrays: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
+        present = [array for array in arrays if array is not None]
+        return np.concatenate(present) if present else None
+
+    return Answers(
+        joined([part.labels for part in parts]),
+        joined([part.probabilities for part in parts]),
+        joined([part.values for part in parts]),
+    )
 
 
 def _session(model: bytes, manifest: Manifest, threads: int) -> ort.InferenceSession:

@@ -272,7 +272,8 @@ class Observer:
             texts = block.text[:used, source].tolist()
             found = np.array([-1 if text == missing else index.get(text, len(index)) for text in texts])
             tally.null[position] += (found < 0).sum()
-            tally.out_of_range[position] += (found == len(index)).sum()
+            # Of a free text no value is known, so that none is out of range.
+            tally.out_of_range[position] += (found == len(index)).sum() if index else 0
             tally.bins[position] += np.bincount(found[found >= 0], minlength=len(index) + 1)
         self._fold_answers(tally, block)
 

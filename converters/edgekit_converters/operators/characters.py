@@ -23,6 +23,8 @@ SIGMA: Final = "\u03a3"
 SMALL_SIGMAS: Final = "\u03c3\u03c2"
 """In a word, and at its end."""
 POINTS: Final = 0x110000
+BLOCK: Final = 256
+"""Characters that are asked at once whether any of them changes."""
 _SURROGATES: Final = range(0xD800, 0xE000)
 
 Accents = Literal["ascii", "unicode"] | None
@@ -68,13 +70,19 @@ def white() -> Points:
 @cache
 def folding(lowercase: bool, accents: Accents) -> Folding:
     """The whole table of scikit-learn's preprocessing."""
-    strip = _STRIP[accents]
+    removes = accents == "ascii"
+
+    def fold(text: str) -> str:
+        return _STRIP[accents](text.lower() if lowercase else text)
+
     table = {}
-    for one in alphabet():
-        text = strip(one.lower() if lowercase else one)
-        if text != (one if accents != "ascii" else ""):
-            table[one] = text
-    return Folding(table, accents == "ascii", lowercase and accents != "ascii")
+    whole = alphabet()
+    for start in range(0, len(whole), BLOCK):
+        block = whole[start : start + BLOCK]
+        if fold(block) != ("" if removes else block):
+            found = {one: fold(one) for one in block}
+            table.update({one: text for one, text in found.items() if text != ("" if removes else one)})
+    return Folding(table, removes, lowercase and not removes)
 
 
 def needed(whole: Folding, known: frozenset[str], kinds: tuple[Points, ...]) -> Folding:
@@ -103,9 +111,15 @@ def needed(whole: Folding, known: frozenset[str], kinds: tuple[Points, ...]) -> 
 @cache
 def sigma_context() -> tuple[Points, Points]:
     """Characters on which a capital sigma ends a word, and those that it looks through; by asking `str.lower`."""
-    ends = [one for one in alphabet() if (one + SIGMA).lower()[-1] == SMALL_SIGMAS[1]]
-    after = [one for one in alphabet() if ("A" + one + SIGMA).lower()[-1] == SMALL_SIGMAS[1]]
-    return points_of("".join(ends)), points_of("".join(after)) & ~points_of("".join(ends))
+    others = alphabet().replace(" ", "")  # a space is neither; it keeps the questions apart
+    ends = _before_final(others, "")
+    return points_of(ends), points_of(_before_final(others, "A")) & ~points_of(ends)
+
+
+def _before_final(characters: str, first: str) -> str:
+    """Those between `first` and a capital sigma that becomes a final one."""
+    answers = " ".join(first + one + SIGMA for one in characters).lower().split(" ")
+    return "".join(one for one, answer in zip(characters, answers, strict=True) if answer[-1] == SMALL_SIGMAS[1])
 
 
 def expression(points: Points) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from onnx import TensorProto
 
 from edgekit_converters.graph import MICROSOFT, ML, Dtype, GraphBuilder, Shape
 from edgekit_converters.operators.characters import SIGMA, SMALL_SIGMAS, Folding, expression, sigma_context, white
@@ -70,11 +71,12 @@ class Texts:
 
     def is_in(self, known: Sequence[str]) -> Texts:
         """Whether each text is one of those."""
-        return self.look_up(dict.fromkeys(known, 1), 0).apply("Cast", to=9)
+        return self.look_up(dict.fromkeys(known, 1), 0).apply("Cast", to=TensorProto.BOOL)
 
     def tokens(self, **how: Any) -> Texts:
         """The tokens of every text, in order."""
         padded = self.apply("Tokenizer", domain=MICROSOFT, mark=0, pad_value="", mincharnum=1, **how)
+        self.graph.declare(padded.name, "text", [None, None])
         return padded.apply("Reshape", self.of(-1))
 
     def characters(self) -> Texts:
@@ -128,7 +130,9 @@ def _final_sigmas(text: Texts, characters: Texts) -> Texts:
     firm = these.matches(expression(through)).apply("Not")
     false = these.of(False)
     beside = false.concat(these.matches(expression(cased)).compress(firm), false)
-    place = firm.apply("Cast", to=7).apply("CumSum", there.constant(np.array(0, dtype=np.int64), "axis"))
+    place = firm.apply("Cast", to=TensorProto.INT64).apply(
+        "CumSum", there.constant(np.array(0, dtype=np.int64), "axis")
+    )
     before = beside.apply("Gather", place.apply("Sub", these.of(1)))
     after = beside.apply("Gather", place.apply("Add", these.of(1)))
     final = these.apply("Equal", these.of(SIGMA)).apply("And", before).apply("And", after.apply("Not"))
@@ -190,7 +194,9 @@ def edged_grams(characters: Texts, low: int, high: int, *, masked: bool) -> list
     windows = _windows(stream, 2, high)
     if not masked:
         return [*found, *windows[min(3, max(low, 2)) - 2 :]]
-    seen = space.apply("Cast", to=7).apply("CumSum", characters.graph.constant(np.array(0, dtype=np.int64), "axis"))
+    seen = space.apply("Cast", to=TensorProto.INT64).apply(
+        "CumSum", characters.graph.constant(np.array(0, dtype=np.int64), "axis")
+    )
     for size, window in enumerate(windows, start=2):
         inside = seen.slice(size - 2).slice(0, -1).apply("Equal", seen.slice(0, 1 - size))
         if size < low:

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from edgekit_converters.graph import MICROSOFT, GraphBuilder, Table, Value, columns
 from edgekit_converters.operators import Transform, Unfaithful, on_matrix
@@ -39,6 +39,8 @@ from edgekit_converters.operators.token_patterns import TokenPattern, token_patt
 if TYPE_CHECKING:
     from edgekit_converters.walk import Path, Walk
 
+OF_DOCUMENTS: Final = frozenset({"CountVectorizer", "HashingVectorizer", "TfidfVectorizer"})
+"""What reads a sequence of texts, no table."""
 WIDTH_MAX: Final = 2**20
 """Columns of the dense result: 8 MiB a row."""
 
@@ -100,7 +102,7 @@ def _hashing_vectorizer(walk: Walk, step: Any, table: Table, _path: Path) -> Tab
     document = Texts(inner, inner.argument("document", "text", [1]))
     whole = folding(bool(step.lowercase), step.strip_accents)
     terms = _terms(document, step, pattern, whole, masked=True)
-    hashes = terms.apply("MurmurHash3", domain=MICROSOFT, positive=0, seed=0).apply("Cast", to=7)
+    hashes = terms.apply("MurmurHash3", domain=MICROSOFT, positive=0, seed=0).apply("Cast", to=TensorProto.INT64)
     places = hashes.apply("Abs").apply("Mod", hashes.of(width))
     ones = _filled(places.apply("Shape"), 1.0)
     if step.alternate_sign and not step.binary:
