@@ -126,6 +126,24 @@ def test_thresholds_and_the_lasso_are_the_same(algorithm: str, alpha: float | No
     assert_transforms(step, X, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"transform_algorithm": "lars"},
+        {"transform_algorithm": "lars", "transform_n_nonzero_coefs": 7},
+        {"transform_alpha": 0.05},
+        {"transform_alpha": 0.05, "positive_code": True},
+        {"transform_max_iter": 3},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("count", [12, 30])
+def test_paths_of_least_angles_take_the_same_steps(count: int, options: dict[str, Any]) -> None:
+    X = scaled()
+    step = SparseCoder(atoms(count), **({"transform_algorithm": "lasso_lars"} | options)).fit(X)
+    assert_transforms(step, X, pd.concat([X, X * 0, X * 9], ignore_index=True), rtol=1e-8, atol=1e-9)
+
+
 @pytest.mark.parametrize("kind", [DictionaryLearning, MiniBatchDictionaryLearning])
 def test_learnt_dictionaries_code_the_same(kind: Any) -> None:
     X = scaled()
@@ -133,8 +151,8 @@ def test_learnt_dictionaries_code_the_same(kind: Any) -> None:
     assert_transforms(step, X, rtol=1e-9, atol=1e-11)
     step.set_params(transform_algorithm="lasso_cd", transform_alpha=0.3)
     assert_transforms(step, X, rtol=1e-9, atol=1e-10)
-    step.set_params(transform_algorithm="lars")
-    with pytest.raises(ConversionRefused, match="transform_algorithm='lars' has no conversion"):
+    step.set_params(transform_n_nonzero_coefs=33, transform_algorithm="omp")
+    with pytest.raises(ConversionRefused, match="a code of 33 atoms by matching pursuit is too long"):
         transformed(step, X, X)
 
 

@@ -1,9 +1,10 @@
-"""Sparse codes of rows in a fixed dictionary D: thresholds, matching pursuit, the lasso by coordinate descent.
+"""Sparse codes of rows in a fixed dictionary D: thresholds, matching pursuit, least angles, the lasso.
 
 - `threshold`: sign(c) max(|c| - alpha, 0), c = x D'.
 - `omp`: one atom after another, always the one that correlates most with what is left; the columns q of the Cholesky
   factor of the chosen atoms' Gram matrix are kept for all atoms, so that what is left is c - sum(y q), and the code is
   found from y once, at the end. A row stops early where nothing is left or its atoms depend on each other.
+- `lars`, `lasso_lars`: `least_angle`.
 - `lasso_cd`: min |x - w D|^2 / 2 + alpha |w|, one weight after another, in an ONNX Loop with the stopping rule and the
   screening of the original: until the duality gap is below 1e-8 |x|^2.
 
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit_converters.graph import GraphBuilder, Value
-from edgekit_converters.operators import Transform, Unfaithful, on_matrix
+from edgekit_converters.operators import Transform, Unfaithful, least_angle, on_matrix
 from edgekit_converters.operators.expression import Expr, concat, rows_of, total
 from edgekit_converters.operators.iteration import one_hot, pick, repeat
 
@@ -67,10 +68,14 @@ def _threshold(step: Any, x: Expr, dictionary: Rows) -> Expr:
     return code.maximum(0.0) if step.positive_code else code
 
 
-def _matched(step: Any, x: Expr, dictionary: Rows) -> Expr:
-    count = len(dictionary)
+def _atoms(step: Any, x: Expr, dictionary: Rows) -> int:
+    """Atoms of a code: the step's own number, or a tenth of the features."""
     wanted = step.transform_n_nonzero_coefs
-    atoms = int(min(max(x.width / 10, 1), count)) if wanted is None else int(wanted)
+    return int(min(max(x.width / 10, 1), len(dictionary)) if wanted is None else wanted)
+
+
+def _matched(step: Any, x: Expr, dictionary: Rows) -> Expr:
+    count, atoms = len(dictionary), _atoms(step, x, dictionary)
     if atoms > ATOMS_MAX:
         raise Unfaithful(
             f"a code of {atoms} atoms by matching pursuit is too long",
@@ -181,8 +186,38 @@ def _lasso(step: Any, x: Expr, dictionary: Rows) -> Expr:
     return repeat(most, state, [q, norm], turn)[0]
 
 
+def _lasso_path(step: Any, x: Expr, dictionary: Rows) -> Expr:
+    return least_angle.walked(
+        x @ dictionary.T,
+        least_angle.Path(
+            gram=dictionary @ dictionary.T,
+            features=x.width,
+            alpha=_alpha(step) / x.width,
+            most=int(step.transform_max_iter),
+            lasso=True,
+            positive=bool(step.positive_code),
+        ),
+    )
+
+
+def _least_angle(step: Any, x: Expr, dictionary: Rows) -> Expr:
+    return least_angle.walked(
+        x @ dictionary.T,
+        least_angle.Path(
+            gram=dictionary @ dictionary.T,
+            features=x.width,
+            alpha=0.0,
+            most=_atoms(step, x, dictionary),
+            lasso=False,
+            positive=False,
+        ),
+    )
+
+
 ALGORITHMS: Final[Mapping[str, Callable[[Any, Expr, Rows], Expr]]] = {
     "omp": _matched,
+    "lars": _least_angle,
+    "lasso_lars": _lasso_path,
     "lasso_cd": _lasso,
     "threshold": _threshold,
 }
