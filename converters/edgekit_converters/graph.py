@@ -74,6 +74,11 @@ Turn = Callable[["GraphBuilder", Sequence[Value]], tuple[Value | None, Sequence[
 """One turn of a Loop."""
 
 
+def is_narrow(table: Table) -> bool:
+    """Whether the original makes one matrix of float32 of the columns: one of another type would widen all."""
+    return all(column.dtype == "float32" for column in table)
+
+
 class GraphBuilder:
     """Nodes, initializers and names of one graph.
 
@@ -169,6 +174,10 @@ class GraphBuilder:
         found = tuple(replace(column, value=value, index=index) for index, column in enumerate(table))
         self._narrowed.update(zip(found, table, strict=True))
         return found
+
+    def rounded(self, value: Value) -> Value:
+        """The float64 value with each number rounded to float32."""
+        return self.cast(self.cast(value, "float32"), "float64")
 
     def gather(self, value: Value, indices: Sequence[int]) -> Value:
         """Some columns of a value, in that order; the value itself where that is all of them."""

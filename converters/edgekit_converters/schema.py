@@ -47,8 +47,16 @@ def dtypes(frame: pd.DataFrame) -> dict[str, FeatureDtype]:
     return {str(name): _dtype(frame[name]) for name in frame.columns}
 
 
-def inputs(graph: GraphBuilder, kinds: Mapping[str, FeatureDtype]) -> tuple[tuple[Tensor, ...], Table]:
-    """Declares the graph's inputs; gives their contract and the features as columns, in order."""
+def inputs(
+    graph: GraphBuilder, kinds: Mapping[str, FeatureDtype], *, typed: bool = True
+) -> tuple[tuple[Tensor, ...], Table]:
+    """Declares the graph's inputs; gives their contract and the features as columns, in order.
+
+    Args:
+        graph: Where they go.
+        kinds: The features' types.
+        typed: The original sees each column in its own type, and no matrix of a common one.
+    """
     numbers = tuple(name for name, dtype in kinds.items() if dtype != "text")
     texts = tuple(name for name, dtype in kinds.items() if dtype == "text")
     tensors = []
@@ -57,7 +65,7 @@ def inputs(graph: GraphBuilder, kinds: Mapping[str, FeatureDtype]) -> tuple[tupl
         value = graph.input(NUMBERS, "float64", len(numbers))
         tensors.append(Tensor(name=NUMBERS, dtype="float64", features=numbers))
         found |= {name: Column(value, index, name) for index, name in enumerate(numbers)}
-        narrow = [name for name in numbers if kinds[name] == "float32"]
+        narrow = [name for name in numbers if typed and kinds[name] == "float32"]
         if narrow:
             found |= dict(zip(narrow, graph.narrow(tuple(found[name] for name in narrow)), strict=True))
     if texts:

@@ -90,7 +90,8 @@ class SklearnConverter:
             )
 
         graph = GraphBuilder(target)
-        tensors, table = schema.inputs(graph, kinds)
+        typed = feature_names(model) is not None or all(dtype == np.float32 for dtype in frame.dtypes)
+        tensors, table = schema.inputs(graph, kinds, typed=typed)
         at = dict(zip(kinds, table, strict=True))
         # A column that no step reads has no place in the graph; it stands in the table as the first one that has.
         full = tuple(at.get(name, table[0]) for name in names)

@@ -16,7 +16,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import FeatureUnion, Pipeline
 
 from edgekit_contracts.errors import ConversionRefused, EdgekitError
-from edgekit_converters.graph import GraphBuilder, Table, Value, columns
+from edgekit_converters.graph import Dtype, GraphBuilder, Table, Value, columns, is_narrow
 from edgekit_converters.nulls import is_null
 from edgekit_converters.operators import (
     Predicted,
@@ -147,8 +147,9 @@ class Walk:
     def _weighted(self, table: Table, weights: Any, name: str) -> Table:
         if not weights or name not in weights or not table:
             return table
-        x = self.graph.matrix(table, "float64")
-        factor = self.graph.constant(np.array([float(weights[name])]), "weight")
+        dtype: Dtype = "float32" if is_narrow(table) else "float64"
+        x = self.graph.matrix(table, dtype)
+        factor = self.graph.constant(np.array([weights[name]], dtype=dtype), "weight")
         return columns(self.graph.value("Mul", [x, factor], x))
 
     def matrix(self, table: Table) -> Value:

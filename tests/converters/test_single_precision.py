@@ -11,11 +11,21 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
-from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import Binarizer, MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
+from sklearn.preprocessing import (
+    Binarizer,
+    KBinsDiscretizer,
+    MaxAbsScaler,
+    MinMaxScaler,
+    PolynomialFeatures,
+    QuantileTransformer,
+    RobustScaler,
+    StandardScaler,
+)
 
 from benchmarks.pipelines.judge import judge
 from tests.converters.frames import NUMBERS, converted, features, target
@@ -37,6 +47,15 @@ def single() -> pd.DataFrame:
         Binarizer(threshold=14.3),
         SimpleImputer(add_indicator=True),
         make_pipeline(SimpleImputer(strategy="median"), MinMaxScaler(), StandardScaler()),
+        QuantileTransformer(n_quantiles=50),
+        QuantileTransformer(n_quantiles=50, output_distribution="normal"),
+        make_pipeline(SimpleImputer(), PolynomialFeatures(3), StandardScaler()),
+        make_pipeline(
+            SimpleImputer(),
+            KBinsDiscretizer(5, encode="ordinal", quantile_method="averaged_inverted_cdf"),
+            MinMaxScaler((0, 0.3)),
+        ),
+        ColumnTransformer([("one", MaxAbsScaler(), NUMBERS)], transformer_weights={"one": 0.1}),
     ],
     ids=lambda step: type(step).__name__,
 )
@@ -56,6 +75,25 @@ def test_trees_behind_a_scaler_of_float32_decide_alike_at_their_thresholds(scale
     judged = judge(model, single())
     assert judged.outcome == "right", judged.why
     assert judged.mined > 1000
+
+
+def test_boosting_behind_steps_of_float32_decides_alike_at_its_thresholds() -> None:
+    for step in (PolynomialFeatures(2), QuantileTransformer(n_quantiles=30), KBinsDiscretizer(4, encode="ordinal")):
+        step.set_params(**({"quantile_method": "averaged_inverted_cdf"} if "Bins" in type(step).__name__ else {}))
+        model = make_pipeline(step, StandardScaler(), HistGradientBoostingClassifier(max_iter=8))
+        judged = judge(model.fit(single().fillna(1), target()), single().fillna(1))
+        assert judged.outcome == "right", judged.why
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_one_column_of_float64_makes_the_whole_matrix_float64(named: bool) -> None:
+    frame = single().fillna(1).astype({"area": np.float64})
+    X: Any = frame if named else frame.to_numpy()
+    first = ColumnTransformer([("one", StandardScaler(), [0, 1])])
+    model = make_pipeline(first, HistGradientBoostingClassifier(max_iter=8)).fit(X, target())
+    # A model without names of its own may be converted with a frame, whose columns become one matrix.
+    judged = judge(model, frame)
+    assert judged.outcome == "right", judged.why
 
 
 def test_who_computes_in_float64_pays_nothing_for_float32_columns() -> None:

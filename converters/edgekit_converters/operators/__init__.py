@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgekit_converters.graph import GraphBuilder, Table, Value, columns
+from edgekit_converters.graph import GraphBuilder, Table, Value, columns, is_narrow
 
 if TYPE_CHECKING:
     from edgekit_converters.walk import Path, Walk
@@ -59,6 +59,20 @@ def on_matrix(emit: Callable[[GraphBuilder, Any, Value], Value]) -> Transform:
 
     def transform(walk: Walk, step: Any, table: Table, _path: Path) -> Table:
         return columns(emit(walk.graph, step, walk.matrix(table)))
+
+    return transform
+
+
+def on_own_type(emit: Callable[[GraphBuilder, Any, Value, bool], Value]) -> Transform:
+    """A transformer of one float64 matrix whose results are rounded to float32 where all columns are of that.
+
+    The emitter is told so, to round what the original computes on the way.
+    """
+
+    def transform(walk: Walk, step: Any, table: Table, _path: Path) -> Table:
+        narrow = is_narrow(table)
+        found = emit(walk.graph, step, walk.matrix(table), narrow)
+        return columns(walk.graph.cast(found, "float32") if narrow else found)
 
     return transform
 

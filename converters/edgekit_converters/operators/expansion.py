@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit_converters.graph import GraphBuilder, Table, Value, columns
-from edgekit_converters.operators import Transform, on_matrix
+from edgekit_converters.graph import Dtype, GraphBuilder, Table, Value, columns, is_narrow
+from edgekit_converters.operators import Transform, on_own_type
 from edgekit_converters.operators.composed import count_reached
 from edgekit_converters.operators.expression import Expr, concat
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Rows = NDArray[np.float64]
 
 
-def polynomial_features(graph: GraphBuilder, step: Any, value: Value) -> Value:
+def polynomial_features(graph: GraphBuilder, step: Any, value: Value, narrow: bool) -> Value:
     """PolynomialFeatures: each degree is the one below times one column, the very products of scikit-learn."""
     x = Expr(graph, value)
     parts = [x.ones()] if step.include_bias else []
@@ -46,22 +46,27 @@ def polynomial_features(graph: GraphBuilder, step: Any, value: Value) -> Value:
             break
         starts = [*following, len(left)]
         terms = terms.at(*left) * x.at(*right)
+        if narrow:
+            terms = Expr(graph, graph.rounded(terms.value))
         if degree >= step._min_degree:
             parts.append(terms)
     return concat(parts).value
 
 
-def k_bins(graph: GraphBuilder, step: Any, value: Value) -> Value:
+def k_bins(walk: Walk, step: Any, table: Table, _path: Path) -> Table:
     """KBinsDiscretizer: the number of inner edges that are reached, or its indicators."""
-    if step.dtype is not None and np.dtype(step.dtype) == np.float32:
-        value = graph.cast(graph.cast(value, "float32"), "float64")
+    graph, value, narrow = walk.graph, walk.matrix(table), is_narrow(table)
+    if step.dtype is not None:
+        narrow = np.dtype(step.dtype) == np.float32
+        value = graph.rounded(value) if narrow else value
+    dtype: Dtype = "float32" if narrow else "float64"
     edges = step.bin_edges_
     places = count_reached(Expr(graph, value), [np.asarray(one, dtype=np.float64)[1:-1] for one in edges])
     if step.encode == "ordinal":
-        return places.value
+        return columns(graph.cast(places.value, dtype))
     spread = places.at(*(column for column, bins in enumerate(step.n_bins_) for _ in range(bins)))
     here = np.concatenate([np.arange(bins, dtype=np.float64) for bins in step.n_bins_])
-    return spread.equals(here).cast("float64").value
+    return columns(spread.equals(here).cast(dtype).value)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,7 +184,7 @@ def _de_boor(x: Expr, interval: Expr, knots: Rows, degree: int) -> list[Expr]:
 
 
 TRANSFORMERS: Final[Mapping[str, Transform]] = {
-    "KBinsDiscretizer": on_matrix(k_bins),
-    "PolynomialFeatures": on_matrix(polynomial_features),
+    "KBinsDiscretizer": k_bins,
+    "PolynomialFeatures": on_own_type(polynomial_features),
     "SplineTransformer": spline_transformer,
 }

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from edgekit_contracts.manifest import MISSING_TEXT
-from edgekit_converters.graph import ML, Column, Dtype, GraphBuilder, Table, Value, columns
+from edgekit_converters.graph import ML, Column, Dtype, GraphBuilder, Table, Value, columns, is_narrow
 from edgekit_converters.nulls import is_null
 from edgekit_converters.operators import Transform, Unfaithful
 
@@ -41,7 +41,7 @@ def simple_imputer(graph: GraphBuilder, step: Any, table: Table, *, none: bool) 
     kept = [index for index, one in enumerate(statistics) if step.keep_empty_features or not is_null(one)]
     filled: list[Column] = [*table]
     masks: list[Column] = [*table]
-    dtype: Dtype = "float32" if all(column.dtype == "float32" for column in table) else "float64"
+    dtype: Dtype = "float32" if is_narrow(table) else "float64"
     # Neighbours of one type go together: a node costs more than a column.
     for text, run in groupby(range(len(table)), key=lambda index: table[index].dtype == "text"):
         indices = list(run)

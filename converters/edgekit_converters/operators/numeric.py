@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit_converters.graph import GraphBuilder, Table, Value, columns
+from edgekit_converters.graph import GraphBuilder, Table, Value, columns, is_narrow
 from edgekit_converters.operators import Transform
 
 if TYPE_CHECKING:
@@ -86,8 +86,8 @@ def _scaler(emit: Callable[[GraphBuilder, Any, Value], Value]) -> Transform:
     """A scaler of a matrix that is float32 where all its columns are, as in numpy."""
 
     def transform(walk: Walk, step: Any, table: Table, _path: Path) -> Table:
-        narrow = all(column.dtype == "float32" for column in table)
-        return columns(emit(walk.graph, step, walk.graph.matrix(table, "float32") if narrow else walk.matrix(table)))
+        x = walk.graph.matrix(table, "float32") if is_narrow(table) else walk.matrix(table)
+        return columns(emit(walk.graph, step, x))
 
     return transform
 

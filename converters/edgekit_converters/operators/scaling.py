@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit_converters.graph import GraphBuilder, Value
-from edgekit_converters.operators import Transform, numeric, on_matrix
+from edgekit_converters.operators import Transform, numeric, on_matrix, on_own_type
 from edgekit_converters.operators.composed import count_reached, expm1, log1p
 from edgekit_converters.operators.expression import Expr
 
@@ -110,20 +110,26 @@ def _box_cox(x: Expr, power: Rows) -> Expr:
     return log.constant(plain).where(log, result) if plain.any() else result
 
 
-def quantile_transformer(graph: GraphBuilder, step: Any, value: Value) -> Value:
+def quantile_transformer(graph: GraphBuilder, step: Any, value: Value, narrow: bool) -> Value:
     """QuantileTransformer: the mean of interpolating upwards and downwards, or its normal quantile."""
     x = Expr(graph, value)
     known, references = np.asarray(step.quantiles_, dtype=np.float64).T, np.asarray(step.references_, dtype=np.float64)
     upwards = interpolate(x, known, references)
     downwards = interpolate(-x, -known[:, ::-1], -references[::-1])
-    share = (upwards - downwards) * 0.5
+    share = _own((upwards - downwards) * 0.5, narrow)
     lowest, highest = known[:, 0], known[:, -1]
     if step.output_distribution == "normal":
-        share = (x + EDGE > highest).where(1.0, share)
-        share = (x - EDGE < lowest).where(0.0, share)
+        edge = float(np.float32(EDGE)) if narrow else EDGE
+        share = (_own(x + edge, narrow) > highest).where(1.0, share)
+        share = (_own(x - edge, narrow) < lowest).where(0.0, share)
         return _normal_quantile(share).value
     share = x.equals(highest).where(1.0, share)
     return x.equals(lowest).where(0.0, share).value
+
+
+def _own(x: Expr, narrow: bool) -> Expr:
+    """Rounded to float32 where that is the columns' type."""
+    return Expr(x.graph, x.graph.rounded(x.value)) if narrow else x
 
 
 def interpolate(x: Expr, known: Rows, values: Rows) -> Expr:
@@ -207,5 +213,5 @@ TRANSFORMERS: Final[Mapping[str, Transform]] = {
     "KernelCenterer": on_matrix(kernel_centerer),
     "Normalizer": on_matrix(normalizer),
     "PowerTransformer": on_matrix(power_transformer),
-    "QuantileTransformer": on_matrix(quantile_transformer),
+    "QuantileTransformer": on_own_type(quantile_transformer),
 }
