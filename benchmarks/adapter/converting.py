@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any, Final
 
 from skl2onnx.common.data_types import FloatTensorType
@@ -134,11 +135,19 @@ def booster_in_place_of(zipmap: bool) -> Callable[..., Any]:
                 raise NotGiven(f"onnxmltools' own {', '.join(used)}")
             if initial_types is None:
                 initial_types = [("features", FloatTensorType([None, len(model.feature_names_)]))]
-            found = convert(model, initial_types, {"zipmap": settings.get("zipmap", zipmap)})
+            found = convert(estimator_of(model), initial_types, {"zipmap": settings.get("zipmap", zipmap)})
             rename(found, {"output_label": "label", "output_probability": "probabilities"})
             return found
 
     return convert_booster
+
+
+def estimator_of(model: Any) -> Any:
+    """The estimator as which edgekit converts a native Booster; others as they are."""
+    package = type(model).__module__.partition(".")[0]
+    if type(model).__name__ != "Booster" or package not in {"lightgbm", "xgboost"}:
+        return model
+    return import_module(f"edgekit_converters.{package}").estimator(model)
 
 
 def options_of(model: Any, options: Any) -> dict[str, Any]:
