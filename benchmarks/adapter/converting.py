@@ -130,13 +130,14 @@ def booster_in_place_of(zipmap: bool) -> Callable[..., Any]:
     def convert_booster(model: Any, name: Any = None, initial_types: Any = None, *args: Any, **settings: Any) -> Any:
         del name, args  # of the graph; doc_string, target_opset
         with counted():
-            used = sorted(one for one in (*OWN_API, "without_onnx_ml", "split") if settings.get(one))
+            used = sorted(one for one in (*OWN_API, "without_onnx_ml") if settings.get(one))
             if used:
                 raise NotGiven(f"onnxmltools' own {', '.join(used)}")
             if initial_types is None:
                 initial_types = [("features", FloatTensorType([None, len(model.feature_names_)]))]
             found = convert(estimator_of(model), initial_types, {"zipmap": settings.get("zipmap", zipmap)})
-            rename(found, {"output_label": "label", "output_probability": "probabilities"})
+            if any(info.name == "output_probability" for info in found.graph.output):
+                rename(found, {"probabilities": "matrix", "output_label": "label", "output_probability": "probabilities"})
             return found
 
     return convert_booster
