@@ -137,7 +137,8 @@ def booster_in_place_of(zipmap: bool) -> Callable[..., Any]:
                 initial_types = [("features", FloatTensorType([None, len(model.feature_names_)]))]
             found = convert(estimator_of(model), initial_types, {"zipmap": settings.get("zipmap", zipmap)})
             if any(info.name == "output_probability" for info in found.graph.output):
-                rename(found, {"probabilities": "matrix", "output_label": "label", "output_probability": "probabilities"})
+                rename(found, {"probabilities": "matrix"})
+                rename(found, {"output_label": "label", "output_probability": "probabilities"})
             return found
 
     return convert_booster

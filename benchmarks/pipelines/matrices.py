@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.cluster import FeatureAgglomeration, KMeans, MiniBatchKMeans
 from sklearn.cross_decomposition import PLSRegression
-from sklearn.decomposition import NMF, PCA, FactorAnalysis, FastICA, IncrementalPCA, KernelPCA, TruncatedSVD
+from sklearn.decomposition import PCA, FactorAnalysis, FastICA, IncrementalPCA, KernelPCA, TruncatedSVD
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
 from sklearn.ensemble import (
     AdaBoostClassifier,
@@ -250,10 +250,6 @@ def _digits() -> Named:
     yield (
         "restricted Boltzmann machine",
         make_pipeline(MinMaxScaler(), BernoulliRBM(20, n_iter=3, random_state=0), LogisticRegression()),
-    )
-    yield (
-        "parts by non-negative factors",
-        make_pipeline(MinMaxScaler(), NMF(8, max_iter=60, random_state=0), LogisticRegression()),
     )
 
 

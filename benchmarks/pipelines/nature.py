@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.cluster import DBSCAN
+from sklearn.decomposition import NMF
 from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
 
 from benchmarks.pipelines import tables
 from benchmarks.pipelines.case import Case
@@ -55,6 +56,12 @@ def cases() -> Iterator[Case]:
         tables.iris,
         make_pipeline(RankedRows(), LogisticRegression(max_iter=500)),
         "RankedRows",
+    )
+    yield Case(
+        "nature: factors that settle for the whole batch at once",
+        tables.digits,
+        make_pipeline(MinMaxScaler(), NMF(8, max_iter=60, random_state=0), LogisticRegression()),
+        "nmf",
     )
     yield Case(
         "nature: a function of the whole batch",
