@@ -20,7 +20,7 @@ import msgspec
 from edgekit import keys, profiles
 from edgekit_contracts import limits
 from edgekit_contracts.errors import ConversionRefused, DoesNotFit, UsageError
-from edgekit_contracts.manifest import Budget, Lineage, Manifest, Parity, Quality
+from edgekit_contracts.manifest import Budget, ClassLabel, Lineage, Manifest, Parity, Quality
 from edgekit_contracts.names import check_model, check_version
 from edgekit_converters import data as tables
 from edgekit_converters import runtimes
@@ -32,6 +32,7 @@ from edgekit_converters.draft import draft_manifest
 from edgekit_converters.fit import predict
 from edgekit_converters.golden import golden
 from edgekit_converters.load import load_model
+from edgekit_converters.network import bare, described
 from edgekit_converters.quality import quality
 from edgekit_converters.reference import reference
 from edgekit_converters.registry import Answers, Conversion, find
@@ -126,6 +127,8 @@ def build(
     target: str | None = None,
     key: str | Path | None = None,
     trust: bool = False,
+    classes: Sequence[ClassLabel] | None = None,
+    shape: Sequence[int] | None = None,
     allow_unfit: bool = False,
     check_runtimes: Sequence[str] | None = (),
     on_step: Callable[[Step], None] | None = None,
@@ -134,7 +137,8 @@ def build(
     """Converts, verifies, predicts, describes, signs and writes.
 
     Args:
-        model: A fitted estimator, or the path of a .skops file (or, with `trust`, of a pickle).
+        model: A fitted estimator, a `torch.nn.Module`, or the path of a .skops or .onnx file (or, with `trust`, of a
+            pickle or of a .pt2 file).
         data: The reference data: a DataFrame, a matrix, or the path of a CSV or Parquet file.
         device: One or several device profiles; the model is converted for the oldest of their runtimes.
         out: The bundle to write; by default `NAME-VERSION.edge` here.
@@ -143,6 +147,8 @@ def build(
         target: The data's column that holds what is true: gives quality figures, and is no feature.
         key: A private key file; by default the user's own, made when first needed.
         trust: Load pickles, which run code.
+        classes: Of a network that gives scores: a class for each, in their order; they become probabilities.
+        shape: Of one row of a network, such as (1, 28, 28); by default its columns as they are.
         allow_unfit: Write the bundle although it passes a limit of a profile.
         check_runtimes: Further releases of onnxruntime to verify on; those of the profiles always are. None: on the
             one that is installed here only.
@@ -165,7 +171,13 @@ def build(
     allowed = [board.runtime.onnxruntime for board in boards]
     aimed = _oldest([*allowed, *(check_runtimes or ())])
     name, version, out = _identity(name, version, out, Path(model) if isinstance(model, str | Path) else None)
-    proved = _prove(steps, model, data, target, name, version, aimed, trust)
+    proved = _prove(steps, model, data, target, name, version, aimed, trust, classes, shape)
+    if len(proved.conversion.features) > limits.FEATURES_MAX:
+        raise ConversionRefused(
+            "the model",
+            f"it reads {len(proved.conversion.features)} features, and a device counts at most {limits.FEATURES_MAX}",
+            "select features before the model is trained, or write plain ONNX with edgekit convert",
+        )
     _check_runtimes(steps, proved, None if check_runtimes is None else [*allowed, *check_runtimes])
     draft, engine, conversion = proved.draft, proved.engine, proved.conversion
     if conversion.targets:
@@ -214,6 +226,8 @@ def convert(
     runtime: str,
     *,
     trust: bool = False,
+    classes: Sequence[ClassLabel] | None = None,
+    shape: Sequence[int] | None = None,
     check_runtimes: Sequence[str] | None = (),
     on_step: Callable[[Step], None] | None = None,
     on_progress: OnProgress | None = None,
@@ -225,13 +239,15 @@ def convert(
         data: As `build`.
         runtime: The release of onnxruntime to write for.
         trust: As `build`.
+        classes: As `build`.
+        shape: As `build`.
         check_runtimes: As `build`; `runtime` is one of them.
         on_step: As `build`.
         on_progress: As `build`.
     """
     steps = _Steps(on_step, on_progress)
     aimed = _oldest([runtime, *(check_runtimes or ())])
-    proved = _prove(steps, model, data, None, "model", "0", aimed, trust)
+    proved = _prove(steps, model, data, None, "model", "0", aimed, trust, classes, shape)
     _check_runtimes(steps, proved, None if check_runtimes is None else [runtime, *check_runtimes])
     return proved.conversion, proved.verified.parity
 
@@ -293,10 +309,12 @@ def _prove(
     version: str,
     aimed: str,
     trust: bool,
+    classes: Sequence[ClassLabel] | None,
+    shape: Sequence[int] | None,
 ) -> _Proved:
     path = Path(model) if isinstance(model, str | Path) else None
     with steps.step("load") as now:
-        estimator = load_model(path, trust=trust) if path is not None else model
+        estimator = described(load_model(path, trust=trust) if path is not None else model, classes, shape)
         converter = find(estimator)
         now.say(f"{converter.describe(estimator)}")
     with steps.step("data") as now:
@@ -307,12 +325,6 @@ def _prove(
         certificate = certify(conversion.onnx, estimator)
         if is_exact(certificate, conversion.features):
             conversion = replace(conversion, precision="float64")
-        if len(conversion.features) > limits.FEATURES_MAX:
-            raise ConversionRefused(
-                "the model",
-                f"it reads {len(conversion.features)} features, and a device counts at most {limits.FEATURES_MAX}",
-                "select features before the model is trained",
-            )
         now.say(
             f"ONNX opset {conversion.opset}, IR {conversion.ir}, {conversion.precision}, "
             f"{len(conversion.onnx) / 1000:,.1f} kB, for onnxruntime {aimed} or newer"
@@ -337,7 +349,7 @@ def _prove(
         now.say(describe_parity(verified.parity) + (f"; certified: {certificate.trees:,} trees" if certificate else ""))
 
     def lineage() -> Lineage:
-        return _lineage(estimator, path, digest(), origin, len(frame))
+        return _lineage(bare(estimator), path, digest(), origin, len(frame))
 
     return _Proved(frame, truth, conversion, original, draft, engine, verified, lineage)
 

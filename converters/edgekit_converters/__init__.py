@@ -16,6 +16,9 @@
 - `schema`, `nulls`, `nullable`: what the data and the model say of each feature; what a missing value means to them.
 - `sklearn`: the converter of scikit-learn. `walk` goes through the fitted pipeline; `operators` holds the emitters of
   its leaf steps, and the way to skl2onnx for those that have none.
+- `onnx_file`, `torch`: the converters of raw ONNX and of PyTorch. `examination` (in a process of its own) and `foreign`
+  read a file from elsewhere; `interface`, with `onnx_inputs`, `onnx_outputs` and `ends`, puts its nodes between the
+  contract's inputs and outputs; `network` is what the user says of it.
 - `verify`, `quality`, `reference`, `golden`: does it answer like the original, how good is it, what did its data look
   like, which rows travel along as its self-test.
 - `fit`, `cost`, `calibrate`: what it will take on a device. `bundle`, `signing`: the archive.

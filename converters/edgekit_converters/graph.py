@@ -268,12 +268,12 @@ class GraphBuilder:
             outputs: Name of a node's output -> its element type and shape.
         """
         infos = [helper.make_tensor_value_info(name, ELEMENT[dtype], shape) for name, (dtype, shape) in outputs.items()]
-        nodes, _ = _needed(self._nodes, set(outputs))
+        nodes, _ = needed_nodes(self._nodes, set(outputs))
         return helper.make_graph(nodes, "body", self._inputs, infos, value_info=self._declared)
 
     def build(self) -> onnx.ModelProto:
         """The model, without what its outputs do not need, checked by `onnx.checker`."""
-        nodes, needed = _needed(self._named(), {info.name for info in self._outputs})
+        nodes, needed = needed_nodes(self._named(), {info.name for info in self._outputs})
         used = [tensor for name, tensor in self._initializers.items() if name in needed]
         graph = helper.make_graph(nodes, "edgekit", self._inputs, self._outputs, used, value_info=self._declared)
         domains = {node.domain for node in _all_nodes(graph)}
@@ -367,7 +367,7 @@ def _rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
                 info.name = names.get(info.name, info.name)
 
 
-def _needed(nodes: Sequence[onnx.NodeProto], outputs: set[str]) -> tuple[list[onnx.NodeProto], set[str]]:
+def needed_nodes(nodes: Sequence[onnx.NodeProto], outputs: set[str]) -> tuple[list[onnx.NodeProto], set[str]]:
     """The nodes that the outputs need, in order, and every name that they read."""
     needed, found = set(outputs), []
     for node in reversed(nodes):

@@ -10,13 +10,26 @@ from __future__ import annotations
 import pickle
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from edgekit_contracts.errors import EdgekitError, MissingExtra, MissingFile, NotAModel, UntrustedModel
+from edgekit_contracts import limits
+from edgekit_contracts.errors import (
+    ConversionRefused,
+    EdgekitError,
+    MissingExtra,
+    MissingFile,
+    NotAModel,
+    TooLarge,
+    UntrustedModel,
+)
 from edgekit_converters.registry import file_readers
 
 SUPPORTED: Final = "a .skops file; or, with --trust, a .joblib or .pkl file that you made yourself"
+UNPACKED_MAX_BYTES: Final = 4 * limits.BUNDLE_MAX_BYTES
+"""Of all files in a skops archive."""
 HEAD_BYTES: Final = 4096
 """Of a file: what a `FileReader` decides by."""
 
@@ -96,6 +109,8 @@ def load_model(path: str | Path, *, trust: bool = False) -> Any:
         MissingFile: It does not exist or cannot be opened.
         UntrustedModel: A pickle, or a skops file with types that are not reviewed, without `trust`.
         NotAModel: It is neither, is damaged, or the estimator in it is not fitted.
+        ConversionRefused: It is of another minor release of scikit-learn.
+        TooLarge: An archive that unpacks to more than any model has.
     """
     path = Path(path)
     try:
@@ -150,12 +165,14 @@ def _skops(path: Path, trust: bool) -> Any:
         with zipfile.ZipFile(path) as archive:
             if "schema.json" not in archive.namelist():
                 raise NotAModel(f"{path}, a zip file without a skops schema,", SUPPORTED)
+            size = sum(info.file_size for info in archive.infolist())
+            if size > UNPACKED_MAX_BYTES:
+                raise TooLarge(f"{path}, unpacked,", size, UNPACKED_MAX_BYTES)
         asked = skops.io.get_untrusted_types(file=path)
         unknown = sorted(set(asked) - REVIEWED)
         if unknown and not trust:
             raise UntrustedTypes(str(path), unknown)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _of_this_release():
             return skops.io.load(path, trusted=asked)
     except EdgekitError:
         raise
@@ -169,13 +186,41 @@ def _pickle(path: Path) -> Any:
     except ImportError as error:
         raise MissingExtra("joblib", "edgekit-toolkit", "build") from error
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # another version of scikit-learn: verification decides
+        with _of_this_release():
             return joblib.load(path)
+    except ConversionRefused:
+        raise
     except ModuleNotFoundError as error:
         raise NotAModel(f"{path}, which needs the module '{error.name}' that is not here,", SUPPORTED) from error
     except (pickle.UnpicklingError, Exception) as error:  # unpickling raises whatever the content causes
         raise _damaged(path, error) from error
+
+
+@contextmanager
+def _of_this_release() -> Iterator[None]:
+    """Refuses estimators of another minor release of scikit-learn.
+
+    Their settings may mean something else here, and verification compares with what they are here.
+
+    Raises:
+        ConversionRefused: One of them is.
+    """
+    from sklearn.exceptions import InconsistentVersionWarning
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", InconsistentVersionWarning)
+        yield
+    for warning in told:
+        if isinstance(warning.message, InconsistentVersionWarning):
+            kind, then = warning.message.estimator_name, str(warning.message.original_sklearn_version)
+            now = str(warning.message.current_sklearn_version)
+            if then.split(".")[:2] != now.split(".")[:2]:
+                raise ConversionRefused(
+                    f"the model ({kind})",
+                    f"it was fitted with scikit-learn {then[:20]}, and may mean something else to {now}, which is here",
+                    f"install scikit-learn {then[:20]}, or fit the model again with {now}",
+                )
 
 
 def _damaged(path: Path, error: Exception) -> NotAModel:

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from edgekit_contracts import limits
 from edgekit_contracts.errors import DataMismatch
 from edgekit_contracts.manifest import MISSING_TEXT, Feature, Tensor
 from edgekit_converters.graph import Column, GraphBuilder, Table
@@ -42,8 +41,6 @@ def dtypes(frame: pd.DataFrame) -> dict[str, FeatureDtype]:
     Raises:
         DataMismatch: A column is neither numbers nor text, or holds the reserved character.
     """
-    if frame.shape[1] > limits.FEATURES_MAX:
-        raise DataMismatch(f"it has {frame.shape[1]} columns; at most {limits.FEATURES_MAX} can be features")
     return {str(name): _dtype(frame[name]) for name in frame.columns}
 
 

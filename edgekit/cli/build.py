@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
+from edgekit.cli.network import network_options
 from edgekit.cli.output import echo_json, echo_progress, echo_step
+from edgekit_contracts.manifest import ClassLabel
 
 
 @click.command()
@@ -21,6 +23,7 @@ from edgekit.cli.output import echo_json, echo_progress, echo_step
 @click.option("--target", help="The data's column that holds what is true; gives quality figures.")
 @click.option("--key", type=click.Path(path_type=Path), help="Private key to sign with (default: your own).")
 @click.option("--trust", is_flag=True, help="Load a pickle or joblib file, which runs the code in it.")
+@network_options
 @click.option("--allow-unfit", is_flag=True, help="Write the bundle although it does not fit the device.")
 @click.option("--runtime-check", multiple=True, help="Verify on this onnxruntime too, from its wheel (repeatable).")
 @click.option("--no-runtime-check", is_flag=True, help="Verify on the installed onnxruntime only, not the profiles'.")
@@ -35,6 +38,8 @@ def build(
     target: str | None,
     key: Path | None,
     trust: bool,
+    classes: tuple[ClassLabel, ...] | None,
+    shape: tuple[int, ...] | None,
     allow_unfit: bool,
     runtime_check: tuple[str, ...],
     no_runtime_check: bool,
@@ -43,7 +48,7 @@ def build(
     """Convert MODEL to ONNX, prove it, check it against a device, sign it, write the bundle.
 
     MODEL is a fitted scikit-learn classifier or regressor, whole Pipelines included, saved with skops (or, with
-    --trust, with joblib or pickle).
+    --trust, with joblib or pickle); an .onnx file; or, with --trust, a PyTorch program saved with torch.export.
     """
     from edgekit import building
 
@@ -57,6 +62,8 @@ def build(
         target=target,
         key=key,
         trust=trust,
+        classes=classes,
+        shape=shape,
         allow_unfit=allow_unfit,
         check_runtimes=None if no_runtime_check else runtime_check,
         on_step=lambda step: echo_step(step.name, step.result, step.seconds),

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import click
 
+from edgekit.cli.network import network_options
 from edgekit.cli.output import echo_json, echo_progress, echo_step, end_progress
 from edgekit_contracts.errors import UsageError
+from edgekit_contracts.manifest import ClassLabel
 
 
 @click.command()
@@ -19,6 +21,7 @@ from edgekit_contracts.errors import UsageError
 @click.option("--no-runtime-check", is_flag=True, help="Verify on the installed onnxruntime only, no other.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="The file to write (default: MODEL.onnx).")
 @click.option("--trust", is_flag=True, help="Load a pickle or joblib file, which runs the code in it.")
+@network_options
 @click.option("--coverage", is_flag=True, help="Instead: try every scikit-learn estimator, and print docs/coverage.md.")
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
 def convert(
@@ -29,6 +32,8 @@ def convert(
     no_runtime_check: bool,
     out: Path | None,
     trust: bool,
+    classes: tuple[ClassLabel, ...] | None,
+    shape: tuple[int, ...] | None,
     coverage: bool,
     as_json: bool,
 ) -> None:
@@ -41,11 +46,15 @@ def convert(
     from edgekit import building
 
     path = out or model.with_suffix(".onnx")
+    if path.exists() and path.samefile(model):
+        raise UsageError(f"{path} is the model itself", "name another file to write with --out")
     conversion, parity = building.convert(
         model,
         data,
         runtime or version("onnxruntime"),
         trust=trust,
+        classes=classes,
+        shape=shape,
         check_runtimes=None if no_runtime_check else runtime_check,
         on_step=lambda step: echo_step(step.name, step.result, step.seconds),
         on_progress=echo_progress,
