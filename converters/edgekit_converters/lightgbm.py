@@ -5,6 +5,7 @@ A Booster classifies where its objective tells classes apart (they are 0, 1 ...)
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -72,10 +73,13 @@ class LightgbmConverter:
         if version not in VERSIONS:
             shown = version[:20].decode("ascii", "replace")
             raise NotAModel(f"{path}, a LightGBM model of version {shown},", "one of LightGBM 3 or 4")
-        if END not in data:
+        sizes = re.search(rb"\ntree_sizes=([^\n]*)", data)
+        if END not in data or (sizes and len(sizes[1].split()) != data.count(b"\nTree=")):
             raise NotAModel(f"{path}, a LightGBM model that breaks off,", self.files)
+        # Without their sizes the trees are read one after another; in threads, a fault would end the process.
+        text = data.replace(sizes[0], b"", 1) if sizes else data
         try:
-            return lightgbm.Booster(model_str=data.decode())
+            return lightgbm.Booster(model_str=text.decode())
         except (lightgbm.basic.LightGBMError, ValueError) as error:
             fault = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             raise NotAModel(

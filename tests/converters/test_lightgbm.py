@@ -274,6 +274,10 @@ def test_a_model_file_is_read_and_a_torn_or_strange_one_refused(tmp_path: Path) 
         path.write_bytes(whole[:length])
         with pytest.raises(NotAModel, match="breaks off"):
             load_model(path)
+    for torn, why in ((b"\nnum_leaves=", "cannot read"), (b"\nTree=1\n", "breaks off")):
+        path.write_bytes(whole.replace(torn, b"\n", 1))
+        with pytest.raises(NotAModel, match=why):
+            load_model(path)
     path.write_bytes(whole.replace(b"version=v4", b"version=v9"))
     with pytest.raises(NotAModel, match="version v9"):
         load_model(path)
