@@ -67,6 +67,7 @@ def _found(model: Any) -> Iterator[Ensemble | Dump]:
         yield _plain(kind, [one.tree_ for one in model.estimators_], [_shares(one) for one in model.estimators_])
     elif kind.startswith("GradientBoosting"):
         yield _boosted(kind, model)
+        yield from _found(model.init_)
     elif kind.startswith("HistGradientBoosting"):
         yield _histogram(kind, model)
     elif kind.startswith("CatBoost"):
@@ -122,8 +123,11 @@ def _boosted(name: str, model: Any) -> Ensemble:
             trees.append(one.tree_)
             values.append(np.zeros((one.tree_.node_count, count)))
             values[-1][:, target] = model.learning_rate * one.tree_.value[:, 0, 0]
+    found = _plain(name, trees, values)
+    if model.init_ != "zero" and not type(model.init_).__name__.startswith("Dummy"):
+        return found  # an estimator's start is another one for each row
     start = model._raw_predict_init(np.zeros((1, model.n_features_in_), dtype=np.float32))
-    return _started(_plain(name, trees, values), np.asarray(start, dtype=np.float64).ravel())
+    return _started(found, np.asarray(start, dtype=np.float64).ravel())
 
 
 def _histogram(name: str, model: Any) -> Ensemble:

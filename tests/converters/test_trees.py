@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import (
     AdaBoostClassifier,
     AdaBoostRegressor,
@@ -24,12 +25,13 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier
 
 from edgekit_contracts.errors import ConversionRefused
+from edgekit_converters.certificate import certify
 from edgekit_converters.operators.tree_nodes import down, last
 from edgekit_converters.sklearn import SklearnConverter
 from edgekit_converters.target import target_for
@@ -252,9 +254,41 @@ def test_each_runtime_gets_the_operator_that_it_knows() -> None:
         assert operator in {node.op_type for node in built.graph.node}
 
 
-def test_boosting_over_an_estimator_of_its_own_is_refused() -> None:
-    model = GradientBoostingClassifier(n_estimators=2, init=LogisticRegression()).fit(data(), answer("two"))
-    with pytest.raises(ConversionRefused, match="init=LogisticRegression"):
+@RUNTIMES
+@pytest.mark.parametrize(
+    ("kind", "model", "tolerance"),
+    [
+        ("value", GradientBoostingRegressor(init=DecisionTreeRegressor(max_depth=2), loss="huber"), 1e-12),
+        ("value", GradientBoostingRegressor(init=LinearRegression()), 1e-5),  # fitted and asked in float32
+        ("two", GradientBoostingClassifier(init=DecisionTreeClassifier(max_depth=4)), 1e-12),
+        ("two", GradientBoostingClassifier(init=RandomForestClassifier(3, random_state=0), loss="exponential"), 1e-12),
+        ("three", GradientBoostingClassifier(init=DecisionTreeClassifier(max_depth=4)), 1e-12),
+        ("three", GradientBoostingClassifier(init=make_pipeline(StandardScaler(), LogisticRegression())), 1e-5),
+    ],
+)
+def test_boosting_starts_from_what_another_estimator_predicts(
+    kind: str, model: Any, tolerance: float, runtime: str
+) -> None:
+    X = data()
+    model.set_params(n_estimators=8, random_state=0).fit(X, answer(kind))
+    rows = adversarial(model, X, missing=False, rows=300)
+    conversion = CONVERTER.convert(model, X, target_for(runtime))
+    ours, theirs = run(conversion, model, rows), CONVERTER.answers(model, rows)
+    if theirs.labels is not None:
+        assert ours["label"].tolist() == theirs.labels.tolist()
+    expected = theirs.values if kind == "value" else theirs.probabilities
+    assert expected is not None
+    np.testing.assert_allclose(ours["value" if kind == "value" else "probabilities"], expected, atol=tolerance)
+    if isinstance(model.init, DecisionTreeClassifier | DecisionTreeRegressor):
+        proof = certify(conversion.onnx, model)  # of its own trees and the one that it starts from
+        assert proof is not None
+        assert proof.trees == 8 * model.estimators_.shape[1] + 1
+
+
+def test_boosting_that_starts_at_random_is_refused() -> None:
+    model = GradientBoostingClassifier(n_estimators=2, init=DummyClassifier(strategy="uniform"))
+    model.fit(data(), answer("two"))
+    with pytest.raises(ConversionRefused, match=r"init .DummyClassifier.: strategy='uniform' answers at random"):
         CONVERTER.convert(model, data(), target_for("1.24"))
 
 
