@@ -5,8 +5,8 @@ of them go: of two borders of one column, x above the higher one is above the lo
 reach; and where all leaves that are left below a node hold the same bits, it needs no question (leaves that training
 never reached are all 0).
 
-Measured beside the table itself (Gather the columns, Greater, MatMul with powers of two, Gather the leaves): for 300
-trees of depth 6 the table is a third of the size, and takes 2.7 times as long for one row and 1.5 times for 1,000.
+Measured beside the table itself (Gather the columns, Greater, MatMul with powers of two, Gather the leaves), 300 trees
+of depth 6: the table has 173 kB in place of 420, and takes 2.7 times as long for one row, 1.5 times for 1,000.
 
 Source: A. V. Dorogush, V. Ershov, A. Gulin: CatBoost: gradient boosting with categorical features support, 2018.
 """
