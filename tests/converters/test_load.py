@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from edgekit_contracts.errors import MissingFile, NotAModel, UntrustedModel
 from edgekit_converters import load
@@ -44,6 +47,20 @@ def test_a_skops_file_of_a_whole_pipeline_is_loaded(tmp_path: Path, last: Any) -
     skops.io.dump(model, tmp_path / "model.skops")
     again = load_model(tmp_path / "model.skops")
     assert again.predict(features()).tolist() == model.predict(features()).tolist()
+
+
+def test_a_skops_file_of_boosting_over_categories_is_loaded(tmp_path: Path) -> None:
+    X = np.arange(60.0).reshape(30, 2) % 7
+    model = HistGradientBoostingClassifier(max_iter=2, categorical_features=[0]).fit(X, X[:, 0] > 2)
+    skops.io.dump(model, tmp_path / "model.skops")
+    assert load_model(tmp_path / "model.skops").predict(X).tolist() == model.predict(X).tolist()
+
+
+def test_a_skops_file_with_a_partial_of_a_foreign_function_is_refused(tmp_path: Path) -> None:
+    step = FunctionTransformer(partial(os.system))
+    skops.io.dump(make_pipeline(step, LogisticRegression()), tmp_path / "model.skops")
+    with pytest.raises(UntrustedModel, match=r"posix\.system|os\.system"):
+        load_model(tmp_path / "model.skops")
 
 
 def test_a_skops_file_with_a_foreign_type_is_refused_by_its_name(tmp_path: Path) -> None:
