@@ -1,6 +1,6 @@
 """How much converts: skl2onnx alone beside edgekit, over all estimators and over the set of pipelines, in one run.
 
-    .venv/bin/python benchmarks/coverage.py [estimators | pipelines] [--only WORDS]
+    .venv/bin/python benchmarks/coverage.py [estimators | pipelines] [--only WORDS] [--every N]
 
 Each estimator is fitted on the data of `edgekit_converters.coverage`, each pipeline on its own table. skl2onnx is
 called at its best and as its first example does (`stock`), and compared on the data's rows with a tolerance of 1e-4
@@ -33,6 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="?", choices=["estimators", "pipelines"], help="by default both")
     parser.add_argument("--only", default="", help="pipelines whose name holds these words")
+    parser.add_argument("--every", type=int, default=1, help="every so many of the pipelines, for a quick look")
     given = parser.parse_args()
     libraries = ", ".join(f"{name} {version(name)}" for name in ("scikit-learn", "skl2onnx", "onnxruntime"))
     print(f"{platform.machine()}, Python {platform.python_version()}, {libraries}\n")
@@ -40,7 +41,7 @@ def main() -> None:
     if given.what != "pipelines":
         estimators()
     if given.what != "estimators":
-        pipelines(given.only)
+        pipelines(given.only, given.every)
 
 
 def estimators() -> None:
@@ -72,13 +73,11 @@ def estimators() -> None:
         )
 
 
-def pipelines(only: str) -> None:
+def pipelines(only: str, every: int) -> None:
     best, plain, mine, why = {}, {}, {}, {}
     rows = mined = 0
     nature = {case.name for case in cases() if case.refusal}
-    for case in cases():
-        if only not in case.name:
-            continue
+    for case in [case for case in cases() if only in case.name][::every]:
         say(case.name)
         model, X = fitted(case)
         found = judge(model, X)
