@@ -32,7 +32,8 @@ HEAD: Final = """# The tests of others
 
 Made by `make foreign-suites`; do not edit. The test-suites of sklearn-onnx and onnxmltools, run against edgekit
 through the adapter in `benchmarks/adapter`, which puts edgekit in place of their functions. What edgekit refuses is a
-failure of the test. A test that converts nothing runs as it is.
+failure of the test. A test that converts nothing runs as it is. Answers are compared through onnxruntime alone: the
+second evaluator of sklearn-onnx's tests, onnx's reference with operators of theirs, lacks some that edgekit writes.
 """
 
 REASONS: Final = (

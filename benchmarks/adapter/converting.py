@@ -12,7 +12,7 @@ from skl2onnx.common.data_types import FloatTensorType
 
 from benchmarks.adapter.answered import GIVEN, REFUSED, NotGiven, answer, finish
 from benchmarks.adapter.declared import Declared, declare
-from benchmarks.adapter.shaped import rename
+from benchmarks.adapter.shaped import flatten, rename
 from edgekit_converters.graph import Dtype, GraphBuilder, operators
 from edgekit_converters.nulls import knows_none
 from edgekit_converters.target import target_for
@@ -69,7 +69,11 @@ def convert(
     walk = Walk(graph, none=any(knows_none(one) for one in wrapped(model)))
     number: Dtype = "float64" if any(column.dtype == "float64" for column in table) else "float32"
     outputs, wanted = answer(walk, model, table, options or {}, number)
-    return finish(graph, outputs, wanted, names)
+    written = finish(graph, outputs, wanted, names)
+    for name, kind in types:
+        if type(kind).__name__ == "StringTensorType" and len(kind.shape or ()) == 1:
+            flatten(written, name)
+    return written
 
 
 def in_place_of(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -51,6 +51,19 @@ def shape(model: onnx.ModelProto, wanted: Shape) -> None:
     onnx.checker.check_model(model)
 
 
+def flatten(model: onnx.ModelProto, name: str) -> None:
+    """Makes the input `name` [rows, 1] one of [rows], as it was declared; in place."""
+    graph, column = model.graph, f"{name}_column"
+    for node in graph.node:
+        node.input[:] = [column if one == name else one for one in node.input]
+    shape_ = helper.make_tensor(f"{name}_shape", TensorProto.INT64, [2], [-1, 1])
+    graph.initializer.append(shape_)
+    graph.node.insert(0, helper.make_node("Reshape", [name, shape_.name], [column]))
+    info = next(one for one in graph.input if one.name == name)
+    del info.type.tensor_type.shape.dim[1:]
+    onnx.checker.check_model(model)
+
+
 def rename(model: onnx.ModelProto, names: Mapping[str, str]) -> None:
     """Other names for values of the graph, in place."""
     for node in model.graph.node:
