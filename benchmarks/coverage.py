@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/coverage.py [estimators | pipelines] [--only WORDS] [--every N]
 
-Each estimator is fitted on the data of `edgekit_converters.coverage`, each pipeline on its own table. skl2onnx is
+Each estimator is fitted on the data of `edgekit_converters.suited`, each pipeline on its own table. skl2onnx is
 called at its best and as its first example does (`stock`), and compared on the data's rows with a tolerance of 1e-4
 and one in a thousand; edgekit is compared by its own verification: the data's rows, rows with a value missing or a
 text unknown, and rows mined at thresholds. A conversion that succeeds and answers differently counts as *wrong*;
@@ -17,16 +17,23 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
+from typing import Final
 
 import numpy as np
-from sklearn.linear_model import LinearRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.compose import ColumnTransformer
 from sklearn.utils import all_estimators
 
 from benchmarks import stock
 from benchmarks.pipelines import cases
 from benchmarks.pipelines.judge import fitted, judge
 from edgekit_converters import coverage
+from edgekit_converters.suited import fit, instance, suited
+from edgekit_converters.tasks import task_of
+
+OUTCOMES: Final[Mapping[str, str]] = {
+    "exact": "right", "close": "right", "rounded": "refused", "by nature": "refused", "refused": "refused",
+    "wrong": "wrong",
+}  # fmt: skip
 
 
 def main() -> None:
@@ -51,22 +58,23 @@ def estimators() -> None:
     for title, dtype in (("float64", np.float64), ("float32", np.float32)):
         best, plain, mine = {}, {}, {}
         for name, kind in all_estimators():
-            instance = coverage.instance(name, kind)
-            if instance is None or (group := coverage.group(instance)) == "other":
+            made = instance(name, kind)
+            task = task_of(made) if made is not None else None
+            if task is None:
                 continue
             say(f"skl2onnx: {name}")
-            frame, target = coverage.data(name, group, dtype)
-            model = instance if group != "transformer" else make_pipeline(instance, LinearRegression())
+            data = suited(made, task, dtype)
+            documents = "text" in data.frame
+            model = ColumnTransformer([("text", made, "text")]) if documents else made
+            X = data.frame if documents else data.frame.to_numpy()
             try:
                 with stock.limited():
-                    model.fit(frame.to_numpy(), target)
+                    fit(model, X, data.target)
             except Exception:  # whatever an estimator makes of a plain table
                 best[name] = plain[name] = "refused"
             else:
-                best[name], plain[name] = stock.best(model, frame.to_numpy()), stock.plain(model, frame.to_numpy())
-            mine[name] = {"exact": "right", "close": "right"}.get(
-                getattr(ours[name], title), getattr(ours[name], title)
-            )
+                best[name], plain[name] = stock.best(model, X), stock.plain(model, X)
+            mine[name] = OUTCOMES[getattr(ours[name], title)]
         table(
             f"{title} input, {len(mine)} estimators",
             {"skl2onnx at its best": best, "skl2onnx, plain call": plain, "edgekit": mine},

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import skops.io
+from sklearn.base import BaseEstimator
 from sklearn.compose import make_column_transformer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -32,7 +33,7 @@ def table(rows: int = 200) -> pd.DataFrame:
     return frame
 
 
-def pipeline(last: LogisticRegression | Ridge) -> Pipeline:
+def pipeline(last: BaseEstimator) -> Pipeline:
     numbers = make_pipeline(SimpleImputer(strategy="median"), StandardScaler())
     texts = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore"))
     return make_pipeline(make_column_transformer((numbers, ["width", "height"]), (texts, ["material"])), last)

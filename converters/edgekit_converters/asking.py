@@ -34,6 +34,9 @@ ENGINE_ROWS: Final = 4_096
 HALVINGS: Final = 200
 """Calls that are spent on finding which of the rows that may be refused are refused."""
 
+NANS_TRIED: Final = 50
+"""Rows to which the original gives NaN, of each block, of which it is checked that the Engine refuses them."""
+
 Progress = Callable[[int, int], None]
 """Called with the rows that are done, and all."""
 
@@ -82,7 +85,10 @@ def ask(
             theirs.append(original(block))
             done += len(block)
             progress(done, total)
-        for block, answers in _answered(optional, original):
+        for whole, found_there in _answered(optional, original):
+            block, answers = _with_numbers(engine, whole, found_there)
+            if not len(block):
+                continue
             columns.append(columns_of(block, features))
             ours += [pool.submit(engine.predict, piece) for piece in _pieces(columns[-1], len(block))]
             theirs.append(answers)
@@ -144,6 +150,28 @@ def _answered(
                 waiting += [block.iloc[middle:], block.iloc[:middle]]
             continue
         yield block, answers
+
+
+def _with_numbers(engine: Engine, block: pd.DataFrame, answers: Answers) -> tuple[pd.DataFrame, Answers]:
+    """The rows to which the original gives numbers; where it gives NaN, the Engine refuses the row, as is checked.
+
+    Raises:
+        ParityBroken: The converted model answers a row to which the original gives NaN.
+    """
+    numbers = answers.probabilities if answers.probabilities is not None else answers.values
+    if numbers is None or engine.manifest.task == "transformation":
+        return block, answers
+    known = ~np.isnan(numbers).any(axis=1)
+    unknown = np.flatnonzero(~known)
+    for row in unknown[:: max(1, len(unknown) // NANS_TRIED)]:
+        columns = columns_of(block.iloc[[row]], engine.manifest.features)
+        try:
+            engine.predict(columns)
+        except EdgekitError:
+            continue
+        raise ParityBroken(f"it answers a row to which the original gives NaN: {dict(columns)}"[:300])
+    kept = [None if part is None else part[known] for part in (answers.labels, answers.probabilities, answers.values)]
+    return block.iloc[np.flatnonzero(known)], Answers(*kept)
 
 
 def _pieces(columns: Mapping[str, Column], rows: int) -> Iterator[Mapping[str, Column]]:

@@ -43,6 +43,8 @@ class Conversion:
     """`domain:Operator`, sorted."""
     targets: tuple[tuple[ClassLabel, ...], ...] = ()
     """The classes of each target of a classification with several: `label` is [rows, targets]."""
+    delegated: bool = False
+    """Whether a converter that is not edgekit's wrote a part."""
     notes: tuple[str, ...] = ()
     """What a person should know of the conversion, a sentence each."""
 

@@ -123,6 +123,7 @@ class SklearnConverter:
             ml_opset=target.ml_opset,
             ir=target.ir,
             operators=operators(built),
+            delegated=walk.delegated,
             notes=tuple(dict.fromkeys(walk.notes)),
         )
 

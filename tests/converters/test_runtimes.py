@@ -17,28 +17,28 @@ import onnxruntime
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
-from sklearn.base import is_classifier, is_regressor
 from sklearn.ensemble import (
     GradientBoostingRegressor,
     HistGradientBoostingClassifier,
     RandomForestClassifier,
     RandomForestRegressor,
 )
-from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
 from sklearn.utils import all_estimators
 
 from edgekit import building
 from edgekit_contracts.errors import EdgekitError, RuntimeDiffers, RuntimeMissing, UnsupportedRuntime
-from edgekit_converters import coverage, other_runtime, runtimes, target
+from edgekit_converters import other_runtime, runtimes, target
 from edgekit_converters.data import frame_for
 from edgekit_converters.registry import Conversion
 from edgekit_converters.runtimes import OtherRuntime
 from edgekit_converters.schema import tensors_of
+from edgekit_converters.suited import fit, instance, suited
 from edgekit_converters.target import target_for
+from edgekit_converters.tasks import task_of
 from tests.converters.frames import CONVERTER, features, textbook
 from tests.converters.frames import target as wanted
 
@@ -107,19 +107,18 @@ def test_pipelines_over_tables_answer_on_real_releases(version: str) -> None:
 
 
 def catalogue(version: str) -> Iterator[tuple[str, Any, pd.DataFrame, Conversion]]:
-    """Every estimator that converts, fitted as for docs/coverage.md; transformers before a linear model."""
+    """Every estimator that converts, fitted as for docs/coverage.md."""
     from sklearn.experimental import enable_halving_search_cv, enable_iterative_imputer  # noqa: F401
 
     for name, kind in all_estimators():
-        made = coverage.instance(name, kind)
-        if made is None or not (is_classifier(made) or is_regressor(made) or hasattr(made, "transform")):
+        model = instance(name, kind)
+        task = task_of(model) if model is not None else None
+        if task is None:
             continue
-        kin = "classifier" if is_classifier(made) else "regressor" if is_regressor(made) else "transformer"
-        X, y = coverage.data(name, kin, np.float64)
-        model = make_pipeline(made, LinearRegression()) if kin == "transformer" else made
+        data = suited(model, task, np.float64)
         try:
-            model.fit(X, y)
-            yield name, model, X, CONVERTER.convert(model, X, target_for(version))
+            fit(model, data.rows, data.target)
+            yield name, model, data.frame, CONVERTER.convert(model, data.frame, target_for(version))
         except (EdgekitError, ValueError, TypeError, AttributeError):
             continue
 
