@@ -20,7 +20,7 @@ import msgspec
 from edgekit import keys, profiles
 from edgekit_contracts import limits
 from edgekit_contracts.errors import ConversionRefused, DoesNotFit, UsageError
-from edgekit_contracts.manifest import Budget, ClassLabel, Lineage, Manifest, Parity, Quality
+from edgekit_contracts.manifest import Budget, ClassLabel, Feature, Lineage, Manifest, Parity, Quality, WorstRow
 from edgekit_contracts.names import check_model, check_version
 from edgekit_converters import data as tables
 from edgekit_converters import runtimes
@@ -178,7 +178,7 @@ def build(
             f"it reads {len(proved.conversion.features)} features, and a device counts at most {limits.FEATURES_MAX}",
             "select features before the model is trained, or write plain ONNX with edgekit convert",
         )
-    _check_runtimes(steps, proved, None if check_runtimes is None else [*allowed, *check_runtimes])
+    parity = _on_runtimes(steps, proved, None if check_runtimes is None else [*allowed, *check_runtimes])
     draft, engine, conversion = proved.draft, proved.engine, proved.conversion
     if conversion.targets:
         raise ConversionRefused(
@@ -197,7 +197,7 @@ def build(
         chosen = golden(draft, proved.verified)
         now.say(f"bins {description.bins_id.hex()}, {chosen.rows} golden rows")
     signer, made = keys.signing_key(Path(key) if key is not None else None)
-    whole = msgspec.structs.replace(draft, parity=proved.verified.parity, quality=figures, lineage=proved.lineage())
+    whole = msgspec.structs.replace(draft, parity=parity, quality=figures, lineage=proved.lineage())
     with steps.step("predict") as now:
         weight = len(assemble(whole, conversion.onnx, description, chosen, signer)) + BUDGET_BYTES * len(boards)
         budgets = tuple(predict(cost(conversion.onnx), board, weight) for board in boards)
@@ -248,20 +248,32 @@ def convert(
     steps = _Steps(on_step, on_progress)
     aimed = _oldest([runtime, *(check_runtimes or ())])
     proved = _prove(steps, model, data, None, "model", "0", aimed, trust, classes, shape)
-    _check_runtimes(steps, proved, None if check_runtimes is None else [runtime, *check_runtimes])
-    return proved.conversion, proved.verified.parity
+    return proved.conversion, _on_runtimes(
+        steps, proved, None if check_runtimes is None else [runtime, *check_runtimes]
+    )
 
 
 def describe_parity(parity: Parity) -> str:
     """One clause: how the rows were compared, and what that says of the rate of other labels."""
     bound = parity.disagreement_bound
+    at = f"{parity.marks_reached:,} of its {parity.marks:,} thresholds" if parity.marks else "thresholds"
+    ulps = f", {parity.worst_ulps:.2g} ulps" if parity.worst_ulps else ""
     return (
         f"{parity.rows:,} rows answer like the original"
-        + (f", {parity.mined_rows:,} of them at thresholds" if parity.mined_rows else "")
-        + f" (largest difference {parity.max_difference:.2g}"
+        + (f", {parity.mined_rows:,} of them at {at}" if parity.mined_rows else "")
+        + f" (largest difference {parity.max_difference:.2g}{ulps}"
         + (f", {parity.ties} ties)" if parity.ties else ")")
         + (f"; other labels: at most {100 * bound:.2g} % of such data (95 % confidence)" if bound is not None else "")
     )
+
+
+def describe_worst_row(row: WorstRow, features: Sequence[Feature]) -> str:
+    """One clause: the row whose numbers differ most, its answer and the original's."""
+    known = [f"{one.name}={value}" for one, value in zip(features, row.values, strict=False)]
+    more = f" and {len(known) - 6} more" if len(known) > 6 else ""
+    pairs = [(theirs, ours) for theirs, ours in zip(row.original, row.converted, strict=False) if theirs != ours]
+    answers = ", ".join(f"{ours!r} for {theirs!r}" for theirs, ours in pairs[:2])
+    return f"{answers} at {', '.join(known[:6])}{more}"
 
 
 def describe_budget(budget: Budget) -> str:
@@ -346,7 +358,12 @@ def _prove(
             certificate=certificate,
             progress=now.progress,
         )
-        now.say(describe_parity(verified.parity) + (f"; certified: {certificate.trees:,} trees" if certificate else ""))
+        row = verified.parity.worst_row
+        now.say(
+            describe_parity(verified.parity)
+            + (f"; certified: {certificate.trees:,} trees" if certificate else "")
+            + (f"; worst row: {describe_worst_row(row, draft.features)}" if row is not None else "")
+        )
 
     def lineage() -> Lineage:
         return _lineage(bare(estimator), path, digest(), origin, len(frame))
@@ -354,12 +371,15 @@ def _prove(
     return _Proved(frame, truth, conversion, original, draft, engine, verified, lineage)
 
 
-def _check_runtimes(steps: _Steps, proved: _Proved, releases: Sequence[str] | None) -> None:
+def _on_runtimes(steps: _Steps, proved: _Proved, releases: Sequence[str] | None) -> Parity:
     """Verifies on each of the releases but the one that is installed here, on which it was verified already."""
-    for release in sorted({*(releases or ())} - {_version("onnxruntime")}, key=_numbers):
+    parity = proved.verified.parity
+    for release in sorted({*(releases or ())} - {*parity.runtimes}, key=_numbers):
         with steps.step("runtime") as now:
             found = runtimes.check(release, proved.conversion.onnx, proved.draft, proved.verified)
             now.say(f"onnxruntime {release} answers the same rows (largest difference {found.difference.max():.2g})")
+        parity = msgspec.structs.replace(parity, runtimes=(*parity.runtimes, release))
+    return parity
 
 
 def _oldest(releases: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from edgekit_contracts.golden import GoldenSet
 from edgekit_contracts.manifest import Manifest
-from edgekit_converters.verify import Verified
+from edgekit_converters.verify import Verified, plain
 from edgekit_runtime.engine import Column
 
 GOLDEN_ROWS: Final = 64
@@ -42,9 +42,4 @@ def _rows(verified: Verified) -> list[int]:
 
 
 def _chosen(column: Column, rows: list[int]) -> tuple[float | str | None, ...]:
-    values = [column[row] for row in rows]
-    return tuple(None if value is None or value != value else _plain(value) for value in values)
-
-
-def _plain(value: object) -> float | str:
-    return value if isinstance(value, str) else float(value)  # type: ignore[arg-type]
+    return tuple(plain(column[row]) for row in rows)

@@ -4,13 +4,18 @@ Which value of a raw column lies on a threshold is found through the preprocessi
 column (scalers, imputers, choices of columns); where it is not, quantiles of the column stand in. A step is one ulp of
 float64, and one of float32, since trees of scikit-learn round to that.
 
+Most of the rows have one column at its values and the others as in the data; in the last, all columns are at theirs at
+once, texts at the categories and filled-in texts that the model knows, so that every value finds a row. Where a model
+has more than fit, values are left out evenly, and `reached` counts what is there.
+
 The rows are no sample: they say nothing of how often answers differ, and much of where they would.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,18 +26,24 @@ from numpy.typing import NDArray
 from edgekit_contracts.manifest import Feature
 from edgekit_converters.fitted_trees import fitted_ensembles
 from edgekit_converters.operators.catboost_dump import Dump
-from edgekit_converters.operators.tree_nodes import last
+from edgekit_converters.operators.tree_nodes import down, last
 from edgekit_converters.walk import chosen, unwrap, wrapped
+from edgekit_runtime.engine import Column
 
 ROWS_MAX: Final = 5_000
+"""Rows in which one column is at thresholds, and the least in which all are."""
+TOGETHER_MAX: Final = 20_000
+"""Rows in which all columns are at thresholds."""
 QUANTILES: Final = 9
 """Of a column, where no threshold of it is known."""
 STEPS: Final = 11
 """Values that are tried around one threshold."""
+CLOSEST: Final = 3
+"""Where a column has too many thresholds for that."""
 MIXED: Final = 0.2
 """Share of the rows in which all columns are at thresholds at once."""
 
-Marks = dict[str, list[float]]
+Marks = dict[str, list[float | str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +79,57 @@ def mined(model: Any, frame: pd.DataFrame, features: Sequence[Feature], rows: in
     """
     marks = thresholds(model, [str(name) for name in frame.columns])
     numeric = [one for one in features if one.dtype not in {"text", "bool"}]
-    if not numeric or not len(frame):
+    if not len(frame):
         return []
-    share = max(2 * STEPS, int(rows * (1 - MIXED)) // len(numeric))
+    share = max(2 * STEPS, int(rows * (1 - MIXED)) // max(1, len(numeric)))
     at_most = max(1, int(rows * (1 - MIXED)) // share)
-    parts, values = [], {}
+    parts = []
+    values: dict[str, NDArray[Any]] = {}
     for place, feature in enumerate(_spread(numeric, at_most)):
         column = _values(marks.get(feature.name, ()), frame[feature.name], feature, share)
         if len(column):
-            values[feature.name] = column
             parts.append(_with(_rows(frame, len(column), place), {feature.name: column}))
-    if len(values) > 1:
-        count = int(rows * MIXED)
+    for feature in features:
+        at, data = marks.get(feature.name, ()), frame[feature.name]
+        if feature.dtype != "bool":
+            found = _texts(at, data) if feature.dtype == "text" else _values(at, data, feature, TOGETHER_MAX)
+            values |= {feature.name: found} if len(found) else {}
+    if values:
+        count = min(TOGETHER_MAX, max(int(rows * MIXED), *map(len, values.values())))
         turned = {name: _turned(column, count, place) for place, (name, column) in enumerate(values.items())}
         parts.append(_with(_rows(frame, count, 0), turned))
     return parts
+
+
+def reached(
+    model: Any, names: Sequence[str], features: Sequence[Feature], columns: Mapping[str, Column]
+) -> tuple[int, int]:
+    """Of how many of the model's values there is a row on it and one beside it on each side, and how many there are.
+
+    Args:
+        model: Fitted.
+        names: The columns that the model was fitted on, in their order.
+        features: Those of them that it reads.
+        columns: The mined rows, as the Engine takes them.
+
+    Returns:
+        The count of values that were reached, and of all that lead to a raw column; a text is reached by a row of it.
+    """
+    marks = thresholds(model, names)
+    found = total = 0
+    for feature in features:
+        at = marks.get(feature.name, ())
+        if feature.dtype == "text":
+            known = {one for one in at if isinstance(one, str)}
+            found += len(known & set(columns[feature.name]))
+            total += len(known)
+            continue
+        numbers = _numbers(at)
+        total += len(numbers)
+        there = np.unique(np.asarray(columns[feature.name], dtype=np.float64))
+        low, high = _neighbours(numbers, feature.dtype)
+        found += int((np.isin(low, there) & np.isin(high, there)).sum())
+    return found, total
 
 
 def thresholds(model: Any, names: Sequence[str]) -> Marks:
@@ -147,6 +194,12 @@ def _transformed(step: Any, lines: Lines, marks: Marks) -> Lines:
         _note(lines, step.categories_, marks)
     elif hasattr(step, "bin_edges_"):
         _note(lines, step.bin_edges_, marks)
+    elif kind == "QuantileTransformer":
+        _note(lines, step.quantiles_.T, marks)
+    elif kind == "SplineTransformer":
+        _note(lines, [spline.t for spline in step.bsplines_], marks)
+    elif kind == "PowerTransformer":
+        _note(lines, [[0.0]] * width, marks)
     elif kind == "Binarizer":
         _note(lines, [[step.threshold]] * width, marks)
     try:
@@ -197,26 +250,52 @@ def _through(lines: Lines, scale: Any, shift: Any) -> Lines:
 def _note(lines: Lines, values: Iterable[Iterable[Any]], marks: Marks) -> None:
     for line, column in zip(lines, values, strict=False):
         if line is not None:
-            known = [float(one) for one in column if isinstance(one, int | float | np.number)]
-            marks[line.feature] += line.raw(np.array(known, dtype=np.float64))
+            known = [one for one in column if not isinstance(one, bool | np.bool_)]
+            numbers = [float(one) for one in known if isinstance(one, int | float | np.number)]
+            marks[line.feature] += line.raw(np.array(numbers, dtype=np.float64))
+            marks[line.feature] += [str(one) for one in known if isinstance(one, str)]
 
 
-def _values(marks: Iterable[float], series: pd.Series[Any], feature: Feature, count: int) -> NDArray[np.float64]:
+def _numbers(marks: Iterable[float | str]) -> NDArray[np.float64]:
+    at = np.unique(np.array([one for one in marks if not isinstance(one, str)], dtype=np.float64))
+    return np.asarray(at[np.abs(at) < np.finfo(np.float32).max / 4])
+
+
+def _neighbours(at: NDArray[np.float64], dtype: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The values of a column of that type that are nearest to each mark: not above it, and above it."""
+    if dtype in {"int64", "bool"}:
+        return np.floor(at), np.floor(at) + 1
+    if dtype == "float32":
+        short = down(at)
+        return short.astype(np.float64), np.nextafter(short, np.float32(np.inf)).astype(np.float64)
+    return at, np.nextafter(at, np.inf)
+
+
+def _texts(marks: Iterable[float | str], series: pd.Series[Any]) -> NDArray[np.object_]:
+    known = sorted({one for one in marks if isinstance(one, str)})
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        known = [one for one in known if one in series.dtype.categories]
+    return np.array(known, dtype=object)
+
+
+def _values(marks: Iterable[float | str], series: pd.Series[Any], feature: Feature, count: int) -> NDArray[np.float64]:
     """At most `count` values around the marks, and a little beyond the data."""
     data = np.asarray(series.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan))
     data = data[np.isfinite(data)]
     if not len(data):
         return np.zeros(0)
-    at = np.unique(np.array(list(marks), dtype=np.float64))
-    at = at[np.abs(at) < np.finfo(np.float32).max / 4]
+    at = _numbers(marks)
     if not len(at):
         at = np.unique(np.quantile(data, np.linspace(0, 1, QUANTILES)))
-    at = np.array(_spread(at.tolist(), max(1, count // STEPS - 1)))
+    steps = STEPS if len(at) * STEPS <= count else CLOSEST
+    at = np.array(_spread(at.tolist(), max(1, count // steps - 1)))
     low, high = data.min(), data.max()
     if feature.dtype == "int64":
-        return np.unique(np.concatenate([np.floor(at), np.ceil(at), [low, high]]))[:count]
+        whole = np.unique(np.concatenate([*_neighbours(at, feature.dtype), [low, high]]))
+        return np.array(_spread(whole.tolist(), count))
     beyond = np.array([low, high, low - (high - low), high + (high - low)])
-    found = np.unique(np.concatenate([beyond, *_around(at)]))
+    beside = _around(at) if steps == STEPS else [*_neighbours(at, feature.dtype), np.nextafter(at, -np.inf)]
+    found = np.unique(np.concatenate([beyond, *beside]))
     if feature.dtype == "float32":
         found = np.unique(found.astype(np.float32).astype(np.float64))
     return np.array(_spread(found.tolist(), count))
@@ -246,12 +325,15 @@ def _rows(frame: pd.DataFrame, count: int, start: int) -> pd.DataFrame:
     return frame.iloc[(np.arange(count) * step + start) % len(frame)].reset_index(drop=True)
 
 
-def _turned(column: NDArray[np.float64], count: int, place: int) -> NDArray[np.float64]:
-    """The values over and over, with a stride of their own, so that columns meet in many combinations."""
-    return np.asarray(column[(np.arange(count) * (2 * place + 1) + place) % len(column)])
+def _turned(column: NDArray[Any], count: int, place: int) -> NDArray[Any]:
+    """All the values over and over, with a stride of their own, so that columns meet in many combinations."""
+    stride = 2 * place + 1
+    while math.gcd(stride, len(column)) > 1:
+        stride += 2
+    return np.asarray(column[(np.arange(count) * stride + place) % len(column)])
 
 
-def _with(rows: pd.DataFrame, values: dict[str, NDArray[np.float64]]) -> pd.DataFrame:
+def _with(rows: pd.DataFrame, values: Mapping[str, NDArray[Any]]) -> pd.DataFrame:
     return rows.assign(
         **{name: pd.Series(column, index=rows.index).astype(rows[name].dtype) for name, column in values.items()}
     )

@@ -21,15 +21,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+import onnxruntime
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import beta
 
 from edgekit_contracts.errors import ParityBroken
-from edgekit_contracts.manifest import Feature, Parity
+from edgekit_contracts.manifest import Feature, Parity, WorstRow
 from edgekit_converters.asking import Progress, ask
 from edgekit_converters.certificate import Certificate
-from edgekit_converters.mining import mined
+from edgekit_converters.mining import mined, reached
 from edgekit_converters.nullable import groups, one_changed
 from edgekit_converters.registry import Answers
 from edgekit_runtime.engine import Column, Engine
@@ -114,6 +115,11 @@ def verify(
     rows = len(next(iter(columns.values())))
     found = compare(columns, theirs, ours, tolerance=tolerance, exact=exact)
     at_thresholds = rows - sum(map(len, parts))
+    worst = int(np.lexsort((found.ulps, found.difference))[-1])
+    covered, marks = 0, 0
+    if model is not None:
+        at_marks = {name: column[rows - at_thresholds :] for name, column in columns.items()}
+        covered, marks = reached(model, list(map(str, frame.columns)), features, at_marks)
     parity = Parity(
         rows=rows,
         label_mismatches=0,
@@ -127,8 +133,12 @@ def verify(
         if theirs.labels is None
         else float(f"{disagreement_bound(int(found.wrong[: len(data)].sum()), len(data)):.3g}"),
         certificate=certificate.statement if certificate is not None else None,
+        marks=marks,
+        marks_reached=covered,
+        worst_row=_worst_row(columns, theirs, ours, worst) if found.ulps[worst] > 0 else None,
+        differs=_differs(exact, precision, float(found.ulps.max()), features),
+        runtimes=(onnxruntime.__version__,),
     )
-    worst = int(np.lexsort((found.ulps, found.difference))[-1])
     undecided = found.undecided
     if theirs.values is not None:
         undecided = undecided | np.isnan(theirs.values).any(axis=1)
@@ -171,6 +181,40 @@ def compare(
         wrong = differs.reshape(rows, -1).any(axis=1)
     _refuse_differences(columns, difference, wrong & ~undecided, tolerance)
     return Differences(difference, ulps, wrong, undecided)
+
+
+def _differs(exact: bool, precision: str, ulps: float, features: Sequence[Feature]) -> str | None:
+    """For which inputs the last digits can differ, and why."""
+    if exact:
+        return (
+            None if ulps == 0 else "for any, in the last digits of float64: what follows the trees may round otherwise"
+        )
+    if precision == "float64":
+        return "for any, in the last digits of float64: sums and functions may round otherwise"
+    short = [feature.name for feature in features if feature.dtype == "float32"]
+    if not short:
+        return "for any, in the last digits of float32: a step of the original or of its conversion computes in it"
+    names = ", ".join(short[:5]) + (f" and {len(short) - 5} more" if len(short) > 5 else "")
+    return f"for any, in the last digits of float32: the columns {names} are float32, and the original computes in it"
+
+
+def _worst_row(columns: Mapping[str, Column], theirs: Answers, ours: Answers, row: int) -> WorstRow:
+    def numbers(answers: Answers) -> tuple[float | None, ...]:
+        found = answers.probabilities if answers.probabilities is not None else answers.values
+        return () if found is None else tuple(float(one) if np.isfinite(one) else None for one in found[row])
+
+    return WorstRow(
+        values=tuple(plain(column[row]) for column in columns.values()),
+        original=numbers(theirs),
+        converted=numbers(ours),
+    )
+
+
+def plain(value: Any) -> float | str | None:
+    """One value of a column as documents hold it; None is a missing one."""
+    if value is None or value != value:
+        return None
+    return value if isinstance(value, str) else float(value)
 
 
 def _method(rows: int, compared: int) -> str:

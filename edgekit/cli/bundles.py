@@ -22,7 +22,7 @@ _keys = click.option(
 @_json
 def inspect(bundle: Path, as_json: bool) -> None:
     """Show what BUNDLE holds; its bytes are checked, its signature is not (see verify)."""
-    from edgekit.building import describe_parity
+    from edgekit.building import describe_parity, describe_worst_row
     from edgekit_runtime.bundle import open_bundle
 
     opened = open_bundle(bundle, keys=None)
@@ -31,6 +31,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
         echo_json({"bundle": str(bundle), "sha256": opened.sha256, "bytes": opened.size, "manifest": manifest})
         return
     variant, parity, lineage = manifest.variant, manifest.parity, manifest.lineage
+    worst = parity.worst_row
     labels = ", ".join(map(str, manifest.classes[:8])) + (", ..." if len(manifest.classes) > 8 else "")
     echo_facts(
         [
@@ -42,6 +43,9 @@ def inspect(bundle: Path, as_json: bool) -> None:
             ),
             ("proof", describe_parity(parity)),
             *([("certified", parity.certificate)] if parity.certificate else []),
+            *([("can differ", parity.differs)] if parity.differs else []),
+            *([("worst row", describe_worst_row(worst, manifest.features))] if worst is not None else []),
+            *([("proved on", f"onnxruntime {', '.join(parity.runtimes)}")] if parity.runtimes else []),
             *[
                 ("quality", f"{q.metric} {q.model:.4g}; {q.baseline_rule}: {q.baseline:.4g} ({q.rows:,} rows)")
                 for q in manifest.quality

@@ -196,14 +196,21 @@ def _features(bundle: Bundle, devices: Sequence[DeviceStatus], counts: dict[str,
 
 
 def _proof(manifest: Manifest) -> str:
-    parity = manifest.parity
+    from edgekit.building import describe_worst_row
+
+    parity, worst = manifest.parity, manifest.parity.worst_row
     rows = [
         [
             "answers like the original",
             f"{parity.rows:,} rows ({parity.method}): no label differs, {parity.ties} ties; largest difference "
-            f"{parity.max_difference:.2g}, tolerance {parity.tolerance:g}",
+            f"{parity.max_difference:.2g}, tolerance {parity.tolerance:g}"
+            + (f", {parity.worst_ulps:.3g} ulps" if parity.worst_ulps else ""),
         ],
+        *([["thresholds reached", f"{parity.marks_reached:,} of {parity.marks:,}"]] if parity.marks else []),
         *([["every tree, for any input", parity.certificate]] if parity.certificate else []),
+        *([["inputs whose numbers can differ", parity.differs]] if parity.differs else []),
+        *([["worst row", describe_worst_row(worst, manifest.features)]] if worst is not None else []),
+        *([["compared on onnxruntime", ", ".join(parity.runtimes)]] if parity.runtimes else []),
         *(
             [
                 [

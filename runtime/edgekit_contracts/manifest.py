@@ -17,8 +17,8 @@ from edgekit_contracts.decode import decode_json
 from edgekit_contracts.errors import FormatError
 from edgekit_contracts.names import BinsId, Count, ModelName, Sha256, Version
 
-FORMAT: Final = "edgekit-bundle/2.0"
-FORMAT_1: Final = "edgekit-bundle/1.0"
+FORMAT: Final = "edgekit-bundle/2.1"
+FORMAT_1: Final = "edgekit-bundle/1.1"
 """Read for ever; and written wherever it says all, so that the devices of its time read the bundle (ADR 0010)."""
 MISSING_TEXT: Final = "\u2400"
 """SYMBOL FOR NULL: one printable character that stands for a missing text in a text tensor."""
@@ -117,6 +117,16 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     excess: tuple[str, ...] = ()
 
 
+class WorstRow(msgspec.Struct, frozen=True, kw_only=True):
+    """The row whose numbers differ most, of those that were compared."""
+
+    values: tuple[float | str | None, ...]
+    """Of the features, in their order; None is a missing value."""
+    original: tuple[float | None, ...]
+    """The probabilities, or the values; None where there is no finite number."""
+    converted: tuple[float | None, ...]
+
+
 class Parity(msgspec.Struct, frozen=True, kw_only=True):
     """How the converted model was compared with the original."""
 
@@ -138,6 +148,16 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
     """Upper bound, with 95 % confidence, of the rate of other labels, from the data's rows (Clopper-Pearson)."""
     certificate: str | None = None
     """What was proved of the file without any rows, in a sentence."""
+    marks: Count = 0
+    """Since 1.1: values of features at which the model decides: thresholds, edges, categories, filled-in values."""
+    marks_reached: Count = 0
+    """Since 1.1: of these, those with a row on them and one beside them among the mined rows."""
+    worst_row: WorstRow | None = None
+    """Since 1.1: the row with the largest difference; None where all numbers are equal bit for bit."""
+    differs: str | None = None
+    """Since 1.1: for which inputs the last digits can differ from the original's, and why; None: for none known."""
+    runtimes: tuple[str, ...] = ()
+    """Since 1.1: releases of onnxruntime on which all the rows were compared."""
 
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,6 +30,21 @@ def test_a_bundle_1_0_verifies_tests_itself_and_answers(tmp_path: Path) -> None:
     assert lines[0].endswith("progression,prediction,probability_fast,probability_slow")
 
 
+def test_a_bundle_1_1_tells_what_was_proved(tmp_path: Path) -> None:
+    folder = CORPUS / "bundle-1.1"
+    with edgekit_runtime.load(folder / "disease-1.1.edge", keys=[folder / "signer.pub.pem"]) as engine:
+        parity = engine.manifest.parity
+        predict_file(engine, folder / "patients.csv", tmp_path / "out.csv", lambda rows: None)
+    assert engine.manifest.format == "edgekit-bundle/1.1"
+    assert 0 < parity.marks_reached <= parity.marks
+    assert parity.worst_row is not None
+    assert parity.worst_row.original != parity.worst_row.converted
+    assert len(parity.worst_row.values) == len(engine.manifest.features)
+    assert parity.differs is not None
+    assert parity.runtimes == ("1.32.0", "1.28.0")
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 21
+
+
 def test_a_bundle_2_0_verifies_tests_itself_and_answers(tmp_path: Path) -> None:
     folder = CORPUS / "bundle-2.0"
     with edgekit_runtime.load(folder / "unusual-2.0.edge", keys=[folder / "signer.pub.pem"]) as engine:

@@ -26,7 +26,9 @@ from sklearn.preprocessing import StandardScaler as Scaler
 from sklearn.tree import DecisionTreeClassifier
 
 from edgekit_contracts.manifest import Feature
-from edgekit_converters.mining import ROWS_MAX, mined, thresholds
+from edgekit_converters import mining
+from edgekit_converters.asking import columns_of
+from edgekit_converters.mining import ROWS_MAX, TOGETHER_MAX, mined, reached, thresholds
 from edgekit_converters.schema import dtypes
 from tests.converters.frames import NUMBERS, features, target, textbook
 
@@ -109,8 +111,40 @@ def test_the_rows_are_capped_and_spread(wide: int) -> None:
     X = pd.DataFrame(random.normal(size=(120, wide)), columns=[f"x{number}" for number in range(wide)])
     model = RandomForestClassifier(8, random_state=0).fit(X, random.integers(0, 2, 120))
     found = rows(model, X)
-    assert 200 < len(found) <= ROWS_MAX * 1.1
+    assert 200 < len(found) <= ROWS_MAX * 1.1 + TOGETHER_MAX
     pd.testing.assert_frame_equal(found, rows(model, X))
+
+
+def counted(model: Any, X: pd.DataFrame, most: int = ROWS_MAX) -> tuple[int, int]:
+    found = pd.concat(mined(model, X, described(X), most), ignore_index=True)
+    return reached(model, list(X.columns), described(X), columns_of(found, described(X)))
+
+
+@pytest.mark.parametrize("kind", ["float64", "float32"])
+def test_every_threshold_of_a_usual_forest_is_reached_and_counted(kind: Any) -> None:
+    random = np.random.default_rng(0)
+    X = pd.DataFrame(random.normal(size=(400, 30)).astype(kind), columns=[f"x{number}" for number in range(30)])
+    model = RandomForestClassifier(50, random_state=0).fit(X, random.integers(0, 2, 400))
+    splits = np.concatenate([tree.tree_.feature for tree in model.estimators_])
+    found, total = counted(model, X)
+    assert total > np.unique(splits).size
+    assert found == total
+
+
+def test_where_there_are_too_many_thresholds_the_count_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mining, "TOGETHER_MAX", 60)
+    X = features()[["area", "visits"]].astype(float)
+    found, total = counted(RandomForestClassifier(20, random_state=0).fit(X, target()), X, 100)
+    assert 0 < found < total
+
+
+def test_texts_have_a_row_of_each_category_and_of_what_is_filled_in() -> None:
+    X = features().astype({"lab": "category"})
+    model = textbook(LogisticRegression()).fit(X, target())
+    found = rows(model, X)
+    assert {"small", "middle", "large"} <= set(found["size"])
+    assert set(found["lab"]) == {"a", "b", "ü"}
+    assert counted(model, X)[0] == counted(model, X)[1] > 8
 
 
 def test_types_stay_as_they_are() -> None:

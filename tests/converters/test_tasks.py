@@ -191,7 +191,7 @@ def test_only_what_the_old_format_cannot_say_takes_the_new_number() -> None:
     def number(model: Any) -> str:
         return draft_manifest("m", "1", converted(model, X), "1.24.1").format
 
-    assert number(LinearSVC().fit(X, Y)) == "edgekit-bundle/2.0"
-    assert number(KMeans(2, random_state=0).fit(X)) == "edgekit-bundle/2.0"
-    assert number(StandardScaler().fit(X)) == "edgekit-bundle/2.0"
-    assert number(LinearDiscriminantAnalysis().fit(X, Y)) == "edgekit-bundle/1.0"
+    assert number(LinearSVC().fit(X, Y)) == "edgekit-bundle/2.1"
+    assert number(KMeans(2, random_state=0).fit(X)) == "edgekit-bundle/2.1"
+    assert number(StandardScaler().fit(X)) == "edgekit-bundle/2.1"
+    assert number(LinearDiscriminantAnalysis().fit(X, Y)) == "edgekit-bundle/1.1"

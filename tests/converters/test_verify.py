@@ -41,6 +41,8 @@ def test_a_forest_is_verified_bit_for_bit_at_its_own_thresholds() -> None:
     assert parity.rows > parity.mined_rows
     assert (parity.max_difference, parity.worst_ulps, parity.ties) == (0.0, 0.0, 0)
     assert parity.tolerance == 1e-9
+    assert (parity.worst_row, parity.differs) == (None, None)
+    assert parity.marks_reached == parity.marks > 100
     assert parity.certificate is not None
     assert "10 trees" in parity.certificate
     assert parity.disagreement_bound == pytest.approx(1 - 0.05 ** (1 / 240), rel=1e-2)
@@ -114,9 +116,21 @@ def test_the_worst_row_is_kept() -> None:
 
     found = verified(model, X, original)
     assert found.columns["area"][found.worst] == X["area"].iloc[7]
+    worst = found.parity.worst_row
+    assert worst is not None
+    assert worst.values[0] == X["area"].iloc[7]
+    assert worst.original[0] != worst.converted[0] == model.predict(X.iloc[[7]])[0]
+    assert found.parity.differs is not None
     assert found.parity.max_difference == pytest.approx(1e-12 / 20, rel=1)
     assert found.parity.worst_ulps is not None
     assert found.parity.worst_ulps > 100
+
+
+def test_the_report_says_that_float32_columns_can_differ() -> None:
+    X = features()[["area"]].astype("float32")
+    parity = verified(LogisticRegression().fit(X, target()), X).parity
+    assert parity.differs is not None
+    assert "float32: the columns area" in parity.differs
 
 
 @pytest.mark.parametrize(("wrong", "rows"), [(0, 1), (0, 240), (3, 500), (40, 100), (7, 7)])

@@ -241,7 +241,7 @@ def test_a_clusterer_becomes_a_bundle_and_its_target_is_no_truth(tmp_path: Path)
     built = edgekit.build(
         model, frame.drop(columns="price"), target="grade", device="raspberry-pi-5", out=tmp_path / "groups-1.0.edge"
     )
-    assert (built.manifest.format, built.manifest.task) == ("edgekit-bundle/2.0", "clustering")
+    assert (built.manifest.format, built.manifest.task) == ("edgekit-bundle/2.1", "clustering")
     assert built.manifest.quality == ()
     opened = open_bundle(built.path, keys=None)
     assert sum(opened.reference.classes) == len(frame)
