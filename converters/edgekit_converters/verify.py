@@ -135,7 +135,7 @@ def verify(
         certificate=certificate.statement if certificate is not None else None,
         marks=marks,
         marks_reached=covered,
-        worst_row=_worst_row(columns, theirs, ours, worst) if found.ulps[worst] > 0 else None,
+        worst_row=_worst_row(features, columns, theirs, ours, worst) if found.ulps[worst] > 0 else None,
         differs=_differs(exact, precision, float(found.ulps.max()), features),
         runtimes=(onnxruntime.__version__,),
     )
@@ -198,13 +198,15 @@ def _differs(exact: bool, precision: str, ulps: float, features: Sequence[Featur
     return f"for any, in the last digits of float32: the columns {names} are float32, and the original computes in it"
 
 
-def _worst_row(columns: Mapping[str, Column], theirs: Answers, ours: Answers, row: int) -> WorstRow:
+def _worst_row(
+    features: Sequence[Feature], columns: Mapping[str, Column], theirs: Answers, ours: Answers, row: int
+) -> WorstRow:
     def numbers(answers: Answers) -> tuple[float | None, ...]:
         found = answers.probabilities if answers.probabilities is not None else answers.values
         return () if found is None else tuple(float(one) if np.isfinite(one) else None for one in found[row])
 
     return WorstRow(
-        values=tuple(plain(column[row]) for column in columns.values()),
+        values=tuple(None if one.free else plain(columns[one.name][row]) for one in features),
         original=numbers(theirs),
         converted=numbers(ours),
     )

@@ -121,7 +121,7 @@ class WorstRow(msgspec.Struct, frozen=True, kw_only=True):
     """The row whose numbers differ most, of those that were compared."""
 
     values: tuple[float | str | None, ...]
-    """Of the features, in their order; None is a missing value."""
+    """Of the features, in their order; None is a missing value, or a free text, which is not written down."""
     original: tuple[float | None, ...]
     """The probabilities, or the values; None where there is no finite number."""
     converted: tuple[float | None, ...]
