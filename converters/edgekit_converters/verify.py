@@ -33,6 +33,7 @@ from edgekit_converters.certificate import Certificate
 from edgekit_converters.mining import mined, reached
 from edgekit_converters.nullable import groups, one_changed
 from edgekit_converters.registry import Answers
+from edgekit_converters.steadiness import explained
 from edgekit_runtime.engine import Column, Engine
 
 MAX_ROWS: Final = 200_000
@@ -113,7 +114,10 @@ def verify(
     columns, theirs, ours = asked.columns, asked.theirs, asked.ours
 
     rows = len(next(iter(columns.values())))
-    found = compare(columns, theirs, ours, tolerance=tolerance, exact=exact)
+    try:
+        found = compare(columns, theirs, ours, tolerance=tolerance, exact=exact)
+    except ParityBroken as error:
+        raise explained(error, original, data, tolerance) from error
     at_thresholds = rows - sum(map(len, parts))
     worst = int(np.lexsort((found.ulps, found.difference))[-1])
     covered, marks = 0, 0
