@@ -62,8 +62,9 @@ def locally_linear(graph: GraphBuilder, step: Any, value: Value) -> Value:
     count = int(step.n_neighbors)
     _, place = neighbours.nearest(x, finder, count)
     away = place.look_up(rows) - x.reshape(-1, 1, x.width)
-    turned = away.apply("Transpose", perm=[0, 2, 1])
-    gram = away.apply("MatMul", turned, width=count)
+    # onnxruntime 1.20 makes of Transpose and MatMul one node that it has no kernel for.
+    products = away.reshape(-1, count, 1, x.width) * away.reshape(-1, 1, count, x.width)
+    gram = products.sum().reshape(-1, count, count)
     unit = np.eye(count)[None]
     trace = (gram * unit).sum().sum(axis=1)
     weights = _solved(gram + (trace > 0.0).where(trace * float(step.reg), float(step.reg)) * unit, count)
