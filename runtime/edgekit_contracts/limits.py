@@ -50,7 +50,7 @@ TEXT_MAX_CHARS: Final = 4096
 """One text value in a request."""
 DOCUMENT_MAX_CHARS: Final = 65_536
 """The same, of a feature without categories: a free text."""
-DOCUMENT_ROWS: Final = 16
+DOCUMENT_ROWS: Final = 4
 """Rows of free texts that are answered in one call of ONNX Runtime: each is as wide as a vocabulary, up to 8 MiB."""
 FEATURES_MAX: Final = 1024
 """So that the widest window (20 bins a feature, two bytes a count) fits into a record."""

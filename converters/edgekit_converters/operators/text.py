@@ -201,6 +201,9 @@ def _checked(walk: Walk, step: Any, table: Table, width: int) -> TokenPattern | 
     if np.dtype(step.dtype) not in (np.float64, np.float32, np.int64, np.int32):
         raise Unfaithful(f"its dtype {np.dtype(step.dtype)} can overflow", "use dtype float64 or int64")
     walk.rounded |= np.dtype(step.dtype) == np.float32
+    walk.notes.append(
+        "documents take time by their length, and the prediction of latency knows no length: measure with yours"
+    )
     walk.graph.opset = max(walk.graph.opset, OPSET)
     if table[0].source is not None:
         walk.documents.add(table[0].source)
