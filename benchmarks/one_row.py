@@ -91,12 +91,11 @@ def by_hand_boosting(model: Any) -> bytes:
         tree = one.tree_
         for node in range(tree.node_count):
             leaf = tree.children_left[node] < 0
-            row = (number, node, "LEAF" if leaf else "BRANCH_LEQ", max(tree.feature[node], 0), tree.threshold[node],
-                   max(tree.children_left[node], 0), max(tree.children_right[node], 0))  # fmt: skip
+            row = (number, node, "LEAF" if leaf else "BRANCH_LEQ", max(int(tree.feature[node]), 0),
+                   float(tree.threshold[node]), max(int(tree.children_left[node]), 0),
+                   max(int(tree.children_right[node]), 0))  # fmt: skip
             for name, value in zip(values, row, strict=True):
-                values[name].append(
-                    value if isinstance(value, str) else value.item() if hasattr(value, "item") else value
-                )
+                values[name].append(value)
             if leaf:
                 for name, value in zip(
                     leaves, (number, node, int(tree.value[node, 0].argmax()), float(weight)), strict=True
@@ -168,6 +167,8 @@ def measure(name: str, model: Any, X: NDArray[Any], y: NDArray[Any], by_hand: Ca
 def main() -> None:
     """Measures both."""
     warnings.simplefilter("ignore")
+    X: Any
+    y: Any
     X, y = load_digits(return_X_y=True)
     neighbours = make_pipeline(PCA(16), KNeighborsClassifier())
     measure("PCA(16) + KNeighbors(5), 1,797 rows stored", neighbours, X, y, by_hand_neighbours)

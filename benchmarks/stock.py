@@ -44,7 +44,8 @@ def best(model: Any, X: Any) -> Outcome:
                     )
             except Exception:  # whatever a converter raises
                 continue
-            outcomes += [compared(model, onx, rows, feeds(rows, whole, missing)) for missing in ("", "nan")]
+            for missing in ("", "nan"):
+                outcomes.append(compared(model, onx, rows, feeds(rows, whole, missing)))
             break
     return "right" if "right" in outcomes else "wrong" if "wrong" in outcomes else "refused"
 

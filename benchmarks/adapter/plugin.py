@@ -33,7 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
     convert_sklearn = in_place_of(skl2onnx.convert_sklearn)
     to_onnx = to_onnx_in_place_of(skl2onnx.to_onnx, convert_sklearn)
     for module in (skl2onnx, skl2onnx.convert):
-        module.convert_sklearn, module.to_onnx = convert_sklearn, to_onnx
+        vars(module).update(convert_sklearn=convert_sklearn, to_onnx=to_onnx)
     if find_spec("onnxmltools") is None:
         return
     import onnxmltools

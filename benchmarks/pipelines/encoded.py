@@ -1,3 +1,6 @@
+# The annotations that pyright infers for scikit-learn come from their defaults.
+# pyright: reportArgumentType=false
+
 """Pipelines over tables of categories: pandas' own types, many values, encoders that learn from the target."""
 
 from __future__ import annotations

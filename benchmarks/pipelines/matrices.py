@@ -1,3 +1,6 @@
+# The annotations that pyright infers for scikit-learn come from their defaults.
+# pyright: reportArgumentType=false
+
 """Pipelines over matrices of numbers: scale, reduce, select, then a model."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# The annotations that pyright infers for scikit-learn come from their defaults.
+# pyright: reportArgumentType=false
+
 """Pipelines that no conversion can answer for, by their nature; each is refused with the reason."""
 
 from __future__ import annotations

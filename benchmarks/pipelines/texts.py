@@ -1,3 +1,6 @@
+# The annotations that pyright infers for scikit-learn come from their defaults.
+# pyright: reportArgumentType=false
+
 """Pipelines over texts: alone, and as a column of a table."""
 
 from __future__ import annotations

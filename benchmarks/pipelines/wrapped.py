@@ -1,3 +1,6 @@
+# The annotations that pyright infers for scikit-learn come from their defaults.
+# pyright: reportArgumentType=false
+
 """Searches, thresholds, calibration, votes, stacks, chains: models that hand the question on to others."""
 
 from __future__ import annotations

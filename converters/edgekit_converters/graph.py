@@ -208,8 +208,9 @@ class GraphBuilder:
         going = inner.node("Reshape", [wanted or always, scalar])[0]
         # A Loop's body must make its outputs itself: a value of the graph around it is none.
         results = [inner.node("Identity", [one])[0] for one in after]
-        kept = {name: (one.dtype, None) for name, one in zip(results, state, strict=True)}
-        body = inner.body({going: ("bool", []), **kept})
+        answers: dict[str, tuple[Dtype, Shape | None]] = {going: ("bool", [])}
+        answers |= {name: (one.dtype, None) for name, one in zip(results, state, strict=True)}
+        body = inner.body(answers)
         turns = self.constant(np.array(most, dtype=np.int64), "turns")
         found = self.node("Loop", [turns, always, *state], len(state), body=body)
         return tuple(replace(one, name=name) for one, name in zip(state, found, strict=True))

@@ -68,7 +68,7 @@ def test_an_output_is_a_name_and_costs_a_node_only_where_the_value_has_one_alrea
     graph.output("w", graph.value("Neg", [twice], x))
     model = graph.build()
     assert [node.op_type for node in model.graph.node] == ["Add", "Neg", "Identity"]
-    found = ort.InferenceSession(serialize(model)).run(["y", "z", "w"], {"x": np.array([[2.0]])})
+    found: Any = ort.InferenceSession(serialize(model)).run(["y", "z", "w"], {"x": np.array([[2.0]])})
     assert [one.item() for one in found] == [4.0, 4.0, -4.0]
 
 

@@ -75,9 +75,11 @@ def test_the_client_of_triton_speaks_to_it(service: Service) -> None:
             for outputs in (None, wanted):
                 answer = client.infer("tiny", [numbers, text], outputs=outputs, request_id="7", model_version="1.0")
                 assert answer.get_response()["id"] == "7"
-                assert answer.as_numpy("label").shape == (2,)
-                found = answer.as_numpy("probabilities")
-                np.testing.assert_allclose(found[0], expected[0], rtol=1e-12)
+                label, probabilities = answer.as_numpy("label"), answer.as_numpy("probabilities")
+                assert label is not None
+                assert probabilities is not None
+                assert label.shape == (2,)
+                np.testing.assert_allclose(probabilities[0], expected[0], rtol=1e-12)
         with pytest.raises(http.InferenceServerException, match="there is no model 'other'"):
             client.infer("other", [numbers, text])
 

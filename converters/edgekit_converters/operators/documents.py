@@ -140,8 +140,8 @@ def _final_sigmas(text: Texts, characters: Texts) -> Texts:
     kept = Texts(absent, characters.name).apply("Identity")
     answers: tuple[Dtype, Shape] = ("text", [None])
     none = text.matches(rf"[^\x{{{ord(SIGMA):x}}}]*")
-    branches = {"then_branch": absent.body({kept.name: answers}), "else_branch": there.body({found.name: answers})}
-    return Texts(graph, graph.node("If", [none.name], **branches)[0])
+    same, folded = absent.body({kept.name: answers}), there.body({found.name: answers})
+    return Texts(graph, graph.node("If", [none.name], then_branch=same, else_branch=folded)[0])
 
 
 def word_grams(tokens: Texts, low: int, high: int) -> list[Texts]:
