@@ -47,8 +47,9 @@ def build(
 ) -> None:
     """Convert MODEL to ONNX, prove it, check it against a device, sign it, write the bundle.
 
-    MODEL is a fitted scikit-learn classifier or regressor, whole Pipelines included, saved with skops (or, with
-    --trust, with joblib or pickle); an .onnx file; or, with --trust, a PyTorch program saved with torch.export.
+    MODEL is a fitted scikit-learn model, whole Pipelines included, saved with skops (or, with --trust, with joblib or
+    pickle); a model file of XGBoost, LightGBM or CatBoost; an .onnx file; or, with --trust, a PyTorch program saved
+    with torch.export.
     """
     from edgekit import building
 

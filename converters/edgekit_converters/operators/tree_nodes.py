@@ -280,7 +280,7 @@ def _splits(threshold: NDArray[np.float64], reads: Reads, computes: Reads) -> ND
 
 
 def _ints(array: NDArray[Any]) -> list[int]:
-    return [int(one) for one in array]
+    return np.asarray(array, dtype=np.int64).tolist()  # type: ignore[no-any-return]
 
 
 def _tensor(name: str, array: NDArray[Any]) -> TensorProto:
