@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from edgekit_contracts.errors import MissingExtra, NotAModel
+from edgekit_converters.faults import first_line
 from edgekit_converters.registry import Answers, Conversion
 from edgekit_converters.sklearn import SklearnConverter
 from edgekit_converters.target import Target
@@ -83,7 +84,7 @@ class CatBoostConverter(SklearnConverter):
             kind = catboost.CatBoostRanker if ranks else catboost.CatBoostRegressor
             return kind().load_model(str(path), format=written)
         except Exception as error:  # CatBoost raises whatever its reader meets
-            fault = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            fault = first_line(error)
             raise NotAModel(f"{path}, which cannot be read ({fault}),", self.files) from error
 
 

@@ -23,7 +23,8 @@ import onnxruntime as ort
 
 from edgekit_contracts import limits
 from edgekit_contracts.errors import ConversionRefused, EdgekitError, FormatError, NotAModel, TooLarge
-from edgekit_converters.foreign import complete, first_line
+from edgekit_converters.faults import first_line
+from edgekit_converters.foreign import complete
 from edgekit_converters.graph import operators
 
 MEMORY_BYTES: Final = 4 * 1024 * limits.MIB

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -21,6 +20,7 @@ from onnx import TensorProto
 
 from edgekit_contracts import limits
 from edgekit_contracts.errors import FormatError, NotAModel, TooLarge
+from edgekit_converters.faults import first_line
 
 NODES_MAX: Final = 1_000_000
 """Of a model whose functions are unfolded."""
@@ -65,12 +65,6 @@ def complete(data: bytes, what: str, folder: Path | None) -> onnx.ModelProto:
         except Exception as error:  # the inliner raises several unrelated classes
             raise FormatError(what, "$.functions", first_line(error)) from error
     return model
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in at most 200 characters without onnxruntime's codes."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line).strip()[:200]
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.TensorProto]]:

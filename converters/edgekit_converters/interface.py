@@ -22,7 +22,7 @@ from onnx import TensorProto, helper
 from edgekit_contracts.errors import ConversionRefused, DataMismatch, EdgekitError
 from edgekit_converters import onnx_inputs, schema
 from edgekit_converters.ends import LABEL, PROBABILITIES, VALUE, Ends
-from edgekit_converters.foreign import first_line
+from edgekit_converters.faults import first_line
 from edgekit_converters.graph import ML, needed_nodes, operators, serialize
 from edgekit_converters.nullable import agree, nullable
 from edgekit_converters.onnx_inputs import Place

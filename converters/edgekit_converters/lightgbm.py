@@ -13,6 +13,7 @@ from typing import Any, Final
 import pandas as pd
 
 from edgekit_contracts.errors import MissingExtra, NotAModel
+from edgekit_converters.faults import first_line
 from edgekit_converters.operators.lightgbm_boosters import BoosterClassifier, BoosterRegressor
 from edgekit_converters.registry import Answers, Conversion
 from edgekit_converters.sklearn import SklearnConverter
@@ -81,7 +82,7 @@ class LightgbmConverter:
         try:
             return lightgbm.Booster(model_str=text.decode())
         except (lightgbm.basic.LightGBMError, ValueError) as error:
-            fault = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            fault = first_line(error)
             raise NotAModel(
                 f"{path}, which LightGBM {lightgbm.__version__} cannot read ({fault}),", self.files
             ) from error

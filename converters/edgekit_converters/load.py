@@ -25,6 +25,7 @@ from edgekit_contracts.errors import (
     TooLarge,
     UntrustedModel,
 )
+from edgekit_converters.faults import first_line
 from edgekit_converters.registry import file_readers
 
 SUPPORTED: Final = "a .skops file; or, with --trust, a .joblib or .pkl file that you made yourself"
@@ -227,5 +228,5 @@ def _of_this_release() -> Iterator[None]:
 
 
 def _damaged(path: Path, error: Exception) -> NotAModel:
-    fault = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    fault = first_line(error)
     return NotAModel(f"{path}, which cannot be read ({fault}),", SUPPORTED)

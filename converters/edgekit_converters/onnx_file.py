@@ -18,7 +18,7 @@ from edgekit_contracts.errors import ConversionRefused, DataMismatch, MissingFil
 from edgekit_converters import onnx_inputs, onnx_outputs
 from edgekit_converters.data import as_frame
 from edgekit_converters.examination import examined
-from edgekit_converters.foreign import first_line
+from edgekit_converters.faults import first_line
 from edgekit_converters.graph import operators, serialize
 from edgekit_converters.interface import Interface, session_of
 from edgekit_converters.network import Network, as_network, check_steady

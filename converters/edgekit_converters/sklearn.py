@@ -18,6 +18,7 @@ from edgekit_contracts.errors import ConversionRefused, DataMismatch
 from edgekit_contracts.manifest import LABELLED, ClassLabel, Output, Tensor
 from edgekit_converters import argmax, schema
 from edgekit_converters.data import feature_names, frame_for
+from edgekit_converters.faults import first_line
 from edgekit_converters.graph import ML, Dtype, GraphBuilder, Value, operators, serialize
 from edgekit_converters.load import check_fitted
 from edgekit_converters.nullable import agree, nullable
@@ -157,7 +158,7 @@ class SklearnConverter:
                 if task in LABELLED and answer.ndim == 1 and _decides(model):
                     decision = np.asarray(model.decision_function(rows), dtype=np.float64).reshape(len(frame), -1)
         except Exception as error:  # scikit-learn and what it calls raise whatever they meet
-            fault = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            fault = first_line(error)
             raise DataMismatch(f"the original model does not answer these rows: {fault}") from error
         if task not in LABELLED:
             return Answers(None, None, _numbers(answer, model).reshape(len(frame), -1))

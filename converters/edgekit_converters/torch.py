@@ -38,7 +38,7 @@ from edgekit_contracts.errors import (
 )
 from edgekit_converters import onnx_inputs
 from edgekit_converters.data import as_frame
-from edgekit_converters.foreign import first_line
+from edgekit_converters.faults import first_line
 from edgekit_converters.interface import Interface
 from edgekit_converters.network import Network, as_network, check_steady, size_of
 from edgekit_converters.onnx_file import SAMPLE_ROWS, OnnxFile, interface

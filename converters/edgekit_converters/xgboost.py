@@ -15,6 +15,7 @@ from typing import Any, Final
 import pandas as pd
 
 from edgekit_contracts.errors import MissingExtra, NotAModel
+from edgekit_converters.faults import first_line
 from edgekit_converters.registry import Answers, Conversion
 from edgekit_converters.sklearn import SklearnConverter
 from edgekit_converters.target import Target
@@ -78,7 +79,7 @@ class XgboostConverter:
         try:
             return xgboost.Booster(model_file=path)
         except (xgboost.core.XGBoostError, ValueError, TypeError) as error:
-            fault = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            fault = first_line(error)
             raise NotAModel(
                 f"{path}, which XGBoost {xgboost.__version__} cannot read ({fault}),", self.files
             ) from error
