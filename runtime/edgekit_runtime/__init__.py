@@ -1,6 +1,7 @@
 """The device's side: verify, load, test itself, answer, observe, report.
 
-A request goes `serving.app` (HTTP) -> `serving.oip` (tensors) -> `engine` (rows -> ONNX Runtime -> answers) and back.
+A request goes `serving.app` (HTTP) -> `serving.oip` (tensors) -> `served`
+(whose) -> `engine` (rows -> ONNX Runtime -> answers) and back.
 On the way `observe` copies the rows into a block that is counted elsewhere. Nothing else runs on a request's time.
 
 | module | does |
@@ -12,6 +13,7 @@ On the way `observe` copies the rows into a block that is counted elsewhere. Not
 | `outbox` | records on disk until the collector has said that it stored them |
 | `mqtt`, `uplink` | the way to the broker and back |
 | `reporter` | a window every so often: observe -> outbox -> uplink |
+| `served` | which bundle answers a request |
 | `serving` | Open Inference Protocol v2 over TCP and a Unix socket |
 | `batch` | CSV or Parquet through the model |
 | `config`, `service` | `device.toml`, and the process that puts all of it together |

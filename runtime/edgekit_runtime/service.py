@@ -25,6 +25,7 @@ from edgekit_runtime.observe import Observer
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.reporter import Reporter
 from edgekit_runtime.selftest import check_golden
+from edgekit_runtime.served import Served
 from edgekit_runtime.serving.app import App
 from edgekit_runtime.serving.server import addresses, bind, serve_until_signal
 from edgekit_runtime.signature import load_public_keys
@@ -85,7 +86,7 @@ def run(config: DeviceConfig, say: Callable[[str], None]) -> None:
             }
 
         say(f"serving     {manifest.title} at {', '.join(addresses(sockets))}")
-        serve_until_signal(App(engine, observer, status), sockets)
+        serve_until_signal(App({manifest.name: Served(engine, observer)}, status), sockets)
         say("stopping    no new requests; storing the last window")
 
 

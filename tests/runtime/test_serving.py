@@ -13,6 +13,7 @@ from edgekit_contracts.limits import REQUEST_MAX_BYTES
 from edgekit_contracts.telemetry import decode_counts
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.observe import Observer
+from edgekit_runtime.served import Served
 from edgekit_runtime.serving import binary
 from edgekit_runtime.serving.app import App
 from tests import bundles
@@ -23,7 +24,9 @@ class Client:
 
     def __init__(self) -> None:
         self.observer = Observer(bundles.manifest(), bundles.reference().bins)
-        self.app = App(Engine(bundles.model(), bundles.manifest()), self.observer, lambda: {"device": "d"})
+        self.app = App(
+            {"tiny": Served(Engine(bundles.model(), bundles.manifest()), self.observer)}, lambda: {"device": "d"}
+        )
 
     def call(self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> tuple[int, Any]:
         start, content = self._call(method, path, body, headers)

@@ -17,8 +17,7 @@ import msgspec
 from edgekit_contracts import limits
 from edgekit_contracts.errors import BadInput, EdgekitError, FormatError, TooLarge
 from edgekit_runtime import __version__
-from edgekit_runtime.engine import Engine
-from edgekit_runtime.observe import Observer
+from edgekit_runtime.served import Route, Served
 from edgekit_runtime.serving import binary, oip
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -40,17 +39,15 @@ class _Status(Exception):
 
 
 class App:
-    """Open Inference Protocol v2 for one model, plus `GET /edgekit/status`.
+    """Open Inference Protocol v2, plus `GET /edgekit/status`.
 
     Args:
-        engine: The model.
-        observer: Takes note of each request.
-        status: What `/edgekit/status` shows beside the model.
+        models: Name -> the model.
+        status: What `/edgekit/status` shows.
     """
 
-    def __init__(self, engine: Engine, observer: Observer, status: Callable[[], dict[str, Any]]) -> None:
-        self._engine, self._observer, self._status = engine, observer, status
-        self._metadata = oip.model_metadata(engine.manifest)
+    def __init__(self, models: Mapping[str, Served], status: Callable[[], dict[str, Any]]) -> None:
+        self._models, self._status = models, status
         self._recent: OrderedDict[bytes, float] = OrderedDict()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -70,14 +67,11 @@ class App:
             if ended.allow:
                 headers.append((b"allow", ended.allow.encode()))
         except (BadInput, FormatError, TooLarge) as refused:
-            self._observer.count_rejected()
             status, body = 413 if isinstance(refused, TooLarge) else 400, _error(_sentence(refused))
         except EdgekitError as failed:
-            self._observer.count_failed()
             _log.error("%s", _sentence(failed))
             status, body = 500, _error(_sentence(failed))
         except Exception:
-            self._observer.count_failed()
             _log.exception("a request failed")
             status, body = 500, _error("the runtime failed on this request; its log says where")
         headers.append((b"content-length", str(len(body)).encode()))
@@ -85,18 +79,17 @@ class App:
         await send({"type": "http.response.body", "body": body})
 
     async def _answer(self, scope: MutableMapping[str, Any], receive: Receive, started: float) -> oip.Response:
-        path, method, manifest = scope["path"], scope["method"], self._engine.manifest
+        path, method = scope["path"], scope["method"]
         match = _MODEL.fullmatch(path)
         if match is not None:
-            if match["name"] != manifest.name or match["version"] not in {None, manifest.version}:
-                asked = match["name"] + (f" {match['version']}" if match["version"] else "")
-                raise _Status(404, f"there is no model '{asked[:64]}' here; {manifest.title} is")
+            route = self._route(match["name"], match["version"])
             if match["verb"] == "/infer":
                 _allow(method, "POST")
-                headers = dict(scope["headers"])
-                return self._infer(await _body(headers, receive), headers.get(binary.HEADER), started)
+                return await self._infer(route, dict(scope["headers"]), receive, started)
             _allow(method, "GET")
-            return _reply({"name": manifest.name, "ready": True} if match["verb"] else self._metadata)
+            if match["verb"]:
+                return _reply({"name": match["name"], "ready": True})
+            return _reply(oip.model_metadata(route.manifest))
         replies: dict[str, Callable[[], object]] = {
             "/v2": lambda: oip.server_metadata(__version__),
             "/v2/health/live": lambda: {"live": True},
@@ -104,17 +97,37 @@ class App:
             "/edgekit/status": self._status,
         }
         if path not in replies:
-            raise _Status(404, f"there is nothing at {path[:100]}; the model is at /v2/models/{manifest.name}")
+            raise _Status(404, f"there is nothing at {path[:100]}; models are at /v2/models/{'|'.join(self._models)}")
         _allow(method, "GET")
         return _reply(replies[path]())
 
-    def _infer(self, body: bytes, header: bytes | None, started: float) -> oip.Response:
-        request, tensors = oip.decode_request(body, header)
-        batch = oip.batch_of(request, tensors, self._engine)
-        answers = self._engine.run(batch)
-        response = oip.encode_response(request, answers, self._engine.manifest)
+    def _route(self, name: str, version: str | None) -> Route:
+        route = self._models[name].route() if name in self._models else None
+        if route is None or version not in {None, route.manifest.version}:
+            asked = name + (f" {version}" if version else "")
+            here = ", ".join(served.route().manifest.title for served in self._models.values())
+            raise _Status(404, f"there is no model '{asked[:64]}' here; {here} is")
+        return route
+
+    async def _infer(
+        self, route: Route, headers: Mapping[bytes, bytes], receive: Receive, started: float
+    ) -> oip.Response:
+        try:
+            body = await _body(headers, receive)
+            request, tensors = oip.decode_request(body, headers.get(binary.HEADER))
+            batch = oip.batch_of(request, tensors, route.engine)
+            answers = route.answer(batch)
+            response = oip.encode_response(request, answers, route.manifest)
+        except (BadInput, FormatError, TooLarge):
+            route.observer.count_rejected()
+            raise
+        except _Status:
+            raise
+        except Exception:
+            route.observer.count_failed()
+            raise
         latency_us = 1e6 * (time.perf_counter() - started)
-        self._observer.record(batch, answers, latency_us, resent=self._seen(body, started))
+        route.note(batch, answers, latency_us, resent=self._seen(body, started))
         return response
 
     def _seen(self, body: bytes, now: float) -> bool:
