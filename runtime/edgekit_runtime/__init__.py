@@ -10,6 +10,7 @@ On the way `observe` copies the rows into a block that is counted elsewhere. Not
 | `engine` | rows in, answers out: the only place that calls ONNX Runtime |
 | `selftest` | the golden set, replayed on this machine |
 | `observe` | counts on the reference's bins, moments, latency; closes windows |
+| `resent` | requests that come twice |
 | `outbox` | records on disk until the collector has said that it stored them |
 | `mqtt`, `uplink` | the way to the broker and back |
 | `reporter` | a window every so often: observe -> outbox -> uplink |

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ import msgspec
 from edgekit_contracts import limits
 from edgekit_contracts.errors import BadInput, EdgekitError, FormatError, TooLarge
 from edgekit_runtime import __version__
+from edgekit_runtime.resent import Resent
 from edgekit_runtime.served import Route, Served
 from edgekit_runtime.serving import binary, oip
 
@@ -24,8 +24,6 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _MODEL: Final = re.compile(r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?(?P<verb>/ready|/infer)?")
-_RESENT_S: Final = 60.0
-_RESENT_REQUESTS: Final = 1024
 
 _log = logging.getLogger("edgekit.serving")
 
@@ -48,7 +46,7 @@ class App:
 
     def __init__(self, models: Mapping[str, Served], status: Callable[[], dict[str, Any]]) -> None:
         self._models, self._status = models, status
-        self._recent: OrderedDict[bytes, float] = OrderedDict()
+        self._resent = Resent()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """ASGI 3, `http` scope."""
@@ -127,17 +125,8 @@ class App:
             route.observer.count_failed()
             raise
         latency_us = 1e6 * (time.perf_counter() - started)
-        route.note(batch, answers, latency_us, resent=self._seen(body, started))
+        route.note(batch, answers, latency_us, resent=self._resent.seen(body))
         return response
-
-    def _seen(self, body: bytes, now: float) -> bool:
-        """Whether the same bytes were answered in the last minute; bounded memory."""
-        digest = body if len(body) <= 64 else hash(body).to_bytes(8, "little", signed=True)
-        before = self._recent.pop(digest, None)
-        self._recent[digest] = now
-        if len(self._recent) > _RESENT_REQUESTS:
-            self._recent.popitem(last=False)
-        return before is not None and now - before <= _RESENT_S
 
 
 async def _body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
