@@ -30,6 +30,8 @@ GOLDEN_PATH: Final = "golden.json"
 SIGNATURE_PATH: Final = "model.sig"
 
 ClassLabel = str | int | float | bool
+AutomationLevel = Literal["shadow", "advise", "confirm", "act"]
+"""How far an answer may go by itself, from the lowest; see `edgekit_runtime.oversight.automation`."""
 
 Task = Literal["classification", "regression", "clustering", "outlier_detection", "transformation"]
 TASKS_1: Final[frozenset[Task]] = frozenset({"classification", "regression"})
@@ -234,7 +236,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     quality: tuple[Quality, ...] = ()
     monitoring: Monitoring = Monitoring()
     privacy: Privacy = Privacy()
-    automation: Literal["shadow", "advise", "confirm", "act"] = "act"
+    automation: AutomationLevel = "act"
     lineage: Lineage
     bins_id: BinsId
     files: tuple[FileEntry, ...]
