@@ -7,7 +7,8 @@ On the way `observe` copies the rows into a block that is counted elsewhere. Not
 | module | does |
 |---|---|
 | `signature`, `bundle` | check who signed the bundle and every byte of it, then read its manifest |
-| `engine` | rows in, answers out: the only place that calls ONNX Runtime |
+| `encoding` | named columns become the model's tensors; refusals name the feature |
+| `session`, `engine` | rows in, answers out: the only place that calls ONNX Runtime |
 | `selftest` | the golden set, replayed on this machine |
 | `observe` | counts on the reference's bins, moments, latency; closes windows |
 | `resent` | requests that come twice |
@@ -55,9 +56,10 @@ def load(path: str | Path, *, keys: Sequence[str | Path], threads: int = 1) -> E
     from edgekit_runtime.bundle import open_bundle
     from edgekit_runtime.engine import Engine
     from edgekit_runtime.selftest import check_golden
+    from edgekit_runtime.session import SessionSettings
     from edgekit_runtime.signature import load_public_keys
 
     bundle = open_bundle(path, keys=load_public_keys(keys))
-    engine = Engine(bundle.model, bundle.manifest, threads=threads)
+    engine = Engine(bundle.model, bundle.manifest, settings=SessionSettings(threads=threads))
     check_golden(engine, bundle.golden)
     return engine

@@ -28,6 +28,7 @@ from edgekit_runtime.selftest import check_golden
 from edgekit_runtime.served import Served
 from edgekit_runtime.serving.app import App
 from edgekit_runtime.serving.server import addresses, bind, serve_until_signal
+from edgekit_runtime.session import SessionSettings
 from edgekit_runtime.signature import load_public_keys
 from edgekit_runtime.uplink import Uplink
 
@@ -94,7 +95,7 @@ def _prepare(config: DeviceConfig, say: Callable[[str], None]) -> tuple[Bundle, 
     bundle = open_bundle(config.bundle, keys=load_public_keys(config.keys))
     assert bundle.signer is not None
     say(f"verified    {bundle.manifest.title}, signed by key {bundle.signer.hint[:12]}")
-    engine = Engine(bundle.model, bundle.manifest, threads=config.serve.threads)
+    engine = Engine(bundle.model, bundle.manifest, settings=SessionSettings(threads=config.serve.threads))
     result = check_golden(engine, bundle.golden)
     say(f"self-test   {result.rows} golden rows, largest difference {result.max_difference:.2g}")
     # Read here, so that a fault in it is found before anything is served.
