@@ -26,11 +26,13 @@ from edgekit_runtime.engine import Column, Engine
 
 FIRST_ROWS: Final = 5_000
 """Of a first block of the original's, small, so that a slow model shows progress soon."""
-BLOCK_ROWS: Final = 25_000
+BLOCK_ROWS: Final = 100_000
+"""Of the others: an ensemble brings each of its trees into the caches once a block."""
 BLOCK_CELLS: Final = 8_000_000
 """At most in one block of the original's: 64 MB of float64."""
-ENGINE_ROWS: Final = 4_096
-"""Of a block of the converted model's, so that what is between its nodes stays in the caches."""
+ENGINE_ROWS: Final = 16_384
+ENGINE_CELLS: Final = 1_000_000
+"""At most in one block of the converted model's: what is between its nodes is several times as much."""
 HALVINGS: Final = 200
 """Calls that are spent on finding which of the rows that may be refused are refused."""
 
@@ -175,8 +177,9 @@ def _with_numbers(engine: Engine, block: pd.DataFrame, answers: Answers) -> tupl
 
 
 def _pieces(columns: Mapping[str, Column], rows: int) -> Iterator[Mapping[str, Column]]:
-    for at in range(0, rows, ENGINE_ROWS):
-        yield {name: column[at : at + ENGINE_ROWS] for name, column in columns.items()}
+    size = max(1, min(ENGINE_ROWS, ENGINE_CELLS // len(columns)))
+    for at in range(0, rows, size):
+        yield {name: column[at : at + size] for name, column in columns.items()}
 
 
 def _join(parts: list[Answers]) -> Answers:

@@ -119,12 +119,11 @@ def _same_split(written: Written, at: NDArray[np.int64], fitted: Ensemble, to: N
     else:
         same = written.rounds_alike(at, threshold)
     result: NDArray[np.bool_] = np.asarray(same)
-    for place, (ours, theirs) in enumerate(zip(at.tolist(), to.tolist(), strict=True)):
-        if ours in written.members or theirs in fitted.members:
-            # Codes are 0 and above: a negative one stands for an empty set.
-            codes = written.members.get(ours)
-            found = None if codes is None else frozenset(code for code in codes if code >= 0)
-            result[place] = found == fitted.members.get(theirs)
+    for place in np.flatnonzero(np.isin(at, list(written.members)) | np.isin(to, list(fitted.members))):
+        # Codes are 0 and above: a negative one stands for an empty set.
+        codes = written.members.get(int(at[place]))
+        found = None if codes is None else frozenset(code for code in codes if code >= 0)
+        result[place] = found == fitted.members.get(int(to[place]))
     return result
 
 

@@ -43,7 +43,17 @@ CLOSEST: Final = 3
 MIXED: Final = 0.2
 """Share of the rows in which all columns are at thresholds at once."""
 
-Marks = dict[str, list[float | str]]
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """The values of one raw column at which a model decides: splits, edges, categories, filled-in values."""
+
+    numbers: NDArray[np.float64]
+    """Each once, in order."""
+    texts: frozenset[str] = frozenset()
+
+
+NONE: Final = Marks(np.zeros(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,26 +68,47 @@ class Line:
         """The same after a step whose input is output * scale + shift."""
         return Line(self.feature, scale * self.scale, shift * self.scale + self.shift)
 
-    def raw(self, values: NDArray[np.float64]) -> list[float]:
-        """The raw values for values of this column."""
+    def raw(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The finite raw values for values of this column."""
         with np.errstate(all="ignore"):
             found = values * self.scale + self.shift
-        return [float(one) for one in found[np.isfinite(found)]]
+        return np.asarray(found[np.isfinite(found)])
 
 
 Lines = list[Line | None]
 
 
-def mined(model: Any, frame: pd.DataFrame, features: Sequence[Feature], rows: int = ROWS_MAX) -> list[pd.DataFrame]:
+class _Noted:
+    """What the walk through a model has found so far."""
+
+    def __init__(self) -> None:
+        self._numbers: defaultdict[str, list[NDArray[np.float64]]] = defaultdict(list)
+        self._texts: defaultdict[str, set[str]] = defaultdict(set)
+
+    def add(self, line: Line, values: NDArray[np.float64], texts: Iterable[str] = ()) -> None:
+        """Values of a column that is affine in a raw one, and texts of the raw one."""
+        self._numbers[line.feature].append(line.raw(values))
+        self._texts[line.feature].update(texts)
+
+    def marks(self) -> dict[str, Marks]:
+        """By raw column."""
+        return {
+            name: Marks(np.unique(np.concatenate(found)), frozenset(self._texts[name]))
+            for name, found in self._numbers.items()
+        }
+
+
+def mined(
+    marks: Mapping[str, Marks], frame: pd.DataFrame, features: Sequence[Feature], rows: int = ROWS_MAX
+) -> list[pd.DataFrame]:
     """Rows of the data with values at thresholds, one frame for each numeric feature, and one with all of them.
 
     Args:
-        model: Fitted.
+        marks: The model's, as `thresholds` gives them.
         frame: The data: all the columns that the model was fitted on, in their order.
         features: Those of them that the model reads.
         rows: At most about so many.
     """
-    marks = thresholds(model, [str(name) for name in frame.columns])
     numeric = [one for one in features if one.dtype not in {"text", "bool"}]
     if not len(frame):
         return []
@@ -86,11 +117,11 @@ def mined(model: Any, frame: pd.DataFrame, features: Sequence[Feature], rows: in
     parts = []
     values: dict[str, NDArray[Any]] = {}
     for place, feature in enumerate(_spread(numeric, at_most)):
-        column = _values(marks.get(feature.name, ()), frame[feature.name], feature, share)
+        column = _values(marks.get(feature.name, NONE), frame[feature.name], feature, share)
         if len(column):
             parts.append(_with(_rows(frame, len(column), place), {feature.name: column}))
     for feature in features:
-        at, data = marks.get(feature.name, ()), frame[feature.name]
+        at, data = marks.get(feature.name, NONE), frame[feature.name]
         if feature.dtype != "bool":
             found = _texts(at, data) if feature.dtype == "text" else _values(at, data, feature, TOGETHER_MAX)
             values |= {feature.name: found} if len(found) else {}
@@ -101,28 +132,23 @@ def mined(model: Any, frame: pd.DataFrame, features: Sequence[Feature], rows: in
     return parts
 
 
-def reached(
-    model: Any, names: Sequence[str], features: Sequence[Feature], columns: Mapping[str, Column]
-) -> tuple[int, int]:
+def reached(marks: Mapping[str, Marks], features: Sequence[Feature], columns: Mapping[str, Column]) -> tuple[int, int]:
     """Of how many of the model's values there is a row on it and one beside it on each side, and how many there are.
 
     Args:
-        model: Fitted.
-        names: The columns that the model was fitted on, in their order.
-        features: Those of them that it reads.
+        marks: The model's, as `thresholds` gives them.
+        features: The columns that it reads.
         columns: The mined rows, as the Engine takes them.
 
     Returns:
         The count of values that were reached, and of all that lead to a raw column; a text is reached by a row of it.
     """
-    marks = thresholds(model, names)
     found = total = 0
     for feature in features:
-        at = marks.get(feature.name, ())
+        at = marks.get(feature.name, NONE)
         if feature.dtype == "text":
-            known = {one for one in at if isinstance(one, str)}
-            found += len(known & set(columns[feature.name]))
-            total += len(known)
+            found += len(at.texts & set(columns[feature.name]))
+            total += len(at.texts)
             continue
         numbers = _numbers(at)
         total += len(numbers)
@@ -132,41 +158,46 @@ def reached(
     return found, total
 
 
-def thresholds(model: Any, names: Sequence[str]) -> Marks:
-    """Raw feature -> the values at which the fitted model decides: splits, edges, categories, filled-in values."""
-    marks: Marks = defaultdict(list)
-    _step(model, [Line(name) for name in names], marks)
-    return marks
+def thresholds(model: Any, names: Sequence[str]) -> dict[str, Marks]:
+    """The values at which the fitted model decides.
+
+    Args:
+        model: Fitted.
+        names: The columns that it was fitted on, in their order.
+    """
+    noted = _Noted()
+    _step(model, [Line(name) for name in names], noted)
+    return noted.marks()
 
 
-def _step(step: Any, lines: Lines, marks: Marks) -> Lines:
+def _step(step: Any, lines: Lines, noted: _Noted) -> Lines:
     """Notes a step's values, and gives its columns."""
     step = unwrap(step)
     if step is None or isinstance(step, str):
         return lines if step in (None, "passthrough") else []
     if hasattr(step, "steps"):
         for _, inner in step.steps:
-            lines = _step(inner, lines, marks)
+            lines = _step(inner, lines, noted)
         return lines
     if type(step).__name__ == "ColumnTransformer":
         found: Lines = []
         for _, inner, indices in chosen(step):
-            found += _step(inner, [lines[index] for index in indices], marks)
+            found += _step(inner, [lines[index] for index in indices], noted)
         return found
     if hasattr(step, "transformer_list"):
-        return [line for _, inner in step.transformer_list for line in _step(inner, lines, marks)]
+        return [line for _, inner in step.transformer_list for line in _step(inner, lines, noted)]
     inside = wrapped(step)
     if inside != [step]:
         for one in inside:
-            _step(one, lines, marks)
+            _step(one, lines, noted)
         return []
     if not hasattr(step, "transform"):
-        _splits(step, lines, marks)
+        _splits(step, lines, noted)
         return []
-    return _transformed(step, lines, marks)
+    return _transformed(step, lines, noted)
 
 
-def _transformed(step: Any, lines: Lines, marks: Marks) -> Lines:
+def _transformed(step: Any, lines: Lines, noted: _Noted) -> Lines:
     kind = type(step).__name__
     width = len(lines)
     one, zero = np.ones(width), np.zeros(width)
@@ -179,7 +210,7 @@ def _transformed(step: Any, lines: Lines, marks: Marks) -> Lines:
     if kind == "RobustScaler":
         return _through(lines, step.scale_ if step.with_scaling else one, step.center_ if step.with_centering else zero)
     if kind == "SimpleImputer":
-        _note(lines, [[value] for value in step.statistics_], marks)
+        _note(lines, [[value] for value in step.statistics_], noted)
         kept = [
             line
             for line, value in zip(lines, step.statistics_, strict=False)
@@ -191,37 +222,37 @@ def _transformed(step: Any, lines: Lines, marks: Marks) -> Lines:
     if kind == "FunctionTransformer" and step.func is None:
         return lines
     if hasattr(step, "categories_"):
-        _note(lines, step.categories_, marks)
+        _note(lines, step.categories_, noted)
     elif hasattr(step, "bin_edges_"):
-        _note(lines, step.bin_edges_, marks)
+        _note(lines, step.bin_edges_, noted)
     elif kind == "QuantileTransformer":
-        _note(lines, step.quantiles_.T, marks)
+        _note(lines, step.quantiles_.T, noted)
     elif kind == "SplineTransformer":
-        _note(lines, [spline.t for spline in step.bsplines_], marks)
+        _note(lines, [spline.t for spline in step.bsplines_], noted)
     elif kind == "PowerTransformer":
-        _note(lines, [[0.0]] * width, marks)
+        _note(lines, [[0.0]] * width, noted)
     elif kind == "Binarizer":
-        _note(lines, [[step.threshold]] * width, marks)
+        _note(lines, [[step.threshold]] * width, noted)
     try:
         return [None] * len(step.get_feature_names_out())
     except Exception:  # not every step can name its columns: a function mostly keeps their number
         return [None] * width
 
 
-def _splits(step: Any, lines: Lines, marks: Marks) -> None:
+def _splits(step: Any, lines: Lines, noted: _Noted) -> None:
     inside = getattr(step, "_preprocessor", None)
     if inside is not None:
         indices = inside._transformer_to_input_indices
         order = [*indices["encoder"], *indices["numerical"]]
         if max(order, default=0) < len(lines):
             lines = [lines[index] for index in order]
-            _note(lines[: len(indices["encoder"])], inside.named_transformers_["encoder"].categories_, marks)
+            _note(lines[: len(indices["encoder"])], inside.named_transformers_["encoder"].categories_, noted)
     for one in fitted_ensembles(step):
         if isinstance(one, Dump):
             for position, borders in one.borders().items():
                 line = lines[position] if position < len(lines) else None
                 if line is not None:
-                    marks[line.feature] += line.raw(np.concatenate([borders, last(borders)]))
+                    noted.add(line, np.concatenate([borders, last(borders)]))
             continue
         inner = np.flatnonzero(~one.leaf & np.isfinite(one.threshold))
         inner = inner[~np.isin(inner, list(one.members))]
@@ -230,13 +261,13 @@ def _splits(step: Any, lines: Lines, marks: Marks) -> None:
             if line is None:
                 continue
             found = np.unique(one.threshold[inner[one.feature[inner] == index]])
-            marks[line.feature] += line.raw(found)
+            noted.add(line, found)
             if one.reads == "float32":
-                marks[line.feature] += line.raw(last(found))
+                noted.add(line, last(found))
         for node, codes in one.members.items():
             line = lines[one.feature[node]] if one.feature[node] < len(lines) else None
             if line is not None:
-                marks[line.feature] += line.raw(np.array(sorted(codes)))
+                noted.add(line, np.array(sorted(codes)))
 
 
 def _through(lines: Lines, scale: Any, shift: Any) -> Lines:
@@ -247,18 +278,17 @@ def _through(lines: Lines, scale: Any, shift: Any) -> Lines:
     ]
 
 
-def _note(lines: Lines, values: Iterable[Iterable[Any]], marks: Marks) -> None:
+def _note(lines: Lines, values: Iterable[Iterable[Any]], noted: _Noted) -> None:
     for line, column in zip(lines, values, strict=False):
         if line is not None:
             known = [one for one in column if not isinstance(one, bool | np.bool_)]
             numbers = [float(one) for one in known if isinstance(one, int | float | np.number)]
-            marks[line.feature] += line.raw(np.array(numbers, dtype=np.float64))
-            marks[line.feature] += [str(one) for one in known if isinstance(one, str)]
+            texts = [str(one) for one in known if isinstance(one, str)]
+            noted.add(line, np.array(numbers, dtype=np.float64), texts)
 
 
-def _numbers(marks: Iterable[float | str]) -> NDArray[np.float64]:
-    at = np.unique(np.array([one for one in marks if not isinstance(one, str)], dtype=np.float64))
-    return np.asarray(at[np.abs(at) < np.finfo(np.float32).max / 4])
+def _numbers(marks: Marks) -> NDArray[np.float64]:
+    return np.asarray(marks.numbers[np.abs(marks.numbers) < np.finfo(np.float32).max / 4])
 
 
 def _neighbours(at: NDArray[np.float64], dtype: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -271,14 +301,14 @@ def _neighbours(at: NDArray[np.float64], dtype: str) -> tuple[NDArray[np.float64
     return at, np.nextafter(at, np.inf)
 
 
-def _texts(marks: Iterable[float | str], series: pd.Series[Any]) -> NDArray[np.object_]:
-    known = sorted({one for one in marks if isinstance(one, str)})
+def _texts(marks: Marks, series: pd.Series[Any]) -> NDArray[np.object_]:
+    known = sorted(marks.texts)
     if isinstance(series.dtype, pd.CategoricalDtype):
         known = [one for one in known if one in series.dtype.categories]
     return np.array(known, dtype=object)
 
 
-def _values(marks: Iterable[float | str], series: pd.Series[Any], feature: Feature, count: int) -> NDArray[np.float64]:
+def _values(marks: Marks, series: pd.Series[Any], feature: Feature, count: int) -> NDArray[np.float64]:
     """At most `count` values around the marks, and a little beyond the data."""
     data = np.asarray(series.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan))
     data = data[np.isfinite(data)]

@@ -135,13 +135,14 @@ def _dtype(series: pd.Series[Any]) -> FeatureDtype:
 
 
 def _of_objects(series: pd.Series[Any]) -> FeatureDtype:
-    values = series.dropna().tolist()
-    if all(isinstance(value, str) for value in values):
-        if any(MISSING_TEXT in value for value in values):
+    present = series.dropna()
+    if pd.api.types.infer_dtype(present.astype(object)) in {"string", "empty"}:
+        if any(MISSING_TEXT in value for value in present.unique()):
             raise DataMismatch(
                 f"column '{series.name}' holds the reserved character U+2400", "replace that character in the data"
             )
         return "text"
+    values = present.tolist()
     if all(isinstance(value, bool | np.bool_) for value in values):
         return "bool"
     if all(isinstance(value, int | float | bool | np.number | np.bool_) for value in values):

@@ -19,6 +19,7 @@ from edgekit_contracts.manifest import LABELLED, ClassLabel, Output, Tensor
 from edgekit_converters import argmax, schema
 from edgekit_converters.data import feature_names, frame_for
 from edgekit_converters.faults import first_line
+from edgekit_converters.forests import predicted
 from edgekit_converters.graph import ML, Dtype, GraphBuilder, Value, operators, serialize
 from edgekit_converters.load import check_fitted
 from edgekit_converters.nullable import agree, nullable
@@ -146,13 +147,15 @@ class SklearnConverter:
                 warnings.simplefilter("ignore")
                 answer = shares = decision = None
                 if task in LABELLED and hasattr(model, "predict_proba"):
-                    found = model.predict_proba(rows)
+                    found = predicted(model, "predict_proba", rows)
                     shares = np.asarray(np.hstack(found) if isinstance(found, list) else found, dtype=np.float64)
                 classes = classes_of(model)
                 if shares is not None and classes is not None and argmax.by_argmax(model):
                     answer = argmax.labels(classes, shares, lambda chosen: model.predict(_taken(rows, chosen)))
                 if answer is None:
-                    answer = _dense(model.transform(rows) if task == "transformation" else model.predict(rows))
+                    answer = _dense(
+                        model.transform(rows) if task == "transformation" else predicted(model, "predict", rows)
+                    )
                 if answer.ndim == 2 and answer.shape[1] == 1 and targets_of(model) is None:
                     answer = answer[:, 0]  # CatBoost of several classes
                 if task in LABELLED and answer.ndim == 1 and _decides(model):

@@ -30,7 +30,7 @@ from edgekit_contracts.errors import ParityBroken
 from edgekit_contracts.manifest import Feature, Parity, WorstRow
 from edgekit_converters.asking import Progress, ask
 from edgekit_converters.certificate import Certificate
-from edgekit_converters.mining import mined, reached
+from edgekit_converters.mining import mined, reached, thresholds
 from edgekit_converters.nullable import groups, one_changed
 from edgekit_converters.registry import Answers
 from edgekit_converters.steadiness import explained
@@ -108,7 +108,8 @@ def verify(
     exact = is_exact(certificate, features)
     tolerance = TOLERANCE["float64" if exact else precision]
     data = evenly(frame, MAX_ROWS)
-    extra = mined(model, frame, features) if model is not None else []
+    marks = thresholds(model, list(map(str, frame.columns))) if model is not None else None
+    extra = mined(marks, frame, features) if marks is not None else []
     parts = [data, *varied(data, features)]
     asked = ask(engine, original, parts, extra, progress)
     columns, theirs, ours = asked.columns, asked.theirs, asked.ours
@@ -120,10 +121,10 @@ def verify(
         raise explained(error, original, data, tolerance) from error
     at_thresholds = rows - sum(map(len, parts))
     worst = int(np.lexsort((found.ulps, found.difference))[-1])
-    covered, marks = 0, 0
-    if model is not None:
+    covered, known = 0, 0
+    if marks is not None:
         at_marks = {name: column[rows - at_thresholds :] for name, column in columns.items()}
-        covered, marks = reached(model, list(map(str, frame.columns)), features, at_marks)
+        covered, known = reached(marks, features, at_marks)
     parity = Parity(
         rows=rows,
         label_mismatches=0,
@@ -137,7 +138,7 @@ def verify(
         if theirs.labels is None
         else float(f"{disagreement_bound(int(found.wrong[: len(data)].sum()), len(data)):.3g}"),
         certificate=certificate.statement if certificate is not None else None,
-        marks=marks,
+        marks=known,
         marks_reached=covered,
         worst_row=_worst_row(features, columns, theirs, ours, worst) if found.ulps[worst] > 0 else None,
         differs=_differs(exact, precision, float(found.ulps.max()), features),

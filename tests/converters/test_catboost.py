@@ -26,7 +26,7 @@ from edgekit_converters import registry
 from edgekit_converters.certificate import certify
 from edgekit_converters.draft import draft_manifest
 from edgekit_converters.load import load_model
-from edgekit_converters.mining import mined
+from edgekit_converters.mining import mined, thresholds
 from edgekit_converters.operators import catboost_dump
 from edgekit_converters.registry import Conversion
 from edgekit_converters.target import target_for
@@ -442,7 +442,7 @@ def test_a_build_compares_rows_at_the_borders_and_needs_equal_ties() -> None:
     X = numbers(missing=True)
     model = CatBoostClassifier(**SMALL).fit(X, answer(X, "two"))
     conversion = converted(model, X)
-    found = mined(model, X, conversion.features)
+    found = mined(thresholds(model, list(X.columns)), X, conversion.features)
     assert catboost_dump.read(model).borders()[0][-1] in set(pd.concat(found)["a"])
     engine = Engine(conversion.onnx, draft_manifest("boosted", "1.0", conversion, "1.32.0"))
     original = registry.find(model)

@@ -38,7 +38,7 @@ def described(X: pd.DataFrame) -> list[Feature]:
 
 
 def rows(model: Any, X: pd.DataFrame) -> pd.DataFrame:
-    return pd.concat(mined(model, X, described(X)), ignore_index=True)
+    return pd.concat(mined(thresholds(model, list(X.columns)), X, described(X)), ignore_index=True)
 
 
 @pytest.mark.parametrize("scaler", [Scaler(), MinMaxScaler(), MaxAbsScaler(), RobustScaler(), "passthrough"], ids=str)
@@ -81,9 +81,9 @@ def test_filled_in_values_categories_and_edges_are_marks() -> None:
         LogisticRegression(),
     ).fit(X, target())
     marks = thresholds(model, list(X.columns))
-    assert marks["radius"] == [model[0].named_transformers_["fill"].statistics_[0]]
-    assert len(marks["area"]) == 5
-    assert marks["visits"] == list(range(9))
+    assert marks["radius"].numbers.tolist() == [model[0].named_transformers_["fill"].statistics_[0]]
+    assert len(marks["area"].numbers) == 5
+    assert marks["visits"].numbers.tolist() == list(range(9))
 
 
 def test_boosting_with_categories_numbers_its_columns_in_another_order() -> None:
@@ -92,8 +92,8 @@ def test_boosting_with_categories_numbers_its_columns_in_another_order() -> None
     marks = thresholds(model, list(X.columns))
     nodes = np.concatenate([one[0].nodes for one in model._predictors])
     split = nodes[(nodes["is_leaf"] == 0) & (nodes["is_categorical"] == 0)]
-    assert set(split["num_threshold"]) <= set(marks["area"])
-    assert set(marks["visits"]) == set(map(float, range(9)))
+    assert set(split["num_threshold"]) <= set(marks["area"].numbers)
+    assert set(marks["visits"].numbers) == set(map(float, range(9)))
 
 
 def test_quantiles_stand_in_where_a_step_mixes_columns() -> None:
@@ -116,8 +116,8 @@ def test_the_rows_are_capped_and_spread(wide: int) -> None:
 
 
 def counted(model: Any, X: pd.DataFrame, most: int = ROWS_MAX) -> tuple[int, int]:
-    found = pd.concat(mined(model, X, described(X), most), ignore_index=True)
-    return reached(model, list(X.columns), described(X), columns_of(found, described(X)))
+    found = pd.concat(mined(thresholds(model, list(X.columns)), X, described(X), most), ignore_index=True)
+    return reached(thresholds(model, list(X.columns)), described(X), columns_of(found, described(X)))
 
 
 @pytest.mark.parametrize("kind", ["float64", "float32"])
@@ -150,7 +150,7 @@ def test_texts_have_a_row_of_each_category_and_of_what_is_filled_in() -> None:
 def test_types_stay_as_they_are() -> None:
     X = features()
     model = textbook(RandomForestClassifier(4, random_state=0), [*NUMBERS, "visits"]).fit(X, target())
-    found = mined(model, X, described(X))
+    found = mined(thresholds(model, list(X.columns)), X, described(X))
     assert all(part.dtypes.tolist() == X.dtypes.tolist() for part in found)
 
 
@@ -164,4 +164,4 @@ def test_a_function_that_names_no_columns_leaves_the_columns_beside_it_their_thr
     )
     model = make_pipeline(columns, DecisionTreeClassifier(max_depth=2, random_state=0)).fit(X, target())
     tree = model[-1].tree_
-    assert set(tree.threshold[tree.feature == 1]) <= set(thresholds(model, list(X.columns))["area"])
+    assert set(tree.threshold[tree.feature == 1]) <= set(thresholds(model, list(X.columns))["area"].numbers)

@@ -96,7 +96,7 @@ def version_5(
         number = np.where(tree.leaf, np.cumsum(tree.leaf) - 1 + first_leaf, np.cumsum(inner) - 1 + first_inner)
         at = np.flatnonzero(inner) if inner.any() else np.zeros(1, dtype=np.int64)
         left, right = (tree.left[at], tree.right[at]) if inner.any() else (at, at)
-        modes = np.array([MEMBER if int(one) in tree.members else LEQ for one in at], dtype=np.uint8)
+        modes = np.where(np.isin(at, list(tree.members)), MEMBER, LEQ).astype(np.uint8)
         for one in at[modes == MEMBER]:
             # A split of missing values from all others has no member, and onnxruntime refuses an empty set.
             members += [*(tree.members[int(one)].tolist() or [NO_CODE]), np.nan]
