@@ -175,7 +175,8 @@ def _columns(walk: Walk, model: Any, table: Table, number: Dtype) -> Value:
     kinds = {column.dtype for column in found}
     if len(kinds) == 1 and kinds <= {"text", "int64", "bool"}:
         return walk.graph.matrix(found)
-    return walk.graph.cast(walk.matrix(found), number)
+    walk.matrix(found)  # refuses texts
+    return walk.graph.matrix(found, number)
 
 
 def _without_classes(model: Any) -> Any:

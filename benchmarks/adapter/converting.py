@@ -12,15 +12,22 @@ from skl2onnx.common.data_types import FloatTensorType
 
 from benchmarks.adapter.answered import GIVEN, REFUSED, NotGiven, answer, finish
 from benchmarks.adapter.declared import Declared, declare
-from benchmarks.adapter.shaped import flatten, rename
+from benchmarks.adapter.shaped import flatten, named, rename
+from edgekit_contracts.errors import EdgekitError
 from edgekit_converters.graph import Dtype, GraphBuilder, operators
 from edgekit_converters.nulls import knows_none
 from edgekit_converters.target import target_for
 from edgekit_converters.walk import Walk, last_step, unwrap, wrapped
 
 RUNTIME: Final = "1.32.0"
-OWN_API: Final = ("custom_conversion_functions", "custom_parsers", "custom_shape_calculators", "intermediate", "naming")
-"""Arguments that extend or inspect skl2onnx itself."""
+CUSTOM: Final = ("custom_conversion_functions", "custom_parsers", "custom_shape_calculators")
+"""Arguments that give skl2onnx converters of classes that it does not know: for the steps that edgekit leaves to it."""
+OWN_API: Final = ("intermediate",)
+"""Arguments that inspect skl2onnx itself."""
+
+
+class ConversionRefusedHere(RuntimeError):
+    """edgekit's refusal, as the kind of error with which skl2onnx refuses; of a step left to it in its words too."""
 
 
 class Calls:
@@ -30,20 +37,25 @@ class Calls:
         self.count = 0
         self.inside = False
         """In edgekit now: what it delegates to skl2onnx goes to skl2onnx."""
+        self.custom: Mapping[str, Any] = {}
+        """The converters that the test gives for that."""
 
 
 CALLS = Calls()
 
 
 @contextmanager
-def counted() -> Iterator[None]:
-    """Counts a conversion, and marks that edgekit is at work."""
+def counted(custom: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Counts a conversion, and marks that edgekit is at work, with the test's own converters."""
     CALLS.count += 1
-    CALLS.inside = True
+    CALLS.inside, CALLS.custom = True, custom or {}
     try:
         yield
+    except EdgekitError as error:
+        cause = error.__cause__.__cause__ if error.__cause__ is not None else None
+        raise ConversionRefusedHere(str(error) if cause is None else f"{error}: {cause}") from error
     finally:
-        CALLS.inside = False
+        CALLS.inside, CALLS.custom = False, {}
 
 
 def convert(
@@ -64,6 +76,7 @@ def convert(
         EdgekitError: A step has no faithful conversion.
         NotGiven: The test asks for something beside the model's answers.
     """
+    model = without_mixin(model)
     graph = GraphBuilder(target_for(RUNTIME))
     table = declare(graph, model, types)
     walk = Walk(graph, none=any(knows_none(one) for one in wrapped(model)))
@@ -81,7 +94,7 @@ def in_place_of(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def convert_sklearn(model: Any, name: Any = None, initial_types: Any = None, *args: Any, **settings: Any) -> Any:
         if CALLS.inside:
-            return original(model, name, initial_types, *args, **settings)
+            return original(model, name, initial_types, *args, **CALLS.custom, **settings)
         if args:  # doc_string, target_opset
             settings |= dict(zip(("doc_string", "target_opset"), args, strict=False))
         if initial_types is None:
@@ -90,7 +103,11 @@ def in_place_of(original: Callable[..., Any]) -> Callable[..., Any]:
                     "Initial types are required. See usage of convert(...) in skl2onnx.convert for details"
                 )
             initial_types = model.infer_initial_types()
-        with counted():
+        custom = {name: settings[name] for name in CUSTOM if settings.get(name)}
+        for name, given in custom.items():
+            if not all(isinstance(kind, type) for kind in given):
+                raise TypeError(f"Keys in {name} must be types not strings.")
+        with counted(custom):
             used = sorted(one for one in OWN_API if settings.get(one))
             if used:
                 raise NotGiven(f"skl2onnx's own {', '.join(used)}")
@@ -102,7 +119,7 @@ def in_place_of(original: Callable[..., Any]) -> Callable[..., Any]:
                 [one for one, _ in final] if final else None,
             )
             _check_operators(found, settings.get("white_op"), settings.get("black_op"))
-            return found
+            return named(found, settings["naming"]) if settings.get("naming") else found
 
     return convert_sklearn
 
@@ -134,7 +151,7 @@ def booster_in_place_of(zipmap: bool) -> Callable[..., Any]:
     def convert_booster(model: Any, name: Any = None, initial_types: Any = None, *args: Any, **settings: Any) -> Any:
         del name, args  # of the graph; doc_string, target_opset
         with counted():
-            used = sorted(one for one in (*OWN_API, "without_onnx_ml") if settings.get(one))
+            used = sorted(one for one in (*CUSTOM, *OWN_API, "without_onnx_ml") if settings.get(one))
             if used:
                 raise NotGiven(f"onnxmltools' own {', '.join(used)}")
             if initial_types is None:
@@ -146,6 +163,19 @@ def booster_in_place_of(zipmap: bool) -> Callable[..., Any]:
             return found
 
     return convert_booster
+
+
+def without_mixin(model: Any) -> Any:
+    """The scikit-learn estimator that `wrap_as_onnx_mixin` made another class of; others as they are."""
+    kind = type(model)
+    if kind.__module__ != "skl2onnx.algebra.sklearn_ops":
+        return model
+    plain: Any = next(
+        one for one in kind.__mro__ if one.__module__.startswith("sklearn.") and kind.__name__.endswith(one.__name__)
+    )
+    found = plain.__new__(plain)
+    vars(found).update(vars(model))
+    return found
 
 
 def estimator_of(model: Any) -> Any:

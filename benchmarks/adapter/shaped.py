@@ -66,11 +66,39 @@ def flatten(model: onnx.ModelProto, name: str) -> None:
 
 def rename(model: onnx.ModelProto, names: Mapping[str, str]) -> None:
     """Other names for values of the graph, in place."""
-    for node in model.graph.node:
+    _rename(model.graph, names)
+
+
+def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    for node in graph.node:
         node.input[:] = [names.get(one, one) for one in node.input]
         node.output[:] = [names.get(one, one) for one in node.output]
-    for info in model.graph.output:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _rename(attribute.g, names)
+    for info in graph.output:
         info.name = names.get(info.name, info.name)
+
+
+def named(model: onnx.ModelProto, naming: Any) -> onnx.ModelProto:
+    """The same graph, whose values but its inputs and outputs have names as `naming` wants: a prefix, or a function.
+
+    Raises:
+        TypeError: Neither.
+    """
+    if not isinstance(naming, str) and not callable(naming):
+        raise TypeError(f"naming must be a text or a function, not {type(naming).__name__}")
+    kept = {info.name for info in (*model.graph.input, *model.graph.output)}
+    inner = [name for node in model.graph.node for name in node.output if name and name not in kept]
+    names: dict[str, str] = {}
+    for name in (*inner, *(one.name for one in model.graph.initializer)):
+        names[name] = f"{naming}{name}" if isinstance(naming, str) else naming(name, set(names.values()))
+    rename(model, names)
+    for one in model.graph.initializer:
+        one.name = names[one.name]
+    del model.graph.value_info[:]
+    onnx.checker.check_model(model)
+    return model
 
 
 def _dictionaries(model: onnx.ModelProto, classes: list[Any], element: int) -> None:

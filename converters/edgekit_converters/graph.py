@@ -235,7 +235,10 @@ class GraphBuilder:
             copy.name = renamed[tensor.name]
             self._initializers[copy.name] = copy
         for node in graph.node:
-            self._nodes.append(self._adopt(node, renamed))
+            if node.op_type == "Identity" and not node.domain:
+                renamed[node.output[0]] = renamed[node.input[0]]
+            else:
+                self._nodes.append(self._adopt(node, renamed))
         return tuple(
             Value(
                 renamed[info.name],

@@ -88,7 +88,9 @@ class SklearnConverter:
         classes, targets = classes_of(model), targets_of(model)
         if task == "classification" and classes is None and targets is None:
             raise ConversionRefused(
-                f"{root} ({type(last_step(model)).__name__})", "it does not say its classes", "report it as an issue"
+                f"{root} ({type(last_step(model)).__name__})",
+                "it does not say its classes",
+                "let its fit set classes_, as scikit-learn's classifiers do",
             )
 
         graph = GraphBuilder(target)

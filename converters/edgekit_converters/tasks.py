@@ -10,12 +10,12 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BiclusterMixin, is_classifier, is_clusterer, is_outlier_detector, is_regressor
+from sklearn.base import BiclusterMixin, RegressorMixin, is_clusterer, is_outlier_detector, is_regressor
 from sklearn.utils import get_tags
 
 from edgekit_contracts.manifest import Task
-from edgekit_converters.operators.scores import is_multilabel
-from edgekit_converters.walk import last_step
+from edgekit_converters.operators.scores import is_multilabel, known_classes
+from edgekit_converters.walk import answers_classes, last_step
 
 _COVARIANCE: Final = "it estimates a covariance, and neither predicts nor transforms", "use EllipticEnvelope or PCA"
 _WHY_NOT: Final = {
@@ -50,9 +50,9 @@ def task_of(model: Any) -> Task | None:
     """What the model answers; None where it answers nothing of a new row. Fitted or not."""
     last = last_step(model)
     try:
-        if is_classifier(last):
+        if answers_classes(last):
             return "classification"
-        if is_regressor(last) or type(last).__name__ in RANKERS:
+        if is_regressor(last) or isinstance(last, RegressorMixin) or type(last).__name__ in RANKERS:
             return "regression"
         if hasattr(last, "predict"):
             if is_outlier_detector(last):
@@ -96,7 +96,7 @@ def classes_of(model: Any) -> NDArray[Any] | None:
         return _clusters(last)
     if task != "classification" or targets_of(model) is not None:
         return None
-    found = getattr(model, "classes_", getattr(last, "classes_", None))
+    found = _said(model, last)
     return None if found is None else np.asarray(found)
 
 
@@ -108,10 +108,14 @@ def targets_of(model: Any) -> list[NDArray[Any]] | None:
     if task_of(model) != "classification":
         return None
     last = last_step(model)
-    found = getattr(model, "classes_", getattr(last, "classes_", None))
+    found = _said(model, last)
     if isinstance(found, list):
         return [np.asarray(one) for one in found]
     return [np.array([0, 1])] * len(found) if found is not None and is_multilabel(last) else None
+
+
+def _said(model: Any, last: Any) -> Any:
+    return model.classes_ if hasattr(model, "classes_") else known_classes(last)
 
 
 def _clusters(step: Any) -> NDArray[Any]:

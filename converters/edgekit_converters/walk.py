@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 import pandas as pd
-from sklearn.base import is_classifier
+from sklearn.base import ClassifierMixin, is_classifier
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import FeatureUnion, Pipeline
 
@@ -173,9 +173,7 @@ class Walk:
             Unfaithful: It refuses, or is known to be wrong.
         """
         self.delegated = True
-        if is_classifier(step):
-            return delegate.classifier(self.graph, step, self.matrix(table))
-        return delegate.regressor(self.graph, step, self.matrix(table))
+        return (delegate.classifier if answers_classes(step) else delegate.regressor)(self, step, table)
 
     def learn(self, step: Any, table: Table) -> None:
         """Notes the categories of features that the encoder reads as they came, or with missing values filled."""
@@ -207,9 +205,8 @@ class Walk:
                 "it calls a function of its own",
                 "apply the function to the data before the model, or use a scikit-learn step that does the same",
             )
-        x = self.matrix(table)
         self.delegated = True
-        return columns(delegate.transformer(self.graph, step, x))
+        return columns(delegate.transformer(self, step, table))
 
     def _predict(self, step: Any, table: Table, path: Path) -> Predicted:
         if not table:
@@ -231,6 +228,11 @@ class Walk:
             raise ConversionRefused(
                 where, f"{type(error).__name__}: {fault}", "report it as an issue, with the scikit-learn version"
             ) from error
+
+
+def answers_classes(step: Any) -> bool:
+    """Whether it is a classifier; scikit-learn itself overlooks a class that names ClassifierMixin as its last base."""
+    return is_classifier(step) or isinstance(step, ClassifierMixin)
 
 
 def unwrap(step: Any) -> Any:

@@ -1,63 +1,70 @@
 """Every step without an emitter of its own, through skl2onnx: float64 where that gives a file that loads, else float32.
 
-What is known to come out silently wrong (measured: conversion facts, section 2) is refused here; the rest is compared
-with the original on sample rows by the walk, and on the whole data by `edgekit_converters.verify`.
+What comes out is compared with the original on sample rows by the converter, and on the whole data by
+`edgekit_converters.verify`.
+
+A class that is not scikit-learn's has a converter of its user's own: registered with skl2onnx
+(`update_registered_converter`), or its method `to_onnx_operator`. That one is given what the class itself gets, which
+is float32, whole numbers or texts where all columns are of that type. It may be written for a newer operator set than
+ours, as far as the runtime knows it, and its warnings are the user's to read.
 """
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import onnx
 import onnxruntime as ort
+from numpy.typing import NDArray
 
-from edgekit_converters.graph import ML, GraphBuilder, Value
-from edgekit_converters.operators import Predicted, Unfaithful, scores
+from edgekit_converters.graph import ELEMENT, ML, Dtype, Table, Value
+from edgekit_converters.operators import Predicted, Unfaithful, older_trees, scores
+from edgekit_converters.target import loads
+
+if TYPE_CHECKING:
+    from edgekit_converters.walk import Walk
 
 WHY_MAX_CHARS: Final = 300
 """Of a foreign error message; skl2onnx prints whole models."""
 NEXT_STEP: Final = "replace the step by one with a conversion, or report it as an issue"
-DEPRECATED: Final = frozenset(["TreeEnsembleClassifier", "TreeEnsembleRegressor"])
-"""Operators that a graph of ai.onnx.ml 5 may not hold."""
-FLOAT32_ONLY: Final = frozenset(["AdaBoostClassifier", "AdaBoostRegressor", "RandomTreesEmbedding"])
-"""Ensembles of trees, which read float32 themselves: the float64 files of skl2onnx do not load or err at the leaves."""
+ZIPMAP: Final = "ZipMap"
 
 Kind = Literal["transformer", "classifier", "regressor"]
 
 
-KNOWN_WRONG: Final[Mapping[str, tuple[Callable[[Any], bool], str, str]]] = {}
-"""Class -> when, why, what to do."""
-
-
-def transformer(graph: GraphBuilder, step: Any, x: Value) -> Value:
-    """The step's `transform`, in float64.
+def transformer(walk: Walk, step: Any, table: Table) -> Value:
+    """The step's `transform`: texts, float32 where the original gives that, else float64.
 
     Raises:
-        Unfaithful: skl2onnx refuses, its file does not load, or it is known to be wrong.
+        Unfaithful: skl2onnx refuses, or its file does not load.
     """
-    model, dtype = _leaf(graph, step, x, "transformer")
-    outputs = graph.merge(model, {model.graph.input[0].name: graph.cast(x, dtype)})
-    if len(outputs) != 1 or outputs[0].dtype not in {"float64", "float32", "int64"}:
-        raise Unfaithful("its converted outputs are not one matrix of numbers", NEXT_STEP)
-    width = _width(step, x)
-    return graph.cast(Value(outputs[0].name, outputs[0].dtype, width), "float64")
+    outputs, given = _leaf(walk, step, table, "transformer")
+    if len(outputs) != 1 or outputs[0].dtype == "bool":
+        raise Unfaithful("its converted outputs are not one matrix of numbers or texts", NEXT_STEP)
+    answer = _asked(step.transform, given)
+    width = outputs[0].width if answer is None or len(np.shape(answer)) < 2 else int(np.shape(answer)[1])
+    if not width:
+        raise Unfaithful("it does not say how many columns it gives", NEXT_STEP)
+    found = Value(outputs[0].name, outputs[0].dtype, width)
+    keeps = found.dtype == "text" or (found.dtype == "float32" and getattr(answer, "dtype", None) == np.float32)
+    return found if keeps else walk.graph.cast(found, "float64")
 
 
-def classifier(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
+def classifier(walk: Walk, step: Any, table: Table) -> Predicted:
     """The step's `predict` and, where it has one, `predict_proba`.
 
     Raises:
         Unfaithful: As `transformer`; or several labels at once.
     """
-    classes = getattr(step, "classes_", None)
+    graph, classes = walk.graph, scores.known_classes(step)
     if isinstance(classes, list) or getattr(step, "multilabel_", False):
         raise Unfaithful("it answers several labels at once", "train one model for each label")
     if classes is None:
-        raise Unfaithful("it does not say its classes", NEXT_STEP)
+        raise Unfaithful("it does not say its classes", "let its fit set classes_, as scikit-learn's classifiers do")
     values, dtype = scores.class_values(classes)
     renumbered = step
     if np.asarray(classes).dtype.kind not in "iuOU" or isinstance(classes[0], bool | np.bool_):
@@ -66,8 +73,7 @@ def classifier(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
             renumbered.classes_ = np.arange(len(values))
         except AttributeError as error:
             raise Unfaithful("its classes are neither whole numbers nor texts", "train with such classes") from error
-    model, kind = _leaf(graph, renumbered, x, "classifier")
-    outputs = graph.merge(model, {model.graph.input[0].name: graph.cast(x, kind)})
+    outputs, _ = _leaf(walk, renumbered, table, "classifier")
     flat = scores.flat_shape(graph)
     label = graph.value("Reshape", [outputs[0], flat], Value("", outputs[0].dtype, 0))
     if renumbered is not step:
@@ -79,62 +85,105 @@ def classifier(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
     return Predicted(label=label, probabilities=Value(outputs[1].name, outputs[1].dtype, len(values)))
 
 
-def regressor(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
+def regressor(walk: Walk, step: Any, table: Table) -> Predicted:
     """The step's `predict`, [rows, targets].
 
     Raises:
-        Unfaithful: As `transformer`.
+        Unfaithful: As `transformer`; or its `predict` does not answer a row of zeros.
     """
-    model, dtype = _leaf(graph, step, x, "regressor")
-    output = graph.merge(model, {model.graph.input[0].name: graph.cast(x, dtype)})[0]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        targets = np.size(step.predict(np.zeros((1, x.width))))
-    shape = graph.constant(np.array([-1, targets], dtype=np.int64), "shape")
-    return Predicted(value=graph.value("Reshape", [output, shape], Value("", output.dtype, targets)))
+    outputs, given = _leaf(walk, step, table, "regressor")
+    answer = _asked(step.predict, given)
+    if answer is None:
+        raise Unfaithful("it does not say how many targets it has", NEXT_STEP)
+    targets = int(np.size(answer))
+    shape = walk.graph.constant(np.array([-1, targets], dtype=np.int64), "shape")
+    return Predicted(value=walk.graph.value("Reshape", [outputs[0], shape], Value("", outputs[0].dtype, targets)))
 
 
-def _leaf(
-    graph: GraphBuilder, step: Any, x: Value, kind: Kind
-) -> tuple[onnx.ModelProto, Literal["float64", "float32"]]:
-    name = type(step).__name__
-    if name in KNOWN_WRONG and KNOWN_WRONG[name][0](step):
-        raise Unfaithful(*KNOWN_WRONG[name][1:])
-    faults = []
-    dtypes: tuple[Literal["float64", "float32"], ...] = ("float64", "float32")
-    for dtype in dtypes[1:] if name in FLOAT32_ONLY else dtypes:
-        try:
-            model = _to_onnx(graph, step, x.width, dtype, kind)
-            _check_loads(model)
-            return model, dtype
-        except Exception as error:  # skl2onnx and onnxruntime raise whatever they meet
-            faults.append(error)
+def _leaf(walk: Walk, step: Any, table: Table, kind: Kind) -> tuple[tuple[Value, ...], NDArray[Any]]:
+    """The outputs of the converted step, and a row of the type that it was given."""
+    graph, faults = walk.graph, []
+    for dtype in _dtypes(walk, step, table):
+        for opset in _opsets(walk, step):
+            try:
+                model = _to_onnx(step, len(table), dtype, kind, {"": opset, ML: graph.target.ml_opset})
+                _check_loads(model)
+            except Exception as error:  # skl2onnx, a user's converter and onnxruntime raise whatever they meet
+                faults.append(error)
+                continue
+            graph.opset = max(graph.opset, *(used.version for used in model.opset_import if not used.domain))
+            outputs = graph.merge(model, {model.graph.input[0].name: graph.matrix(table, dtype)})
+            return outputs, np.zeros((1, len(table)), dtype="U1" if dtype == "text" else dtype)
     raise Unfaithful(_sentence(faults[-1]), NEXT_STEP) from faults[-1]
 
 
-def _to_onnx(graph: GraphBuilder, step: Any, width: int, dtype: str, kind: Kind) -> onnx.ModelProto:
-    from skl2onnx import convert_sklearn
-    from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
+def _is_own(step: Any) -> bool:
+    """Whether the class is its user's own, or another library's."""
+    return type(step).__module__.partition(".")[0] != "sklearn"
 
-    tensor = DoubleTensorType if dtype == "float64" else FloatTensorType
-    opsets = {"": graph.target.opset, ML: graph.target.ml_opset}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = convert_sklearn(
-            step,
-            "leaf",
-            [("x", tensor([None, width]))],
-            target_opset=opsets,
-            options={id(step): {"zipmap": False}} if kind == "classifier" else None,
-        )
+
+def _dtypes(walk: Walk, step: Any, table: Table) -> Sequence[Dtype]:
+    """The element types to try, the best one first."""
+    kinds = {column.dtype for column in table}
+    if _is_own(step) and kinds == {"text"}:
+        return ("text",)
+    walk.matrix(table)  # refuses texts
+    first: Dtype = kinds.pop() if _is_own(step) and len(kinds) == 1 else "float64"
+    return list(dict.fromkeys((first, "float64", "float32")))
+
+
+def _opsets(walk: Walk, step: Any) -> Sequence[int]:
+    """The operator sets to try: ours, and the newest one that the runtime and skl2onnx know."""
+    import skl2onnx
+
+    target = walk.graph.target
+    newest = min(loads(target.onnxruntime).opset, int(skl2onnx.__max_supported_opset__))
+    return (target.opset, newest) if _is_own(step) and newest > target.opset else (target.opset,)
+
+
+def _to_onnx(step: Any, width: int, dtype: Dtype, kind: Kind, opsets: dict[str, int]) -> onnx.ModelProto:
+    from skl2onnx import convert_sklearn
+    from skl2onnx.common import data_types
+
+    tensor = {
+        "bool": data_types.BooleanTensorType,
+        "float32": data_types.FloatTensorType,
+        "float64": data_types.DoubleTensorType,
+        "int64": data_types.Int64TensorType,
+        "text": data_types.StringTensorType,
+    }[dtype]
+
+    def convert(options: Any) -> Any:
+        return convert_sklearn(step, "leaf", [("input", tensor([None, width]))], target_opset=opsets, options=options)
+
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        try:
+            model = convert({id(step): {"zipmap": False}} if kind == "classifier" else None)
+        except NameError:  # registered without that option
+            model = convert(None)
+    if _is_own(step):
+        for one in heard:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
     if not isinstance(model, onnx.ModelProto) or len(model.functions) > 0:
         raise Unfaithful("skl2onnx gives no plain graph for it", NEXT_STEP)
     for used in model.opset_import:
         if used.domain not in opsets:
             raise Unfaithful(f"its conversion needs operators of '{used.domain}'", NEXT_STEP)
-    if any(node.op_type in DEPRECATED for node in model.graph.node) and graph.target.ml_opset >= 5:
-        raise Unfaithful("skl2onnx writes its trees with operators that ai.onnx.ml 5 has given up", NEXT_STEP)
-    return model
+    _unzip(model)
+    if any(info.type.tensor_type.elem_type not in ELEMENT.values() for info in model.graph.output):
+        raise Unfaithful("its converted outputs are no tensors of numbers or texts", NEXT_STEP)
+    return older_trees.renewed(model) if opsets[ML] >= 5 else model
+
+
+def _unzip(model: onnx.ModelProto) -> None:
+    """Gives the matrix of probabilities instead of a dictionary a row, in place."""
+    zipped = {node.output[0]: node for node in model.graph.node if node.op_type == ZIPMAP}
+    for info in model.graph.output:
+        if info.name in zipped:
+            node = zipped[info.name]
+            model.graph.node.remove(node)
+            info.CopyFrom(onnx.helper.make_tensor_value_info(node.input[0], ELEMENT["float32"], [None, None]))
 
 
 def _check_loads(model: onnx.ModelProto) -> None:
@@ -155,9 +204,11 @@ def _sentence(error: Exception) -> str:
     return f"skl2onnx: {text if len(text) <= WHY_MAX_CHARS else text[: WHY_MAX_CHARS - 3] + '...'}"
 
 
-def _width(step: Any, x: Value) -> int:
-    """Columns that `transform` gives, from the step itself."""
+def _asked(answer: Any, given: NDArray[Any]) -> Any:
+    """What the original says to a row of zeros or empty texts; None where it refuses that."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        result = step.transform(np.zeros((1, x.width)))
-    return int(result.shape[1])
+        try:
+            return answer(given)
+        except Exception:  # an encoder may not know the row
+            return None

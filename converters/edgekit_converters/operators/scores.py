@@ -35,6 +35,14 @@ def class_values(classes: NDArray[Any]) -> tuple[NDArray[Any], Dtype]:
     raise Unfaithful("its classes are neither all texts nor all numbers", "train with classes of one type")
 
 
+def known_classes(step: Any) -> Any:
+    """A classifier's classes: its `classes_`, or those of the one classifier that it holds; None where it says none."""
+    if hasattr(step, "classes_"):
+        return step.classes_
+    inner = {id(one): one for one in vars(step).values() if hasattr(one, "classes_") and hasattr(one, "predict")}
+    return next(iter(inner.values())).classes_ if len(inner) == 1 else None
+
+
 def is_multilabel(step: Any) -> bool:
     """Whether a fitted OneVsRest-, MLP-, Ridge- or CatBoostClassifier was trained on an indicator matrix."""
     if hasattr(step, "_is_multilabel_objective"):
