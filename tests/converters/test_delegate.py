@@ -32,7 +32,7 @@ NEWER = 21
 """An operator set with an `Identity` of its own."""
 
 
-class Centred(TransformerMixin, BaseEstimator):
+class Centred(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Subtracts the means of training."""
 
     def fit(self, X: Any, y: Any = None) -> Centred:
@@ -43,7 +43,7 @@ class Centred(TransformerMixin, BaseEstimator):
         return np.asarray(X) - self.means_.astype(np.asarray(X).dtype)
 
 
-class Twice(TransformerMixin, BaseEstimator):
+class Twice(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """What nobody has a converter for."""
 
     def fit(self, X: Any, y: Any = None) -> Twice:
@@ -53,7 +53,7 @@ class Twice(TransformerMixin, BaseEstimator):
         return np.asarray(X) * 2
 
 
-class Same(TransformerMixin, BaseEstimator):
+class Same(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Gives texts as they are."""
 
     def fit(self, X: Any, y: Any = None) -> Same:
@@ -63,7 +63,7 @@ class Same(TransformerMixin, BaseEstimator):
         return np.asarray(X)
 
 
-class Wrapped(BaseEstimator, RegressorMixin):
+class Wrapped(BaseEstimator, RegressorMixin):  # type: ignore[misc]  # scikit-learn has no types
     """A forest inside, and the bases in the order that scikit-learn overlooks."""
 
     def __init__(self, regressor: Any = None) -> None:
@@ -77,7 +77,7 @@ class Wrapped(BaseEstimator, RegressorMixin):
         return self.regressor_.predict(X)
 
 
-class WrappedClassifier(BaseEstimator, ClassifierMixin):
+class WrappedClassifier(BaseEstimator, ClassifierMixin):  # type: ignore[misc]  # scikit-learn has no types
     """A classifier inside, which alone says the classes."""
 
     def __init__(self, classifier: Any = None) -> None:
