@@ -23,11 +23,20 @@ from edgekit_converters.operators.expression import Expr, concat
 from edgekit_converters.walk import Walk, last_step
 
 GIVEN: Final = frozenset(
-    {"decision_leaf", "decision_path", "nocl", "output_class_labels", "raw_scores", "score_samples", "zipmap"}
+    {
+        "decision_leaf",
+        "decision_path",
+        "nocl",
+        "output_class_labels",
+        "raw_scores",
+        "return_std",
+        "score_samples",
+        "zipmap",
+    }
 )
 """Options that change the answer, and that are answered here."""
-REFUSED: Final = frozenset({"return_cov", "return_std"})
-"""Options that ask for something that edgekit does not give."""
+REFUSED: Final = frozenset({"return_cov"})
+"""Options that ask for something that edgekit does not give: what hangs on the other rows of the call."""
 ONE_SIDE: Final = frozenset({"RidgeClassifier", "RidgeClassifierCV", "StackingClassifier"})
 """Of these two classes' decision is one column; of others it stands beside its negative."""
 NEGATIVE_LAST: Final = frozenset({"NuSVC", "SVC"})
@@ -78,8 +87,12 @@ def answer(
         return _outliers(walk, last, found, options, number), None
     if is_regressor(last) or found.label is None:
         name = "GPmean" if type(last).__name__ == "GaussianProcessRegressor" else "variable"
-        value = walk.graph.cast(_present(found.value), number)
-        return [(name, value), *decisions(walk, model, table, options)], None
+        outputs = [(name, walk.graph.cast(_present(found.value), number))]
+        if options.get("return_std"):
+            if found.deviation is None:
+                raise NotGiven("option return_std of a regressor without a standard deviation")
+            outputs.append(("GPcovstd" if name == "GPmean" else "std", walk.graph.cast(found.deviation(), number)))
+        return outputs + decisions(walk, model, table, options), None
     outputs = [
         ("label", _label(walk.graph, found.label)),
         (PROBABILITIES, walk.graph.cast(_present(found.probabilities), number)),

@@ -16,6 +16,7 @@
 - `schema`, `nulls`, `nullable`: what the data and the model say of each feature; what a missing value means to them.
 - `sklearn`: the converter of scikit-learn. `walk` goes through the fitted pipeline; `operators` holds the emitters of
   its leaf steps, and the way to skl2onnx for those that have none.
+- `extended`: estimators that answer more than the one that they wrap.
 - `onnx_file`, `torch`: the converters of raw ONNX and of PyTorch. `examination` (in a process of its own) and `foreign`
   read a file from elsewhere; `interface`, with `onnx_inputs`, `onnx_outputs` and `ends`, puts its nodes between the
   contract's inputs and outputs; `network` is what the user says of it.

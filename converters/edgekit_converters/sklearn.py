@@ -287,7 +287,7 @@ def _rows(model: Any, frame: pd.DataFrame) -> Any:
 
 def _matrix(frame: pd.DataFrame) -> NDArray[Any]:
     """The frame as the matrix that the model was fitted on: numbers, or objects where there is text."""
-    matrix = frame.to_numpy()
+    matrix = np.array(frame)  # a copy: pandas gives a view that some kernels refuse, for it is read-only
     if matrix.dtype == object and "text" not in schema.dtypes(frame).values():
         return np.stack([schema.floats(frame[name]) for name in frame.columns], axis=1)
     return matrix

@@ -45,6 +45,8 @@ WRAPPERS: Final = frozenset(
         "TunedThresholdClassifierCV",
         "VotingClassifier",
         "VotingRegressor",
+        "WithDeviation",
+        "WithNeighbours",
     ]
 )
 """What hands the columns that it gets to others as they are: those may be pipelines over the raw table."""

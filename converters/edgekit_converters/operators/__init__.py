@@ -46,6 +46,8 @@ class Predicted:
     """[rows, targets] of a regression."""
     decision: Value | None = None
     """[rows, 1 or scores] of `decision_function`, for the wrappers that ask for it; no output of the graph."""
+    deviation: Callable[[], Value] | None = None
+    """Writes the standard deviation of `value`, of the same shape, for the wrapper that asks for it."""
 
 
 Transform = Callable[["Walk", Any, Table, "Path"], Table]

@@ -97,6 +97,31 @@ def _periodic(kernel: Any, x: Expr, rows: Rows) -> Expr:
     return ((sine / float(kernel.length_scale)).square() * -2.0).exp()
 
 
+def _pairwise(kernel: Any, x: Expr, rows: Rows) -> Expr:
+    """`pairwise_kernels` with the parameters that the metric has, as PairwiseKernel calls it."""
+    from edgekit_converters.operators import kernels  # which is made of these functions
+
+    given = {"gamma": kernel.gamma, **(kernel.pairwise_kernels_kwargs or {})}
+    return Expr(
+        x.graph, kernels.pairwise(x.graph, x.value, rows, kernel.metric, **kernels.read_by(kernel.metric, given))
+    )
+
+
+def _pairwise_diagonal(kernel: Any, x: Expr) -> Expr:
+    """[rows, 1]: each row with itself."""
+    given = {"gamma": kernel.gamma, **(kernel.pairwise_kernels_kwargs or {})}
+    gamma, square = float(1.0 / x.width if given["gamma"] is None else given["gamma"]), x.square().sum()
+    if kernel.metric == "linear":
+        return square
+    if kernel.metric in {"poly", "polynomial"}:
+        return (square * gamma + float(given.get("coef0", 1.0))) ** float(given.get("degree", 3.0))
+    if kernel.metric == "sigmoid":
+        return (square * gamma + float(given.get("coef0", 1.0))).tanh()
+    if kernel.metric == "cosine":
+        return square.equals(0.0).where(0.0, 1.0)
+    return x.ones() * 0.0 if kernel.metric == "additive_chi2" else x.ones()
+
+
 def _constant(x: Expr, rows: Rows, value: float) -> Expr:
     return rows_of(x.value, x.graph, np.full(len(rows), value))
 
@@ -106,6 +131,7 @@ GAUSSIAN_PROCESS: Final[Mapping[str, Callable[[Any, Expr, Rows], Expr]]] = {
     "Matern": _matern,
     "RationalQuadratic": _rational,
     "ExpSineSquared": _periodic,
+    "PairwiseKernel": _pairwise,
     "DotProduct": lambda kernel, x, rows: x @ rows.T + float(kernel.sigma_0) ** 2,
     "ConstantKernel": lambda kernel, x, rows: _constant(x, rows, float(kernel.constant_value)),
     "WhiteKernel": lambda kernel, x, rows: _constant(x, rows, 0.0),
@@ -139,6 +165,8 @@ def diagonal(kernel: Any, x: Expr) -> Expr:
     kind = type(kernel).__name__
     if kind in STATIONARY:
         return rows_of(x.value, x.graph, np.ones(1))
+    if kind == "PairwiseKernel":
+        return _pairwise_diagonal(kernel, x)
     if kind == "DotProduct":
         return x.square().sum() + float(kernel.sigma_0) ** 2
     if kind in {"ConstantKernel", "WhiteKernel"}:

@@ -99,7 +99,7 @@ def nystroem(graph: GraphBuilder, step: Any, x: Value) -> Value:
     """
     options = dict(step.kernel_params or {})
     options |= {name: getattr(step, name) for name in ("gamma", "degree", "coef0") if getattr(step, name) is not None}
-    found = pairwise(graph, x, step.components_, step.kernel, **_read_by(step.kernel, options))
+    found = pairwise(graph, x, step.components_, step.kernel, **read_by(step.kernel, options))
     return (Expr(graph, found) @ np.asarray(step.normalization_, dtype=np.float64).T).value
 
 
@@ -110,7 +110,7 @@ def kernel_pca(graph: GraphBuilder, step: Any, x: Value) -> Value:
         Unfaithful: As `pairwise`.
     """
     options = {"gamma": step.gamma_, "degree": step.degree, "coef0": step.coef0}
-    found = pairwise(graph, x, step.X_fit_, step.kernel, **_read_by(step.kernel, options))
+    found = pairwise(graph, x, step.X_fit_, step.kernel, **read_by(step.kernel, options))
     values, vectors = np.asarray(step.eigenvalues_), np.asarray(step.eigenvectors_, dtype=np.float64)
     alphas = np.zeros_like(vectors)
     kept = np.flatnonzero(values)
@@ -118,7 +118,7 @@ def kernel_pca(graph: GraphBuilder, step: Any, x: Value) -> Value:
     return (Expr(graph, scaling.kernel_centerer(graph, step._centerer, found)) @ alphas).value
 
 
-def _read_by(metric: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+def read_by(metric: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that a kernel has."""
     from sklearn.metrics.pairwise import KERNEL_PARAMS
 

@@ -18,8 +18,6 @@ from edgekit_converters.operators.expression import Expr
 
 REGRESSORS: Final = frozenset(
     [
-        "ARDRegression",
-        "BayesianRidge",
         "ElasticNet",
         "ElasticNetCV",
         "HuberRegressor",
@@ -79,6 +77,18 @@ def regressor(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
     return Predicted(value=value)
 
 
+def bayesian(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
+    """BayesianRidge, ARDRegression: the linear predictor; its variance is x . sigma . x + 1 / alpha."""
+
+    def deviation() -> Value:
+        given, sigma = Expr(graph, x) - np.asarray(step.X_offset_), np.asarray(step.sigma_, dtype=np.float64)
+        if type(step).__name__ == "ARDRegression":  # its sigma_ is of the features that it keeps
+            given = given.at(*np.flatnonzero(step.lambda_ < step.threshold_lambda).tolist())
+        return (((given @ sigma) * given).sum() + float(1.0 / step.alpha_)).sqrt().value
+
+    return Predicted(value=decision(graph, step, x), deviation=deviation)
+
+
 def projected(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
     """PLSRegression, PLSCanonical, CCA: (x - mean) @ coef.T + intercept (sklearn/cross_decomposition/_pls.py)."""
     centred = Expr(graph, x) - np.asarray(step._x_mean)
@@ -127,6 +137,7 @@ def _one_vs_rest(step: Any) -> bool:
 
 PREDICTORS: Final[Mapping[str, Predict]] = {
     **dict.fromkeys(REGRESSORS | LOG_LINKED, from_matrix(regressor)),
+    **dict.fromkeys(["ARDRegression", "BayesianRidge"], from_matrix(bayesian)),
     **dict.fromkeys(CLASSIFIERS, from_matrix(classifier)),
     **dict.fromkeys(["CCA", "PLSCanonical", "PLSRegression"], from_matrix(projected)),
 }

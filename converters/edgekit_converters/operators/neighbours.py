@@ -114,6 +114,13 @@ def nearest(x: Expr, step: Any, count: int | None = None) -> tuple[Expr, Expr]:
     return _root(summed, name, power), pick(candidates, place)
 
 
+def found(walk: Walk, step: Any, table: Table) -> tuple[Expr, Expr]:
+    """[rows, k] each: the distances to the k nearest rows of training, and their numbers there (int64)."""
+    walk.rounded |= step._fit_method == "brute"
+    distance, place = nearest(Expr(walk.graph, walk.matrix(table)), step)
+    return distance, place.look_up(order(step).astype(np.float64)).cast("int64")
+
+
 def within(x: Expr, step: Any) -> tuple[Expr, Expr]:
     """[rows, stored] each: the distances, and whether the radius reaches them."""
     name, power = metric_of(step)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
+from scipy.linalg import solve_triangular
 
 from edgekit_converters.graph import GraphBuilder, Value
 from edgekit_converters.operators import (
@@ -37,9 +38,17 @@ def _ridge(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
 
 def _process(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
     """GaussianProcessRegressor: k(x, rows) . alpha, in units of the target's deviation, plus its mean."""
-    rows = _dense(step.X_train_)
-    mean = kernel_functions.process(step.kernel_, Expr(graph, x), rows) @ np.asarray(step.alpha_).reshape(len(rows), -1)
-    return Predicted(value=(np.ravel(step._y_train_std) * mean + np.ravel(step._y_train_mean)).value)
+    rows, given, scale = _dense(step.X_train_), Expr(graph, x), np.ravel(step._y_train_std)
+    kernel = kernel_functions.process(step.kernel_, given, rows)
+    mean = kernel @ np.asarray(step.alpha_).reshape(len(rows), -1)
+
+    def deviation() -> Value:
+        """k(x, x) - |L^-1 k(rows, x)|^2, at least 0; the triangular system is solved here once, for every x."""
+        solved = np.asarray(solve_triangular(step.L_, np.eye(len(rows)), lower=True))
+        variance = kernel_functions.diagonal(step.kernel_, given) - (kernel @ solved.T).square().sum()
+        return (variance.at_least(0.0) * scale**2).sqrt().value
+
+    return Predicted(value=(scale * mean + np.ravel(step._y_train_mean)).value, deviation=deviation)
 
 
 def _propagation(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
