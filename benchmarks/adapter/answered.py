@@ -17,6 +17,7 @@ from sklearn.pipeline import Pipeline
 
 from benchmarks.adapter.paths import decisions
 from benchmarks.adapter.shaped import PROBABILITIES, Shape, rename, shape
+from edgekit_converters.extended import WithNeighbours
 from edgekit_converters.graph import Dtype, GraphBuilder, Table, Value, serialize
 from edgekit_converters.operators import Predicted
 from edgekit_converters.operators.expression import Expr, concat
@@ -37,10 +38,10 @@ GIVEN: Final = frozenset(
 """Options that change the answer, and that are answered here."""
 REFUSED: Final = frozenset({"return_cov"})
 """Options that ask for something that edgekit does not give: what hangs on the other rows of the call."""
-ONE_SIDE: Final = frozenset({"RidgeClassifier", "RidgeClassifierCV", "StackingClassifier"})
+ONE_SIDE: Final = frozenset({"LinearSVC", "RidgeClassifier", "RidgeClassifierCV", "StackingClassifier"})
 """Of these two classes' decision is one column; of others it stands beside its negative."""
 NEGATIVE_LAST: Final = frozenset({"NuSVC", "SVC"})
-WITHOUT_ZIPMAP: Final = frozenset({"LinearSVC", "NuSVC", "SVC"})
+WITHOUT_ZIPMAP: Final = frozenset({"LinearSVC", "NuSVC", "RidgeClassifier", "RidgeClassifierCV", "SVC"})
 """Of these nothing is zipped where they have no probabilities."""
 
 Outputs = list[tuple[str, Value]]
@@ -70,6 +71,8 @@ def answer(
     if asked:
         raise NotGiven(f"option {', '.join(asked)}")
     last = last_step(model)
+    if type(last).__name__ == "NearestNeighbors":
+        return _neighbours(walk, model, table, number), None
     if isinstance(last, SelectorMixin) or not hasattr(model, "predict"):  # RFE predicts too
         return [("variable", _columns(walk, model, table, number))], None
     if is_classifier(last):
@@ -178,6 +181,14 @@ def _outliers(walk: Walk, step: Any, found: Predicted, options: Mapping[str, Any
     if options.get("score_samples"):  # decision_function = score_samples - offset_
         outputs.append(("score_samples", walk.graph.cast((decision + float(step.offset_)).value, number)))
     return outputs
+
+
+def _neighbours(walk: Walk, model: Any, table: Table, number: Dtype) -> Outputs:
+    """The numbers of the nearest rows of training, and their distances."""
+    found = walk.graph.matrix(walk.transform(WithNeighbours(model), table, ("nearestneighbors",)))
+    half = found.width // 2
+    distance, index = walk.graph.gather(found, range(half)), walk.graph.gather(found, range(half, found.width))
+    return [("index", walk.graph.cast(index, "int64")), ("distance", walk.graph.cast(distance, number))]
 
 
 def _columns(walk: Walk, model: Any, table: Table, number: Dtype) -> Value:

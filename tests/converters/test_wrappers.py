@@ -223,6 +223,13 @@ def test_bagging_averages_probabilities_or_votes(base: Any, kind: str, bootstrap
     assert_same(model.fit(matrix(), target(kind)), matrix(), exact=None if base is None else True)
 
 
+@pytest.mark.parametrize("kind", ["text", "three"])
+def test_the_decisions_of_bagging_are_calibrated(kind: str) -> None:
+    bagging = BaggingClassifier(LinearSVC(), n_estimators=3, random_state=0).fit(matrix(), target(kind))
+    model = CalibratedClassifierCV(FrozenEstimator(bagging), ensemble=False).fit(matrix(), target(kind))
+    assert_same(model, matrix(), exact=True)
+
+
 @pytest.mark.parametrize("kind", ["int", "bool", "text", "float", "three"])
 def test_reweighted_classifiers_vote(kind: str) -> None:
     model = AdaBoostClassifier(LogisticRegression(C=0.1), n_estimators=4).fit(matrix(), target(kind))

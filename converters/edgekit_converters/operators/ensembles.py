@@ -14,7 +14,7 @@ import numpy as np
 from edgekit_converters.graph import Table, columns
 from edgekit_converters.operators import Predict, Predicted, Unfaithful, scores
 from edgekit_converters.operators.expression import Expr, concat, total
-from edgekit_converters.operators.wrappers import ONE_LABEL, predicted_each, response
+from edgekit_converters.operators.wrappers import ONE_LABEL, answered, predicted_each, response
 
 if TYPE_CHECKING:
     from edgekit_converters.walk import Path, Walk
@@ -90,14 +90,18 @@ def _stacking_regressor(walk: Walk, step: Any, table: Table, path: Path) -> Pred
 
 
 def _bagging_classifier(walk: Walk, step: Any, table: Table, path: Path) -> Predicted:
-    """The mean of the probabilities; of estimators without any, the share of their votes."""
+    """The mean of the probabilities, of estimators without any the share of their votes; the mean of the decisions."""
     if isinstance(step.classes_, list):
         raise Unfaithful(*ONE_LABEL)
     count = len(step.classes_)
-    parts = []
+    parts, decisions = [], []
     for index, (one, chosen) in enumerate(zip(step.estimators_, step.estimators_features_, strict=True)):
         seen = tuple(table[int(place)] for place in chosen)
-        answer, method = response(walk, one, seen, (*path, str(index)), ("predict_proba", "predict"))
+        found = walk.predict(one, seen, (*path, str(index)))
+        method = "predict_proba" if hasattr(one, "predict_proba") else "predict"
+        answer = answered(walk, found, method, type(one).__name__)
+        if found.decision is not None:
+            decisions.append(Expr(walk.graph, found.decision))
         if method == "predict":
             parts.append(votes(answer, count))
         elif len(one.classes_) == count:
@@ -107,7 +111,12 @@ def _bagging_classifier(walk: Walk, step: Any, table: Table, path: Path) -> Pred
             spread[np.arange(len(one.classes_)), np.asarray(one.classes_, dtype=np.int64)] = 1.0
             parts.append(answer @ spread)
     shares = total(parts) / float(len(parts))
-    return Predicted(label=scores.best(walk.graph, shares.value, step.classes_), probabilities=shares.value)
+    decided = len(decisions) == len(parts) and len({one.width for one in decisions}) == 1
+    return Predicted(
+        label=scores.best(walk.graph, shares.value, step.classes_),
+        probabilities=shares.value,
+        decision=(total(decisions) / float(len(parts))).value if decided else None,
+    )
 
 
 def _bagging_regressor(walk: Walk, step: Any, table: Table, path: Path) -> Predicted:
