@@ -103,7 +103,7 @@ def downloaded(folder: Path) -> Path:
 
 
 def run(source: Path, tests: list[str], folder: Path, workers: str) -> list[dict[str, Any]]:
-    """One line for each test: outcome, conversions, fault."""
+    """One line for each test: outcome, conversions, fault. A test of which a part (subtest) fails has failed."""
     report = folder / f"report-{source.name}"
     arguments = ["-q", "-n", workers, "-p", "no:cacheprovider", "--tb=no", "-W", "ignore", "--rootdir", str(source)]
     plugin = ["-p", "benchmarks.adapter.plugin", "--edgekit-report", str(report)]
@@ -117,7 +117,10 @@ def run(source: Path, tests: list[str], folder: Path, workers: str) -> list[dict
         check=False,  # tests fail
     )
     lines = [line for part in folder.glob(f"{report.name}.*") for line in part.read_text("utf-8").splitlines()]
-    found = {line["test"]: line for line in map(json.loads, lines)}
+    found: dict[str, dict[str, Any]] = {}
+    for line in map(json.loads, lines):
+        if found.get(line["test"], line)["outcome"] != "failed":
+            found[line["test"]] = line
     return [found[name] for name in sorted(found)]
 
 
