@@ -27,6 +27,7 @@ GIVEN: Final = frozenset(
     {
         "decision_leaf",
         "decision_path",
+        "nan",
         "nocl",
         "output_class_labels",
         "raw_scores",
@@ -74,7 +75,8 @@ def answer(
     if type(last).__name__ == "NearestNeighbors":
         return _neighbours(walk, model, table, number), None
     if isinstance(last, SelectorMixin) or not hasattr(model, "predict"):  # RFE predicts too
-        return [("variable", _columns(walk, model, table, number))], None
+        value = _columns(walk, model, table, number)
+        return [("variable", _absent(walk.graph, value, number) if options.get("nan") else value)], None
     if is_classifier(last):
         if options.get("nocl"):
             model = _without_classes(model)
@@ -106,14 +108,21 @@ def answer(
 
 
 def finish(graph: GraphBuilder, outputs: Outputs, wanted: Shape | None, names: Sequence[str] | None) -> Any:
-    """The checked model with its outputs; a test's own `names` for them come last."""
+    """The checked model with its outputs; a test's own `names` for them come last.
+
+    Raises:
+        RuntimeError: These are too few, too many, or no names of their own.
+    """
     for name, value in outputs:
         graph.output(name, value)
     model = graph.build()
     if wanted is not None:
         shape(model, wanted)
     if names is not None:
-        rename(model, dict(zip([info.name for info in model.graph.output], names, strict=False)))
+        own, taken = [info.name for info in model.graph.output], {info.name for info in model.graph.input}
+        if len(names) != len(own) or len(taken.union(names)) < len(taken) + len(names):
+            raise RuntimeError(f"the outputs {own} cannot have the names {list(names)}")
+        rename(model, dict(zip(own, names, strict=True)))
     return onnx.load_from_string(serialize(model))
 
 
@@ -153,21 +162,25 @@ def _classifier(
 
 def _several(model: Any, classes: Any, options: Mapping[str, Any]) -> Shape | None:
     """Of several labels: matrices in a sequence, dictionaries of the labels, or the matrix as it is."""
-    if options.get("output_class_labels"):
-        raise NotGiven("option output_class_labels of several labels")
+    named = bool(options.get("output_class_labels"))
     if type(last_step(model)).__name__ == "MultiOutputClassifier":
-        return Shape("sequence", [one.classes_.tolist() for one in last_step(model).estimators_])
+        if named and not isinstance(getattr(model, "classes_", []), list):
+            raise NotGiven("class labels of a model whose classes_ are no list, as scikit-learn makes it")
+        return Shape("sequence", [one.classes_.tolist() for one in last_step(model).estimators_], named)
+    if named:
+        raise NotGiven("option output_class_labels of several labels of one estimator")
     if isinstance(classes, list):
-        return None
+        unlike = len({len(one) for one in classes}) > 1  # these are no tensor
+        return Shape("sequence", [one.tolist() for one in classes]) if unlike else None
     zipped = options.get("zipmap", True) is not False
     return Shape("dictionaries", list(range(len(classes)))) if zipped else None
 
 
 def _stacked(graph: GraphBuilder, shares: Value, classes: list[Any]) -> Value:
-    """[labels, rows, classes] of the probabilities of all labels side by side."""
+    """[labels, rows, classes] of the probabilities of all labels side by side, where all have equally many classes."""
     widths = {len(one) for one in classes}
     if len(widths) > 1:
-        raise NotGiven("probabilities of labels with unlike many classes as one tensor")
+        return shares
     rows = Expr(graph, shares).reshape(-1, len(classes), widths.pop())
     return rows.apply("Transpose", perm=[1, 0, 2]).value
 
@@ -201,6 +214,12 @@ def _columns(walk: Walk, model: Any, table: Table, number: Dtype) -> Value:
         return walk.graph.matrix(found)
     walk.matrix(found)  # refuses texts
     return walk.graph.matrix(found, number)
+
+
+def _absent(graph: GraphBuilder, value: Value, number: Dtype) -> Value:
+    """NaN in the place of each 0: a term that is not in the text (option `nan`)."""
+    x = Expr(graph, graph.cast(value, "float64"))
+    return x.equals(0.0).where(np.nan, x).cast(number).value
 
 
 def _without_classes(model: Any) -> Any:

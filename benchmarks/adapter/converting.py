@@ -11,10 +11,10 @@ from typing import Any, Final
 from skl2onnx.common.data_types import FloatTensorType
 
 from benchmarks.adapter.answered import GIVEN, REFUSED, NotGiven, answer, finish
-from benchmarks.adapter.declared import Declared, declare
-from benchmarks.adapter.shaped import flatten, named, rename
+from benchmarks.adapter.declared import DTYPES, Declared, declare
+from benchmarks.adapter.shaped import flatten, named, rename, retype
 from edgekit_contracts.errors import EdgekitError
-from edgekit_converters.graph import Dtype, GraphBuilder, operators
+from edgekit_converters.graph import ELEMENT, Dtype, GraphBuilder, operators
 from edgekit_converters.nulls import knows_none
 from edgekit_converters.target import target_for
 from edgekit_converters.walk import Walk, last_step, unwrap, wrapped
@@ -26,8 +26,8 @@ OWN_API: Final = ("intermediate",)
 """Arguments that inspect skl2onnx itself."""
 
 
-class ConversionRefusedHere(RuntimeError):
-    """edgekit's refusal, as the kind of error with which skl2onnx refuses; of a step left to it in its words too."""
+class ConversionRefusedHere(NotImplementedError):
+    """edgekit's refusal, as the kinds of error with which skl2onnx refuses; of a step left to it in its words too."""
 
 
 class Calls:
@@ -39,6 +39,8 @@ class Calls:
         """In edgekit now: what it delegates to skl2onnx goes to skl2onnx."""
         self.custom: Mapping[str, Any] = {}
         """The converters that the test gives for that."""
+        self.options: Mapping[Any, Mapping[str, Any]] = {}
+        """The test's own, of the conversion now, by class or id of the estimator."""
 
 
 CALLS = Calls()
@@ -48,7 +50,7 @@ CALLS = Calls()
 def counted(custom: Mapping[str, Any] | None = None) -> Iterator[None]:
     """Counts a conversion, and marks that edgekit is at work, with the test's own converters."""
     CALLS.count += 1
-    CALLS.inside, CALLS.custom = True, custom or {}
+    CALLS.inside, CALLS.custom, CALLS.options = True, custom or {}, {}
     try:
         yield
     except EdgekitError as error:
@@ -62,7 +64,7 @@ def convert(
     model: Any,
     types: Declared,
     options: Mapping[str, Any] | None = None,
-    names: list[str] | None = None,
+    final: Declared | None = None,
 ) -> Any:
     """The model as edgekit writes it, with declared inputs and skl2onnx's names of outputs.
 
@@ -70,7 +72,7 @@ def convert(
         model: Fitted.
         types: skl2onnx's `initial_types`.
         options: skl2onnx's, of the model's last step.
-        names: The test's own names of the outputs.
+        final: skl2onnx's `final_types`: the test's own names and types of the outputs.
 
     Raises:
         EdgekitError: A step has no faithful conversion.
@@ -82,10 +84,13 @@ def convert(
     walk = Walk(graph, none=any(knows_none(one) for one in wrapped(model)))
     number: Dtype = "float64" if any(column.dtype == "float64" for column in table) else "float32"
     outputs, wanted = answer(walk, model, table, options or {}, number)
-    written = finish(graph, outputs, wanted, names)
+    written = finish(graph, outputs, wanted, [name for name, _ in final] if final else None)
+    for name, kind in final or ():
+        if kind is not None:
+            retype(written, name, ELEMENT[DTYPES[type(kind).__name__]])
     for name, kind in types:
-        if type(kind).__name__ == "StringTensorType" and len(kind.shape or ()) == 1:
-            flatten(written, name)
+        if type(kind).__name__ == "StringTensorType" and len(kind.shape or ()) < 2:
+            flatten(written, name, any_rank=not kind.shape)
     return written
 
 
@@ -94,6 +99,7 @@ def in_place_of(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def convert_sklearn(model: Any, name: Any = None, initial_types: Any = None, *args: Any, **settings: Any) -> Any:
         if CALLS.inside:
+            settings["options"] = own_options(model) or settings.get("options")
             return original(model, name, initial_types, *args, **CALLS.custom, **settings)
         if args:  # doc_string, target_opset
             settings |= dict(zip(("doc_string", "target_opset"), args, strict=False))
@@ -111,13 +117,8 @@ def in_place_of(original: Callable[..., Any]) -> Callable[..., Any]:
             used = sorted(one for one in OWN_API if settings.get(one))
             if used:
                 raise NotGiven(f"skl2onnx's own {', '.join(used)}")
-            final = settings.get("final_types")
-            found = convert(
-                model,
-                initial_types,
-                options_of(model, settings.get("options")),
-                [one for one, _ in final] if final else None,
-            )
+            options = options_of(model, settings.get("options"))
+            found = convert(model, initial_types, options, settings.get("final_types"))
             _check_operators(found, settings.get("white_op"), settings.get("black_op"))
             return named(found, settings["naming"]) if settings.get("naming") else found
 
@@ -199,7 +200,7 @@ def options_of(model: Any, options: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        given = _process_options(model, options) or {}
+        CALLS.options = given = _process_options(model, options) or {}
     for key in ("global", type(model), type(unwrap(model)), type(last_step(model)), *map(id, _chain(model))):
         found |= given.get(key) or {}
     allowed = _allowed(last_step(model))
@@ -207,6 +208,12 @@ def options_of(model: Any, options: Any) -> dict[str, Any]:
         _build_options(last_step(model), {id(last_step(model)): found}, None, allowed, True)
     # What is neither answered nor refused shapes skl2onnx's own graph alone, as `optim` does.
     return {name: value for name, value in found.items() if name in GIVEN | REFUSED}
+
+
+def own_options(step: Any) -> dict[int, Any]:
+    """The test's options for a converter of its own, which it has registered with skl2onnx."""
+    found = {**(CALLS.options.get(type(step)) or {}), **(CALLS.options.get(id(step)) or {})}
+    return {id(step): found} if found and not type(step).__module__.startswith("sklearn.") else {}
 
 
 def _allowed(step: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from edgekit_converters.data import feature_names
 from edgekit_converters.graph import Column, Dtype, GraphBuilder, Table, columns
+from edgekit_converters.walk import used_columns
 
 DTYPES: Final[dict[str, Dtype]] = {
     "BooleanTensorType": "bool",
@@ -20,12 +21,16 @@ DTYPES: Final[dict[str, Dtype]] = {
 Declared = Sequence[tuple[str, Any]]
 
 
-class NotDeclared(TypeError):
+class NotDeclared(RuntimeError):
     """An input of a type that edgekit's graphs do not have."""
 
 
 def declare(graph: GraphBuilder, model: Any, types: Declared) -> Table:
-    """Declares the inputs, and gives the model's columns in the order in which it was fitted."""
+    """Declares the inputs, and gives the model's columns in the order in which it was fitted.
+
+    Raises:
+        NotDeclared: An input's type has no place in a graph, or only some columns that the model reads are declared.
+    """
     found: dict[str, list[Column]] = {}
     for name, kind in types:
         dtype = DTYPES.get(type(kind).__name__)
@@ -34,9 +39,13 @@ def declare(graph: GraphBuilder, model: Any, types: Declared) -> Table:
         width = _width(model, kind, alone=len(types) == 1)
         found[name] = list(columns(graph.input(name, dtype, width), [name] * width))
     names = feature_names(model)
-    if names is not None and set(names) <= set(found):
-        return tuple(column for name in names for column in found[name])
-    return tuple(column for part in found.values() for column in part)
+    if names is None or set(names).isdisjoint(found) or len(types) == 1:
+        return tuple(column for part in found.values() for column in part)
+    lacking = [names[index] for index in used_columns(model, len(names)) if names[index] not in found]
+    if lacking:
+        raise NotDeclared(f"the model reads the columns {lacking}, and the inputs are {list(found)}")
+    # A column that no step reads is no input; another stands in its place.
+    return tuple(column for name in names for column in found.get(name, next(iter(found.values()))))
 
 
 def _width(model: Any, kind: Any, *, alone: bool) -> int:

@@ -22,6 +22,8 @@ class Shape:
     """ZipMap's sequence of dictionaries; one output for each class; a sequence of one matrix for each label."""
     classes: list[Any]
     """Of a sequence: those of each label."""
+    named: bool = False
+    """Of a sequence: the classes follow in another one."""
 
 
 def shape(model: onnx.ModelProto, wanted: Shape) -> None:
@@ -47,12 +49,14 @@ def shape(model: onnx.ModelProto, wanted: Shape) -> None:
         kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(element, [None, None]))
         graph.output.append(helper.make_value_info("sequence", kind))
         rename(model, {PROBABILITIES: "matrix", "sequence": PROBABILITIES})
+        if wanted.named:
+            _class_labels(model, wanted.classes)
     graph.output.extend(rest)
     onnx.checker.check_model(model)
 
 
-def flatten(model: onnx.ModelProto, name: str) -> None:
-    """Makes the input `name` [rows, 1] one of [rows], as it was declared; in place."""
+def flatten(model: onnx.ModelProto, name: str, *, any_rank: bool) -> None:
+    """Makes the input `name` [rows, 1] one of [rows], or of any rank, as it was declared; in place."""
     graph, column = model.graph, f"{name}_column"
     for node in graph.node:
         node.input[:] = [column if one == name else one for one in node.input]
@@ -60,7 +64,24 @@ def flatten(model: onnx.ModelProto, name: str) -> None:
     graph.initializer.append(shape_)
     graph.node.insert(0, helper.make_node("Reshape", [name, shape_.name], [column]))
     info = next(one for one in graph.input if one.name == name)
-    del info.type.tensor_type.shape.dim[1:]
+    if any_rank:
+        del info.type.tensor_type.shape.dim[:]  # onnxruntime takes any rank where none is declared
+    else:
+        del info.type.tensor_type.shape.dim[1:]
+    onnx.checker.check_model(model)
+
+
+def retype(model: onnx.ModelProto, name: str, element: int) -> None:
+    """Casts the output `name` to another element type; in place."""
+    info = next(one for one in model.graph.output if one.name == name)
+    if info.type.tensor_type.elem_type == element:
+        return
+    own = f"{name}_as_computed"
+    for node in model.graph.node:
+        node.input[:] = [own if one == name else one for one in node.input]
+        node.output[:] = [own if one == name else one for one in node.output]
+    model.graph.node.append(helper.make_node("Cast", [own], [name], to=element))
+    info.type.tensor_type.elem_type = element
     onnx.checker.check_model(model)
 
 
@@ -117,6 +138,19 @@ def _dictionaries(model: onnx.ModelProto, classes: list[Any], element: int) -> N
     graph.output.append(helper.make_value_info("output_probability", helper.make_sequence_type_proto(kind)))
     if not any(one.domain == ML for one in model.opset_import):
         model.opset_import.append(helper.make_opsetid(ML, 3))
+
+
+def _class_labels(model: onnx.ModelProto, classes: list[Any]) -> None:
+    """A sequence of the classes of each label."""
+    texts = isinstance(classes[0][0], str)
+    element = TensorProto.STRING if texts else TensorProto.INT64
+    names = [f"classes_{index}" for index in range(len(classes))]
+    for name, known in zip(names, classes, strict=True):
+        values = [one.encode() for one in known] if texts else known
+        model.graph.initializer.append(helper.make_tensor(name, element, [len(known)], values))
+    model.graph.node.append(helper.make_node("SequenceConstruct", names, ["class_labels"]))
+    kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(element, [None]))
+    model.graph.output.append(helper.make_value_info("class_labels", kind))
 
 
 def _split(model: onnx.ModelProto, widths: list[int]) -> list[str]:
