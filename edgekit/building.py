@@ -118,7 +118,7 @@ class Build:
 
 def build(
     model: Any,
-    data: str | Path | pd.DataFrame | np.ndarray[Any, Any],
+    data: str | Path | pd.DataFrame | np.ndarray[Any, Any] | Sequence[Any],
     *,
     device: str | Sequence[str] = "this-machine",
     out: str | Path | None = None,
@@ -139,7 +139,8 @@ def build(
     Args:
         model: A fitted estimator, a `torch.nn.Module`, or the path of a .skops or .onnx file (or, with `trust`, of a
             pickle or of a .pt2 file).
-        data: The reference data: a DataFrame, a matrix, or the path of a CSV or Parquet file.
+        data: The reference data: a DataFrame, a matrix, a sequence of texts or of dictionaries, or the path of a CSV or
+            Parquet file.
         device: One or several device profiles; the model is converted for the oldest of their runtimes.
         out: The bundle to write; by default `NAME-VERSION.edge` here.
         name: The model's name; by default from `out`, else from the model's file.
@@ -222,7 +223,7 @@ def build(
 
 def convert(
     model: Any,
-    data: str | Path | pd.DataFrame | np.ndarray[Any, Any],
+    data: str | Path | pd.DataFrame | np.ndarray[Any, Any] | Sequence[Any],
     runtime: str,
     *,
     trust: bool = False,
@@ -315,7 +316,7 @@ class _Proved:
 def _prove(
     steps: _Steps,
     model: Any,
-    data: str | Path | pd.DataFrame | np.ndarray[Any, Any],
+    data: str | Path | pd.DataFrame | np.ndarray[Any, Any] | Sequence[Any],
     target: str | None,
     name: str,
     version: str,
@@ -406,7 +407,7 @@ def _identity(
 
 
 def _data(
-    estimator: Any, data: str | Path | pd.DataFrame | np.ndarray[Any, Any], target: str | None
+    estimator: Any, data: str | Path | pd.DataFrame | np.ndarray[Any, Any] | Sequence[Any], target: str | None
 ) -> tuple[pd.DataFrame, np.ndarray[Any, Any] | None, Callable[[], str], str]:
     """The features' frame, the target's values, what finds the data's SHA-256, and where it comes from."""
     if isinstance(data, str | Path):

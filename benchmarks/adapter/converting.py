@@ -11,8 +11,8 @@ from typing import Any, Final
 from skl2onnx.common.data_types import FloatTensorType
 
 from benchmarks.adapter.answered import GIVEN, REFUSED, NotGiven, answer, finish
-from benchmarks.adapter.declared import DTYPES, Declared, declare
-from benchmarks.adapter.shaped import flatten, named, rename, retype
+from benchmarks.adapter.declared import DTYPES, Declared, declare, keys_of
+from benchmarks.adapter.shaped import flatten, named, rename, retype, take_dictionary
 from edgekit_contracts.errors import EdgekitError
 from edgekit_converters.graph import ELEMENT, Dtype, GraphBuilder, operators
 from edgekit_converters.nulls import knows_none
@@ -91,6 +91,8 @@ def convert(
     for name, kind in types:
         if type(kind).__name__ == "StringTensorType" and len(kind.shape or ()) < 2:
             flatten(written, name, any_rank=not kind.shape)
+        if type(kind).__name__ == "DictionaryType":
+            take_dictionary(written, name, keys_of(model))
     return written
 
 

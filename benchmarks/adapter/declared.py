@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from edgekit_converters.data import feature_names
 from edgekit_converters.graph import Column, Dtype, GraphBuilder, Table, columns
@@ -17,6 +17,9 @@ DTYPES: Final[dict[str, Dtype]] = {
     "Int32TensorType": "int64",
     "StringTensorType": "text",
 }
+
+VALUES: Final[dict[str, Dtype]] = {"FloatTensorType": "float32", "Int64TensorType": "int64"}
+"""Element types of a dictionary's values, as ONNX's maps have them."""
 
 Declared = Sequence[tuple[str, Any]]
 
@@ -33,9 +36,12 @@ def declare(graph: GraphBuilder, model: Any, types: Declared) -> Table:
     """
     found: dict[str, list[Column]] = {}
     for name, kind in types:
-        dtype = DTYPES.get(type(kind).__name__)
-        if dtype is None:
-            raise NotDeclared(f"an input of {type(kind).__name__}")
+        if type(kind).__name__ == "DictionaryType":
+            keys = keys_of(model)
+            value = graph.input(name, VALUES.get(type(kind.value_type).__name__) or _unknown(kind), len(keys))
+            found[name] = list(columns(value, list(map(str, keys))))
+            continue
+        dtype = DTYPES.get(type(kind).__name__) or _unknown(kind)
         width = _width(model, kind, alone=len(types) == 1)
         found[name] = list(columns(graph.input(name, dtype, width), [name] * width))
     names = feature_names(model)
@@ -46,6 +52,16 @@ def declare(graph: GraphBuilder, model: Any, types: Declared) -> Table:
         raise NotDeclared(f"the model reads the columns {lacking}, and the inputs are {list(found)}")
     # A column that no step reads is no input; another stands in its place.
     return tuple(column for name in names for column in found.get(name, next(iter(found.values()))))
+
+
+def keys_of(model: Any) -> list[Any]:
+    """The keys of numbers that the DictVectorizer at the model's start has learned, in its order."""
+    first = getattr(model, "steps", [("", model)])[0][1]
+    return list(getattr(first, "feature_names_", ()))
+
+
+def _unknown(kind: Any) -> NoReturn:
+    raise NotDeclared(f"an input of {kind}")
 
 
 def _width(model: Any, kind: Any, *, alone: bool) -> int:

@@ -71,6 +71,23 @@ def flatten(model: onnx.ModelProto, name: str, *, any_rank: bool) -> None:
     onnx.checker.check_model(model)
 
 
+def take_dictionary(model: onnx.ModelProto, name: str, keys: list[Any]) -> None:
+    """Makes the input `name` [rows, keys] a map from those keys, one row a call; a key that it lacks is 0. In place."""
+    graph, table = model.graph, f"{name}_table"
+    for node in graph.node:
+        node.input[:] = [table if one == name else one for one in node.input]
+    texts = isinstance(keys[0], str)
+    node = helper.make_node("DictVectorizer", [name], [table], domain=ML)
+    node.attribute.append(helper.make_attribute("string_vocabulary" if texts else "int64_vocabulary", keys))
+    graph.node.insert(0, node)
+    place = next(index for index, one in enumerate(graph.input) if one.name == name)
+    value = helper.make_tensor_type_proto(graph.input[place].type.tensor_type.elem_type, [1])
+    kind = helper.make_map_type_proto(TensorProto.STRING if texts else TensorProto.INT64, value)
+    graph.input[place].CopyFrom(helper.make_value_info(name, kind))
+    _import_ml(model)
+    onnx.checker.check_model(model)
+
+
 def retype(model: onnx.ModelProto, name: str, element: int) -> None:
     """Casts the output `name` to another element type; in place."""
     info = next(one for one in model.graph.output if one.name == name)
@@ -136,6 +153,10 @@ def _dictionaries(model: onnx.ModelProto, classes: list[Any], element: int) -> N
         TensorProto.STRING if texts else TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, [])
     )
     graph.output.append(helper.make_value_info("output_probability", helper.make_sequence_type_proto(kind)))
+    _import_ml(model)
+
+
+def _import_ml(model: onnx.ModelProto) -> None:
     if not any(one.domain == ML for one in model.opset_import):
         model.opset_import.append(helper.make_opsetid(ML, 3))
 

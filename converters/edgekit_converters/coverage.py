@@ -39,7 +39,6 @@ EXACT: Final = 1e-9
 OTHER_ROWS: Final = frozenset({"MiniBatchNMF", "NMF"})
 """What they answer to a row depends on the others that are asked with it."""
 ROUNDED: Final = "with float32 input the original rounds so much that it differs from itself in float64"
-RECORDS: Final = "it reads dictionaries, and a graph reads columns of one type"
 CONVERTS: Final = frozenset({"exact", "close"})
 
 
@@ -114,10 +113,8 @@ def _rows(progress: Callable[[str], None]) -> Iterator[Row]:
         alone, conversion, why = _try(made, wide)
         narrow, _, second = _try(made, suited(made, task, np.float32))
         piped, _, third = _try(_pipeline(made, task, wide), wide)
-        records = get_tags(made).input_tags.dict
-        if alone == "refused" and (name in OTHER_ROWS or records):
+        if alone == "refused" and name in OTHER_ROWS:
             alone = narrow = piped = "by nature"
-            why = RECORDS if records else why
         yield Row(
             estimator=name,
             task=task,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,16 +41,19 @@ def read_table(path: Path) -> pd.DataFrame:
     return as_frame(_not_empty(table, f"data file {path}"))
 
 
-def as_frame(data: pd.DataFrame | NDArray[Any]) -> pd.DataFrame:
+def as_frame(data: pd.DataFrame | NDArray[Any] | Sequence[Any]) -> pd.DataFrame:
     """A DataFrame whose columns have names: those it has, or x0, x1 ... for a matrix.
 
-    A sequence of texts, as a model of documents takes it, is one column: of the name that it has, or `text`.
+    A sequence of texts, as a model of documents takes it, is one column: of the name that it has, or `text`. Of a
+    sequence of dictionaries the keys are columns, with a missing value where a dictionary lacks a key.
 
     Raises:
-        DataMismatch: Not a table, or two columns share a name.
+        DataMismatch: Not a table, or two columns share a name, or a dictionary holds a missing value.
     """
     if isinstance(data, pd.Series):
         frame = data.to_frame(data.name if isinstance(data.name, str) else DOCUMENTS)
+    elif isinstance(data, list | tuple) and data and all(isinstance(one, Mapping) for one in data):
+        frame = _of_dictionaries(data)
     elif isinstance(data, list | tuple) and all(isinstance(one, str) or is_null(one) for one in data):
         frame = pd.DataFrame({DOCUMENTS: pd.Series(data, dtype=object)})
     elif isinstance(data, pd.DataFrame):
@@ -57,7 +61,7 @@ def as_frame(data: pd.DataFrame | NDArray[Any]) -> pd.DataFrame:
         if not all(isinstance(name, str) for name in frame.columns):
             frame = frame.set_axis(_numbered(frame.shape[1]), axis=1)
     else:
-        dense = getattr(data, "toarray", None)  # a scipy sparse matrix
+        dense: Any = getattr(data, "toarray", None)  # a scipy sparse matrix
         matrix = np.asarray(data if dense is None else dense())
         if matrix.ndim == 1 and matrix.dtype.kind in "OU":
             return as_frame(matrix.tolist())
@@ -69,6 +73,17 @@ def as_frame(data: pd.DataFrame | NDArray[Any]) -> pd.DataFrame:
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise DataMismatch(f"two columns have the name '{twice}'", "rename or drop one of them")
+    return frame
+
+
+def _of_dictionaries(data: Sequence[Mapping[Any, Any]]) -> pd.DataFrame:
+    frame = pd.DataFrame([{str(key): value for key, value in one.items()} for one in data])
+    for name in frame.columns:
+        if int(frame[name].notna().sum()) < sum(name in map(str, one) for one in data):
+            raise DataMismatch(
+                f"a dictionary holds None or NaN under '{name}', which is not the same as a dictionary without it",
+                f"leave '{name}' out of the dictionaries in which it is missing",
+            )
     return frame
 
 
@@ -146,17 +161,23 @@ def feature_names(model: Any) -> tuple[str, ...] | None:
         names = getattr(model, "feature_names_in_", None)
     if names is None and hasattr(model, "steps"):
         return feature_names(model.steps[0][1])
-    if names is None:
-        names = getattr(model, "feature_names_", None)  # CatBoost, to which the columns of a matrix are '0', '1' ...
+    if names is None and _is_catboost(model):
+        names = model.feature_names_  # the columns of a matrix are '0', '1' ...
         if names == [str(index) for index in range(len(names or ()))]:
             return None
     return None if names is None else tuple(str(name) for name in names)
 
 
 def _feature_count(model: Any) -> int | None:
-    if hasattr(model, "feature_names_"):  # CatBoost read from a file says n_features_in_ = 0
+    if _is_catboost(model):  # read from a file it says n_features_in_ = 0
         return len(model.feature_names_)
     return getattr(model, "n_features_in_", None)
+
+
+def _is_catboost(model: Any) -> bool:
+    """Whether it is a fitted model of CatBoost, or of a class made of one."""
+    ours = any(one.__module__.startswith("catboost.") for one in type(model).__mro__)
+    return ours and hasattr(model, "feature_names_")
 
 
 def _not_empty(table: pd.DataFrame, what: str) -> pd.DataFrame:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from edgekit_contracts.manifest import Feature
 from edgekit_converters.fitted_trees import fitted_ensembles
 from edgekit_converters.operators.catboost_dump import Dump
+from edgekit_converters.operators.dictionaries import texts_of
 from edgekit_converters.operators.tree_nodes import down, last
 from edgekit_converters.walk import chosen, unwrap, wrapped
 from edgekit_runtime.engine import Column
@@ -221,6 +222,11 @@ def _transformed(step: Any, lines: Lines, noted: _Noted) -> Lines:
         return [line for line, taken in zip(lines, step.get_support(), strict=False) if taken]
     if kind == "FunctionTransformer" and step.func is None:
         return lines
+    if kind == "DictVectorizer":
+        keys = {line.feature: line for line in lines if line is not None}
+        for key in keys:
+            marks[key] += list(texts_of(step, key))
+        return [keys.get(str(name)) for name in step.feature_names_]
     if hasattr(step, "categories_"):
         _note(lines, step.categories_, noted)
     elif hasattr(step, "bin_edges_"):

@@ -29,7 +29,16 @@ from edgekit_converters.registry import Answers, Conversion
 from edgekit_converters.schema import FeatureDtype
 from edgekit_converters.target import Target
 from edgekit_converters.tasks import classes_of, targets_of, task_of, why_not
-from edgekit_converters.walk import Walk, last_step, takes_documents, unwrap, used_columns, wrapped
+from edgekit_converters.walk import (
+    Walk,
+    first_steps,
+    last_step,
+    takes_dictionaries,
+    takes_documents,
+    unwrap,
+    used_columns,
+    wrapped,
+)
 
 LABEL: Final = "label"
 PROBABILITIES: Final = "probabilities"
@@ -268,7 +277,7 @@ def _dense(answer: Any) -> NDArray[Any]:
 
 
 def _rows(model: Any, frame: pd.DataFrame) -> Any:
-    """The frame as what the model was fitted on: a frame, documents, or a matrix.
+    """The frame as what the model was fitted on: a frame, documents, dictionaries, or a matrix.
 
     Raises:
         DataMismatch: It wants documents, and there are several columns.
@@ -282,7 +291,20 @@ def _rows(model: Any, frame: pd.DataFrame) -> Any:
                 "give that column only, and name the target's column with --target",
             )
         return frame.iloc[:, 0].to_numpy(dtype=object)
+    if takes_dictionaries(model):
+        return _dictionaries(frame, first_steps(model))
     return _matrix(frame)
+
+
+def _dictionaries(frame: pd.DataFrame, steps: Sequence[Any]) -> NDArray[np.object_]:
+    """[rows] of dictionaries, each without what is missing, under the keys that the steps were fitted on."""
+    keys = {str(name): name for step in steps for name in getattr(step, "vocabulary_", ())}
+    found: list[dict[Any, Any]] = [{} for _ in range(len(frame))]
+    for name in frame.columns:
+        for one, value, there in zip(found, frame[name].tolist(), frame[name].notna(), strict=True):
+            if there:
+                one[keys.get(name, name)] = value
+    return np.array(found, dtype=object)
 
 
 def _matrix(frame: pd.DataFrame) -> NDArray[Any]:

@@ -23,6 +23,7 @@ from edgekit_converters.operators import (
     Unfaithful,
     catalog,
     delegate,
+    dictionaries,
     selection,
     text,
 )
@@ -283,18 +284,27 @@ def wrapped(model: Any) -> list[Any]:
     return [leaf for one in inner for leaf in wrapped(one)] or [model]
 
 
-def takes_documents(step: Any) -> bool:
+def takes_documents(model: Any) -> bool:
     """Whether a model is asked with a sequence of texts, not with a table."""
+    return any(type(step).__name__ in text.OF_DOCUMENTS for step in first_steps(model))
+
+
+def takes_dictionaries(model: Any) -> bool:
+    """Whether a model is asked with a sequence of dictionaries, not with a table."""
+    return any(map(dictionaries.of_dictionaries, first_steps(model)))
+
+
+def first_steps(step: Any) -> list[Any]:
+    """The steps to which a model hands its rows as they came."""
     step = unwrap(step)
     inner = wrapped(step)
     if inner != [step]:
-        return any(takes_documents(one) for one in inner)
+        return [found for one in inner for found in first_steps(one)]
     if isinstance(step, Pipeline):
-        first = next((inner for _, inner in step.steps if inner is not None and inner != "passthrough"), None)
-        return takes_documents(first)
+        return first_steps(next((one for _, one in step.steps if one is not None and one != "passthrough"), None))
     if isinstance(step, FeatureUnion):
-        return any(takes_documents(inner) for _, inner in step.transformer_list)
-    return type(step).__name__ in text.OF_DOCUMENTS
+        return [found for _, one in step.transformer_list for found in first_steps(one)]
+    return [step]
 
 
 def used_columns(step: Any, count: int) -> frozenset[int]:

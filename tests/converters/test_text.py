@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction import DictVectorizer, FeatureHasher
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfTransformer, TfidfVectorizer
 from sklearn.feature_selection import SelectKBest, chi2
 from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier
@@ -350,10 +349,3 @@ def test_what_cannot_convert_is_refused_by_its_setting(step: Any, why: str) -> N
     with pytest.raises(ConversionRefused, match=why) as refusal:
         converted(model, frame()[["text"]])
     assert "columntransformer/words" in refusal.value.step
-
-
-@pytest.mark.parametrize("step", [DictVectorizer(), FeatureHasher(n_features=8)], ids=["names", "hashes"])
-def test_what_reads_dictionaries_is_refused(step: Any) -> None:
-    step.fit([{"a": 1.0}])
-    with pytest.raises(ConversionRefused, match="reads dictionaries"):
-        session(step)

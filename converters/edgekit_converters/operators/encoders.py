@@ -50,7 +50,15 @@ def one_hot_encoder(graph: GraphBuilder, step: Any, table: Table) -> Table:
     Raises:
         Unfaithful: A column learned None and NaN as two categories, or numbers in a column of text.
     """
-    found = [one_hot_codes(step, index) for index in range(len(table))]
+    return indicators(graph, table, [one_hot_codes(step, index) for index in range(len(table))])
+
+
+def indicators(graph: GraphBuilder, table: Table, found: list[Codes]) -> Table:
+    """The indicator columns of all columns, whatever learned their categories.
+
+    Raises:
+        Unfaithful: As `one_hot_encoder`.
+    """
     return _runs(table, found, lambda part, codes: _one_hot(graph, part, codes))
 
 

@@ -15,7 +15,7 @@ onnxruntime's operator of that name (docs/ContribOperators.md) follows too.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from onnx import TensorProto, numpy_helper
@@ -210,24 +210,7 @@ def _checked(walk: Walk, step: Any, table: Table, width: int) -> TokenPattern | 
     return token_pattern(step.token_pattern) if step.analyzer == "word" else None
 
 
-def _refuse(_walk: Walk, step: Any, _table: Table, _path: Path) -> NoReturn:
-    raise Unfaithful(*REFUSED[type(step).__name__])
-
-
-REFUSED: Final[Mapping[str, tuple[str, str]]] = {
-    "DictVectorizer": (
-        "it reads dictionaries, and a table has columns",
-        "train on a DataFrame with a OneHotEncoder, which gives the same columns",
-    ),
-    "FeatureHasher": (
-        "it reads dictionaries or lists of names, and a table has columns",
-        "train on a DataFrame with a OneHotEncoder, or on one text column with a HashingVectorizer",
-    ),
-}
-"""Class -> why, what to do."""
-
 TRANSFORMERS: Final[Mapping[str, Transform]] = {
-    **dict.fromkeys(REFUSED, _refuse),
     "CountVectorizer": _count_vectorizer,
     "HashingVectorizer": _hashing_vectorizer,
     "TfidfTransformer": on_matrix(_tfidf_transformer),
