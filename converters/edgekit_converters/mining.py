@@ -223,9 +223,8 @@ def _transformed(step: Any, lines: Lines, noted: _Noted) -> Lines:
     if kind == "FunctionTransformer" and step.func is None:
         return lines
     if kind == "DictVectorizer":
+        _note(lines, [[] if line is None else list(texts_of(step, line.feature)) for line in lines], noted)
         keys = {line.feature: line for line in lines if line is not None}
-        for key in keys:
-            marks[key] += list(texts_of(step, key))
         return [keys.get(str(name)) for name in step.feature_names_]
     if hasattr(step, "categories_"):
         _note(lines, step.categories_, noted)
