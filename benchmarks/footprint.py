@@ -26,7 +26,6 @@ IMPORTS = {
     "numpy": "numpy",
     "onnxruntime": "onnxruntime",
     "paho-mqtt": "paho.mqtt.client",
-    "securesystemslib": "securesystemslib.dsse",
     "uvicorn": "uvicorn",
     "edgekit-runtime": "edgekit_runtime.service",
 }

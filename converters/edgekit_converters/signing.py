@@ -5,10 +5,11 @@ Signatures are deterministic (RFC 6979), so that the same inputs and the same ke
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -20,11 +21,9 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from securesystemslib.dsse import Envelope
-from securesystemslib.signer import Signature, Signer  # type: ignore[attr-defined]  # public, without __all__
 
 from edgekit_contracts.errors import MissingFile, StorageFault, UsageError
-from edgekit_runtime.signature import BUNDLE_MEDIA_TYPE, PAYLOAD_TYPE, PublicKey, statement_for
+from edgekit_runtime.signature import BUNDLE_MEDIA_TYPE, PAYLOAD_TYPE, PublicKey, encoded, statement_for
 
 PRIVATE_NAME: Final = "edgekit.pem"
 PUBLIC_NAME: Final = "edgekit.pub.pem"
@@ -82,31 +81,17 @@ class SigningKey:
 
     def sign(self, files: Mapping[str, bytes], *, name: str) -> bytes:
         """The content of `model.sig` for these files."""
-        envelope = Envelope(msgspec.json.encode(statement_for(files, name=name)), PAYLOAD_TYPE, {})
-        envelope.sign(_Deterministic(self._key))
+        payload = msgspec.json.encode(statement_for(files, name=name))
+        signature = self._key.sign(encoded(payload), ec.ECDSA(SHA256(), deterministic_signing=True))
         return msgspec.json.encode(
             {
                 "mediaType": BUNDLE_MEDIA_TYPE,
                 "verificationMaterial": {"publicKey": {"hint": self.public.hint}, "tlogEntries": []},
-                "dsseEnvelope": envelope.to_dict(),
+                "dsseEnvelope": {
+                    "payload": base64.b64encode(payload).decode(),
+                    "payloadType": PAYLOAD_TYPE,
+                    # DSSE's keyid is an unauthenticated hint, and empty in this format.
+                    "signatures": [{"sig": base64.b64encode(signature).decode(), "keyid": ""}],
+                },
             }
         )
-
-
-class _Deterministic(Signer):
-    """securesystemslib's signer with the nonce of RFC 6979; cryptography does the arithmetic."""
-
-    def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
-        self._key = key
-
-    @property
-    def public_key(self) -> Any:
-        raise NotImplementedError
-
-    @classmethod
-    def from_priv_key_uri(cls, *_: Any, **__: Any) -> Any:
-        raise NotImplementedError
-
-    def sign(self, payload: bytes) -> Signature:
-        signature = self._key.sign(payload, ec.ECDSA(SHA256(), deterministic_signing=True))
-        return Signature("", signature.hex())

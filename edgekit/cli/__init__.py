@@ -29,7 +29,6 @@ EXTRAS: Final = {
     "pandas": "build",
     "pyarrow": "build",
     "scipy": "collector",
-    "securesystemslib": "build",
     "skl2onnx": "build",
     "sklearn": "build",
     "skops": "build",

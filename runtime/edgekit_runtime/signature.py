@@ -1,8 +1,8 @@
 """Who signed a bundle: OpenSSF Model Signing v1.0 with an EC P-256 key, checked.
 
 `model.sig` is a Sigstore bundle around a DSSE envelope around an in-toto statement that lists every file of the
-bundle with its SHA-256. securesystemslib checks the envelope, cryptography the curve; here stands the policy only:
-which key, which files, nothing unlisted. The same file verifies with `model_signing verify key` on the unpacked bundle
+bundle with its SHA-256. cryptography checks the curve; here stands the policy: which key, which files, nothing
+unlisted. The same file verifies with `model_signing verify key` on the unpacked bundle
 (a test does).
 
 Sources: OpenSSF Model Signing specification v1.0, sections 4 and 5; DSSE v1.0; in-toto Statement v1.
@@ -19,12 +19,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
-from securesystemslib.dsse import Envelope
-from securesystemslib.exceptions import VerificationError
-from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]  # public, without __all__
 
 from edgekit_contracts import limits
 from edgekit_contracts.decode import decode_json
@@ -182,32 +180,39 @@ def check_signature(files: Mapping[str, bytes], keys: Sequence[PublicKey], *, bu
     return key
 
 
+def encoded(payload: bytes) -> bytes:
+    """The bytes that a signature of an in-toto payload signs.
+
+    Source: DSSE v1.0, protocol.md, "Signature Definition": PAE(type, body) = "DSSEv1" SP LEN(type) SP type SP LEN(body)
+    SP body.
+    """
+    kind = PAYLOAD_TYPE.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+
+
 def _verified_payload(envelope: _Envelope, key: PublicKey, bundle: str) -> bytes:
     if envelope.payload_type != PAYLOAD_TYPE or len(envelope.signatures) != 1:
         raise SignatureRefused(bundle, "its envelope is not an in-toto statement with one signature")
-    for text in (envelope.payload, envelope.signatures[0].sig):
-        # securesystemslib decodes leniently; one signature must have one spelling.
-        try:
-            canonical = base64.b64encode(base64.b64decode(text, validate=True)).decode() == text
-        except (binascii.Error, ValueError):
-            canonical = False
-        if not canonical:
-            raise SignatureRefused(bundle, "its envelope is not in canonical base64")
+    payload = _canonical(envelope.payload, bundle)
+    signature = _canonical(envelope.signatures[0].sig, bundle)
     public = load_pem_public_key(key.pem)
     assert isinstance(public, ec.EllipticCurvePublicKey)
     try:
-        dsse = Envelope.from_dict(
-            {
-                "payload": envelope.payload,
-                "payloadType": envelope.payload_type,
-                # DSSE's keyid is an unauthenticated hint (and empty in this format); the key was chosen above.
-                "signatures": [{"sig": envelope.signatures[0].sig, "keyid": key.hint}],
-            }
-        )
-        dsse.verify([SSlibKey.from_crypto(public, keyid=key.hint)], 1)
-    except (VerificationError, ValueError, KeyError) as error:
+        public.verify(signature, encoded(payload), ec.ECDSA(SHA256()))
+    except InvalidSignature as error:
         raise SignatureRefused(bundle, "the signature does not belong to its content") from error
-    return bytes(dsse.payload)
+    return payload
+
+
+def _canonical(text: str, bundle: str) -> bytes:
+    # One signature must have one spelling.
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        data = b""
+    if base64.b64encode(data).decode() != text:
+        raise SignatureRefused(bundle, "its envelope is not in canonical base64")
+    return data
 
 
 def _load_public_key(path: Path) -> PublicKey:
