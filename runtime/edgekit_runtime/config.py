@@ -10,7 +10,9 @@ import msgspec
 from edgekit_contracts import limits
 from edgekit_contracts.decode import decode_toml
 from edgekit_contracts.errors import MissingFile
+from edgekit_contracts.manifest import AutomationLevel, ClassLabel
 from edgekit_contracts.names import DeviceName
+from edgekit_contracts.slots import Plan
 
 
 class Serve(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,16 +45,56 @@ class Telemetry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     outbox_mb: Annotated[float, msgspec.Meta(ge=1, le=100_000)] = 64.0
 
 
+class CandidateSettings(Plan, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A bundle that is tried beside the live one, and how."""
+
+    bundle: str
+
+
+class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One model that is served."""
+
+    bundle: str
+    threads: Annotated[int, msgspec.Meta(ge=1, le=64)] | None = None
+    """Instead of `serve.threads`."""
+    automation: AutomationLevel | None = None
+    """Lowers the bundle's level; it cannot be raised."""
+    safe_answer: ClassLabel | None = None
+    """Given where the model abstains or fails, or is at the level `shadow`: a class, or a number."""
+    candidate: CandidateSettings | None = None
+
+
+class ReviewSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The bounds of the review queue."""
+
+    max_items: Annotated[int, msgspec.Meta(ge=1)] = 10_000
+    max_mb: Annotated[float, msgspec.Meta(gt=0)] = 16.0
+    per_minute: Annotated[float, msgspec.Meta(gt=0)] = 6.0
+    """Rows a minute of each label."""
+
+
 class DeviceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One device's service. Without `[telemetry]` it answers and reports nothing."""
 
     device: DeviceName
-    bundle: str
+    bundle: str | None = None
+    """The one model that is served, or several in `models`."""
+    models: tuple[ModelSettings, ...] = ()
     keys: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     """Public key files that are trusted."""
     state_dir: str = "state"
     serve: Serve = Serve()
     telemetry: Telemetry | None = None
+    review: ReviewSettings = ReviewSettings()
+
+    def __post_init__(self) -> None:
+        if (self.bundle is None) == (not self.models):
+            raise ValueError("name either one bundle or [[models]]")
+
+    @property
+    def served(self) -> tuple[ModelSettings, ...]:
+        """The models, also where there is only one bundle."""
+        return self.models if self.bundle is None else (ModelSettings(bundle=self.bundle),)
 
 
 def load_config(path: Path) -> DeviceConfig:
@@ -78,7 +120,15 @@ def load_config(path: Path) -> DeviceConfig:
     telemetry = config.telemetry
     return msgspec.structs.replace(
         config,
-        bundle=at(config.bundle),
+        bundle=maybe(config.bundle),
+        models=tuple(
+            msgspec.structs.replace(
+                one,
+                bundle=at(one.bundle),
+                candidate=one.candidate and msgspec.structs.replace(one.candidate, bundle=at(one.candidate.bundle)),
+            )
+            for one in config.models
+        ),
         keys=tuple(at(key) for key in config.keys),
         state_dir=at(config.state_dir),
         serve=msgspec.structs.replace(config.serve, socket=maybe(config.serve.socket)),

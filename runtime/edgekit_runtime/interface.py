@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from edgekit_contracts.errors import Refused
 from edgekit_contracts.manifest import Feature, Manifest
 from edgekit_runtime.engine import Batch, Column, Engine
 
@@ -20,26 +17,15 @@ def takes_alike(one: Manifest, other: Manifest) -> bool:
     )
 
 
-def refuse_unlike(live: Manifest, candidate: Manifest) -> None:
-    """A candidate that is tried on the live model's requests must take their rows and answer in their form.
-
-    Raises:
-        Refused: Another model's name, other features, outputs or classes.
-    """
-    for what, ours, theirs in (
-        ("model", live.name, candidate.name),
-        ("features", {one.name for one in live.features}, {one.name for one in candidate.features}),
-        ("task", live.task, candidate.task),
-        ("outputs", live.outputs, candidate.outputs),
-        ("classes", live.classes, candidate.classes),
-    ):
-        if ours != theirs:
-            raise Refused(
-                f"{candidate.title} cannot be tried on the requests of {live.title}: it has another {what}"
-                if isinstance(ours, str)
-                else f"{candidate.title} cannot be tried on the requests of {live.title}: it has other {what}",
-                "stage it as blue-green and activate it, once the clients speak to the new one",
-            )
+def unlike(live: Manifest, candidate: Manifest) -> str | None:
+    """What keeps a candidate from answering the live model's requests: other features, or another form of answer."""
+    aspects = {
+        "features": ({one.name for one in live.features}, {one.name for one in candidate.features}),
+        "task": (live.task, candidate.task),
+        "outputs": (live.outputs, candidate.outputs),
+        "classes": (live.classes, candidate.classes),
+    }
+    return next((what for what, (ours, theirs) in aspects.items() if ours != theirs), None)
 
 
 def columns_of(batch: Batch, manifest: Manifest) -> dict[str, Column]:
@@ -64,5 +50,4 @@ def rewritten(batch: Batch, manifest: Manifest, engine: Engine) -> Batch:
     """
     if takes_alike(manifest, engine.manifest):
         return batch
-    columns: Mapping[str, Column] = columns_of(batch, manifest)
-    return engine.encode(columns)
+    return engine.encode(columns_of(batch, manifest))

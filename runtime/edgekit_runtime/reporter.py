@@ -1,4 +1,4 @@
-"""A window every so often: what the observer counted goes to the outbox, and the uplink is told.
+"""A window every so often: what the observers counted goes to the outbox, and the uplink is told.
 
 The reference goes first, in parts, so that the collector can read the windows of a bundle that it has never seen.
 
@@ -9,19 +9,19 @@ nothing says so that could be relied on, and the collector dates the windows by 
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
 from edgekit_contracts import limits
 from edgekit_contracts.decode import decode_msgpack
 from edgekit_contracts.errors import FormatError, StorageFault, TooLarge
-from edgekit_contracts.manifest import REFERENCE_PATH
+from edgekit_contracts.manifest import Manifest
 from edgekit_contracts.telemetry import Clock, Kind, ReferencePart, encode
-from edgekit_runtime.bundle import Bundle
 from edgekit_runtime.observe import ClosedWindow, Observer
 from edgekit_runtime.outbox import Outbox
 
@@ -33,91 +33,141 @@ _SYNCED: Final = Path("/run/systemd/timesync/synchronized")
 _log = logging.getLogger("edgekit.reporter")
 
 
-class Reporter:
-    """Closes a window every `window_s` seconds on a thread of its own.
+class Source:
+    """One bundle's counts on their way to the outbox.
 
     Args:
-        bundle: The bundle that runs.
+        manifest: The bundle's manifest.
+        reference: Its `reference.json`.
+        bins_id: What names its bins.
         observer: What counts.
-        outbox: Where records wait.
-        wake: Called when there is something to send.
         window_s: Length of a window in seconds.
     """
 
     def __init__(
-        self, bundle: Bundle, observer: Observer, outbox: Outbox, wake: Callable[[], None], window_s: float
+        self, manifest: Manifest, reference: bytes, bins_id: bytes, observer: Observer, window_s: float
     ) -> None:
-        self._bundle, self._observer, self._outbox, self._wake, self._window_s = (
-            bundle,
-            observer,
-            outbox,
-            wake,
-            window_s,
-        )
-        self._bins_id = bundle.reference.bins_id
-        self._waiting: deque[tuple[ClosedWindow, Clock]] = deque(maxlen=MEMORY_WINDOWS)
-        self._clock = _clock()
+        self.manifest, self.bins_id, self.observer, self.window_s = manifest, bins_id, observer, window_s
+        size = limits.REFERENCE_PART_BYTES
+        pieces = [reference[at : at + size] for at in range(0, len(reference), size)]
+        self.parts = [
+            ReferencePart(manifest.name, manifest.version, index, len(pieces), piece)
+            for index, piece in enumerate(pieces)
+        ]
+        self.stored = False
+        """Whether the outbox has taken the reference."""
+        self.idles = False
+        """A bundle that is not live reports only the windows in which it was asked something."""
+        self.due_s = time.monotonic() + window_s
+        self.clock = _clock()
         """How far the clock could be trusted when the present window began, for that is when its start was read."""
-        self._stopping = threading.Event()
+
+
+class Reporter:
+    """Closes the windows of several bundles, each in its time, on a thread of its own.
+
+    Args:
+        outbox: Where records wait.
+        wake: Called when there is something to send.
+    """
+
+    def __init__(self, outbox: Outbox, wake: Callable[[], None]) -> None:
+        self._outbox, self._wake = outbox, wake
+        self._sources: list[Source] = []
+        self._waiting: deque[tuple[Source, ClosedWindow, Clock]] = deque(maxlen=MEMORY_WINDOWS)
+        self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="edgekit-reporter", daemon=True)
 
-    def start(self) -> None:
-        """Stores the reference, unless all of it waits already, and begins.
-
-        All or none, so that the parts of one text stand side by side: by that the collector knows them.
+    def start(self, sources: Iterable[Source]) -> None:
+        """Stores the references of the first bundles, each unless all of it waits already, and begins.
 
         Raises:
             StorageFault: The outbox cannot be written.
         """
-        data, size = self._bundle.files[REFERENCE_PATH], limits.REFERENCE_PART_BYTES
-        pieces = [data[at : at + size] for at in range(0, len(data), size)]
-        manifest = self._bundle.manifest
-        parts = [
-            ReferencePart(manifest.name, manifest.version, index, len(pieces), piece)
-            for index, piece in enumerate(pieces)
-        ]
-        if self._latest_parts() != parts:
-            for part in parts:
-                self._append(Kind.REFERENCE, encode(part), n=0, t0_ms=_now_ms(), dt_ms=0, clock=_clock())
+        for source in sources:
+            self._store_reference(source)
+            self._sources.append(source)
         self._thread.start()
 
+    def add(self, source: Source) -> None:
+        """Another bundle counts from now on."""
+        self._orders.put(lambda: self._sources.append(source))
+
+    def close_window(self, source: Source) -> None:
+        """Ends the present window of a bundle now."""
+        self._orders.put(lambda: self._report(source))
+
+    def retire(self, source: Source) -> None:
+        """A bundle counts no more: its last window is closed and stored."""
+
+        def last() -> None:
+            self._sources.remove(source)
+            source.observer.stop()
+            self._report(source)
+
+        self._orders.put(last)
+
     def stop(self) -> None:
-        """Closes the last window, stores it, and ends the thread."""
-        self._stopping.set()
+        """Closes the last windows, stores them, and ends the thread."""
+        self._orders.put(None)
         self._thread.join()
 
     def _run(self) -> None:
-        due = time.monotonic() + self._window_s
-        while not self._stopping.wait(max(0.0, due - time.monotonic())):
-            due += self._window_s
-            self._report()
-        self._observer.stop()
-        self._report()
+        while True:
+            due_s = min((source.due_s for source in self._sources), default=time.monotonic() + 60.0)
+            try:
+                order = self._orders.get(timeout=max(0.0, due_s - time.monotonic()))
+            except queue.Empty:
+                for source in [one for one in self._sources if one.due_s <= time.monotonic()]:
+                    source.due_s += source.window_s
+                    self._report(source)
+                continue
+            if order is None:
+                break
+            order()
+        for source in self._sources:
+            source.observer.stop()
+            self._report(source)
 
-    def _report(self) -> None:
+    def _report(self, source: Source) -> None:
+        begins = _clock()
+        window = source.observer.close(outbox_records=self._outbox.records)
+        clock, source.clock = source.clock, begins
+        software = window.body.software
+        if source.idles and not (window.n or software.calls or software.rejected or software.failed):
+            return
         if len(self._waiting) == MEMORY_WINDOWS:
             _log.error("a window is lost: the outbox has refused windows for too long")
-        begins = _clock()
-        self._waiting.append((self._observer.close(outbox_records=self._outbox.records), self._clock))
-        self._clock = begins
+        self._waiting.append((source, window, clock))
         try:
             while self._waiting:
-                window, clock = self._waiting[0]
-                body = encode(window.body)
-                try:
-                    self._append(Kind.WINDOW, body, n=window.n, t0_ms=window.t0_ms, dt_ms=window.dt_ms, clock=clock)
-                except (TooLarge, FormatError) as error:
-                    # A window that cannot travel (its clock before 1970, for one) must not stop the others.
-                    _log.error("a window of %d rows is lost: %s", window.n, error.sentence)
+                self._store(*self._waiting[0])
                 self._waiting.popleft()
         except StorageFault as fault:
             _log.error("%s; %d windows wait in memory; %s", fault.sentence, len(self._waiting), fault.next_step)
         self._wake()
 
-    def _latest_parts(self) -> list[ReferencePart]:
-        """The parts of this model's reference that wait, of each number the latest, in order."""
-        manifest, found = self._bundle.manifest, dict[int, ReferencePart]()
-        for body in self._outbox.bodies(Kind.REFERENCE, self._bins_id):
+    def _store(self, source: Source, window: ClosedWindow, clock: Clock) -> None:
+        if not source.stored:
+            self._store_reference(source)
+        body = encode(window.body)
+        try:
+            self._append(source, Kind.WINDOW, body, n=window.n, t0_ms=window.t0_ms, dt_ms=window.dt_ms, clock=clock)
+        except (TooLarge, FormatError) as error:
+            # A window that cannot travel (its clock before 1970, for one) must not stop the others.
+            _log.error("a window of %d rows is lost: %s", window.n, error.sentence)
+
+    def _store_reference(self, source: Source) -> None:
+        """All parts or none, so that those of one text stand side by side: by that the collector knows them."""
+        if self._latest_parts(source) != source.parts:
+            for part in source.parts:
+                self._append(source, Kind.REFERENCE, encode(part), n=0, t0_ms=_now_ms(), dt_ms=0, clock=_clock())
+        source.stored = True
+
+    def _latest_parts(self, source: Source) -> list[ReferencePart]:
+        """The parts of this bundle's reference that wait, of each number the latest, in order."""
+        manifest, found = source.manifest, dict[int, ReferencePart]()
+        for body in self._outbox.bodies(Kind.REFERENCE, source.bins_id):
             try:
                 part = decode_msgpack(body, ReferencePart, what="telemetry body", limit=limits.RECORD_MAX_BYTES)
             except (FormatError, TooLarge):
@@ -126,8 +176,8 @@ class Reporter:
                 found[part.part] = part
         return [found[number] for number in sorted(found)]
 
-    def _append(self, kind: Kind, body: bytes, *, n: int, t0_ms: int, dt_ms: int, clock: Clock) -> None:
-        self._outbox.append(kind, body, bins_id=self._bins_id, n=n, t0_ms=t0_ms, dt_ms=dt_ms, clock=clock)
+    def _append(self, source: Source, kind: Kind, body: bytes, *, n: int, t0_ms: int, dt_ms: int, clock: Clock) -> None:
+        self._outbox.append(kind, body, bins_id=source.bins_id, n=n, t0_ms=t0_ms, dt_ms=dt_ms, clock=clock)
 
 
 def _clock() -> Clock:

@@ -1,58 +1,405 @@
 """The models that this device serves: which bundle answers a request, and what is noted of it.
 
-A request takes its `Route` once and keeps it: rows are encoded, answered and counted by one bundle, whatever is
-exchanged meanwhile.
+A request takes its `Route` once and keeps it: rows are encoded, answered and counted by what the route names, whatever
+is exchanged meanwhile. An exchange is one assignment of a new table; a bundle that is let go ends with the last request
+that holds it.
+
+A model has up to three bundles in memory. *Live* answers. A *candidate* is tried: as shadow it sees the requests and is
+never heard, as canary it answers a share of the keys, as blue-green it waits to be activated. *Former* was live before:
+it answers where live fails, and is back at once.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
+import numpy as np
+
+from edgekit_contracts.errors import BadInput, EdgekitError, Refused
 from edgekit_contracts.manifest import Manifest
+from edgekit_contracts.slots import Plan
 from edgekit_runtime.engine import Answers, Batch, Engine
+from edgekit_runtime.interface import rewritten, takes_alike, unlike
 from edgekit_runtime.observe import Observer
+from edgekit_runtime.oversight.automation import Oversight
+from edgekit_runtime.oversight.intake import Intake
+from edgekit_runtime.reporter import Source
+from edgekit_runtime.strategies.canary import is_chosen
+from edgekit_runtime.strategies.shadow import Shadow
+
+ServedBy = Literal["live", "canary", "candidate", "fallback", "safe"]
+"""`candidate`: the client asked for its version by name."""
+
+_log = logging.getLogger("edgekit.served")
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """The bundle that answers one request."""
-
-    engine: Engine
-    observer: Observer
-
-    @property
-    def manifest(self) -> Manifest:
-        """Of the bundle."""
-        return self.engine.manifest
-
-    def answer(self, batch: Batch) -> Answers:
-        """The answers to rows that `engine` encoded.
-
-        Raises:
-            BadInput, Refused: As `Engine.run`.
-        """
-        return self.engine.run(batch)
-
-    def note(self, batch: Batch, answers: Answers, latency_us: float, *, resent: bool = False) -> None:
-        """Counts an answered request; see `Observer.record`."""
-        self.observer.record(batch, answers, latency_us, resent=resent)
-
-
-class Served:
-    """One model's name, and the bundle behind it.
+class Member:
+    """A bundle in service.
 
     Args:
         engine: What answers.
         observer: What counts.
+        oversight: How far its answers may go by themselves; by default as far as its manifest says.
+        intake: Where its doubtful answers go.
+        sha256: Of the bundle.
+        source: Carries its windows to the outbox.
     """
 
-    def __init__(self, engine: Engine, observer: Observer) -> None:
-        self._route = Route(engine, observer)
+    def __init__(
+        self,
+        engine: Engine,
+        observer: Observer,
+        oversight: Oversight | None = None,
+        intake: Intake | None = None,
+        *,
+        sha256: str = "",
+        source: Source | None = None,
+    ) -> None:
+        self.sha256, self.source = sha256, source
+        self.engine, self.observer, self.intake = engine, observer, intake
+        self.manifest = engine.manifest
+        self.oversight = oversight or Oversight(self.manifest)
+        self._confirms = self.oversight.level == "confirm"
+        marks = {"edgekit_automation": self.oversight.level, "edgekit_abstain": False}
+        if self._confirms:
+            marks["edgekit_needs_confirmation"] = True
+        self._parameters: dict[ServedBy, dict[str, Any]] = {
+            name: {**marks, "edgekit_served_by": name} for name in ("live", "canary", "candidate", "fallback", "safe")
+        }
 
-    def route(self, key: str | None = None) -> Route:
+    def reply(self, batch: Batch, said: Answers, name: ServedBy) -> Reply:
+        """What the client gets of this bundle's answers."""
+        judged = self.oversight.judge(said)
+        parameters = self._parameters[name if self.oversight.level != "shadow" else "safe"]
+        if judged.doubtful is None:
+            return Reply(judged.answers, self.manifest, parameters, self, batch, said)
+        rows = np.flatnonzero(judged.doubtful).tolist()
+        marks = {**parameters, "edgekit_abstain": True}
+        if batch.rows > 1:
+            # The protocol's parameters are single values.
+            marks["edgekit_abstain_rows"] = ",".join(map(str, rows))
+        return Reply(judged.answers, self.manifest, marks, self, batch, said, rows)
+
+    def safe_reply(self, batch: Batch) -> Reply:
+        """The owner's answer, where no bundle gave one."""
+        return Reply(
+            self.oversight.safe_answers(batch.rows), self.manifest, self._parameters["safe"], None, batch, None
+        )
+
+    def consider(self, reply: Reply, request: str | None) -> None:
+        """Hands rows of this bundle's answers that a person should see to the review queue."""
+        if self.intake is None or reply.said is None:
+            return
+        if reply.doubtful:
+            self.intake.offer(reply.batch, reply.said, reply.doubtful, "abstain", request)
+        elif self._confirms:
+            self.intake.offer(reply.batch, reply.said, list(range(reply.batch.rows)), "confirm", request)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to one request."""
+
+    answers: Answers
+    """What the client gets."""
+    manifest: Manifest
+    """Of the bundle that answered; of the live one for a safe answer."""
+    parameters: Mapping[str, Any]
+    """Of the response: level of automation, abstention, who answered."""
+    member: Member | None
+    """Who answered; None for a safe answer."""
+    batch: Batch
+    """The rows as that bundle takes them."""
+    said: Answers | None
+    """What the model said: this is counted, whatever the client gets."""
+    doubtful: list[int] | None = None
+    """Rows below the bundle's threshold."""
+
+
+class Route:
+    """Who answers one request, and who does if that fails.
+
+    Args:
+        front: The bundle whose features the client sends.
+        first: Who answers.
+        name: What the answer is marked with.
+        rest: Who answers where `first` fails, in this order.
+        shadow: Sees the request too.
+    """
+
+    __slots__ = ("_alike", "_name", "_rest", "_shadow", "first", "front")
+
+    def __init__(
+        self,
+        front: Member,
+        first: Member,
+        name: ServedBy,
+        rest: tuple[Member, ...] = (),
+        shadow: Shadow | None = None,
+    ) -> None:
+        self.front, self.first, self._name, self._rest, self._shadow = front, first, name, rest, shadow
+        self._alike = takes_alike(front.manifest, first.manifest)
+
+    @property
+    def engine(self) -> Engine:
+        """Encodes the client's rows."""
+        return self.front.engine
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the client's rows are checked against."""
+        return self.front.manifest
+
+    @property
+    def observer(self) -> Observer:
+        """Counts requests that are refused or fail."""
+        return self.front.observer
+
+    def answer(self, batch: Batch) -> Reply:
+        """The answers to rows that `engine` encoded.
+
+        Raises:
+            BadInput: As `Engine.run` of the front bundle.
+            Refused: No bundle answers, and the owner set no safe answer.
+        """
+        first = self.first
+        try:
+            rows = batch if self._alike else rewritten(batch, self.front.manifest, first.engine)
+            return first.reply(rows, first.engine.run(rows), self._name)
+        except Exception as error:
+            return self._fall_back(batch, error)
+
+    def note(
+        self, batch: Batch, reply: Reply, latency_us: float, *, resent: bool = False, request: str | None = None
+    ) -> None:
+        """Counts an answered request, shows it to the shadow, and hands what is doubtful to the review queue.
+
+        Args:
+            batch: Its rows.
+            reply: The answer.
+            latency_us: From the request's arrival to its answer.
+            resent: The same request was answered shortly before.
+            request: The id that the client gave.
+        """
+        if reply.member is None or reply.said is None:
+            self.front.observer.count_failed()
+            return
+        reply.member.observer.record(reply.batch, reply.said, latency_us, resent=resent)
+        reply.member.consider(reply, request)
+        if self._shadow is not None and reply.member is self.front:
+            self._shadow.offer(batch, reply.said, latency_us)
+
+    def _fall_back(self, batch: Batch, error: Exception) -> Reply:
+        failed = self.first
+        for member in (*self._rest, None):
+            if isinstance(error, BadInput) and failed is self.front:
+                # The rows are at fault, not the bundle: who sent them must know.
+                raise error
+            failed.observer.count_failed()
+            _log.error("%s failed on a request: %s", failed.manifest.title, error)
+            if member is None:
+                break
+            failed = member
+            try:
+                rows = rewritten(batch, self.front.manifest, member.engine)
+                return member.reply(rows, member.engine.run(rows), "fallback")
+            except Exception as next_error:
+                error = next_error
+        if self.front.oversight.has_safe:
+            return self.front.safe_reply(batch)
+        if isinstance(error, EdgekitError):
+            raise error
+        raise Refused(
+            f"no bundle answers for {self.front.manifest.title}: {error}",
+            "see the log; set safe_answer of this model in device.toml for such a case",
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A candidate and how it is tried."""
+
+    member: Member
+    plan: Plan
+    shadow: Shadow | None = None
+
+    def chooses(self, key: bytes) -> bool:
+        """Whether a canary answers this key."""
+        salt = self.plan.salt or self.member.sha256
+        return is_chosen(key, salt.encode()[:64], self.plan.share)
+
+
+@dataclass(frozen=True, slots=True)
+class Lineup:
+    """The bundles of one model."""
+
+    live: Member
+    candidate: Trial | None = None
+    former: Member | None = None
+
+
+class _Table:
+    """The routes of one line-up."""
+
+    def __init__(self, lineup: Lineup) -> None:
+        live, trial = lineup.live, lineup.candidate
+        former = () if lineup.former is None or unlike(live.manifest, lineup.former.manifest) else (lineup.former,)
+        self.lineup = lineup
+        self.live = Route(live, live, "live", former, None if trial is None else trial.shadow)
+        self.canary: Route | None = None
+        self.versions = {live.manifest.version: Route(live, live, "live", shadow=self.live._shadow)}
+        if trial is not None and trial.plan.strategy != "shadow":
+            self.versions[trial.member.manifest.version] = Route(trial.member, trial.member, "candidate")
+            if trial.plan.strategy == "canary":
+                self.canary = Route(live, trial.member, "canary", (live, *former))
+
+
+class Served:
+    """One model's name, and the bundles behind it. Safe to use from several threads.
+
+    Args:
+        lineup: Its bundles.
+    """
+
+    def __init__(self, lineup: Lineup) -> None:
+        self._lock = threading.Lock()
+        self._table = _Table(lineup)
+
+    @property
+    def lineup(self) -> Lineup:
+        """The bundles there are."""
+        return self._table.lineup
+
+    def route(self, key: bytes = b"") -> Route:
         """Who answers.
 
         Args:
-            key: What a request is about (a machine, a patient); requests of one key are answered by one bundle.
+            key: What a request is about (a machine, a patient), or its bytes where it does not say: requests of one
+                key are answered by one bundle for as long as nothing is exchanged.
         """
-        return self._route
+        table = self._table
+        trial = table.lineup.candidate
+        if table.canary is not None and trial is not None and trial.chooses(key):
+            return table.canary
+        return table.live
+
+    def version(self, version: str) -> Route | None:
+        """Who answers for a client that asks for this version and no other; None where it is not served."""
+        return self._table.versions.get(version)
+
+    def stage(self, trial: Trial) -> Lineup:
+        """Begins to try a candidate, in the place of another one.
+
+        Returns:
+            What there was before.
+
+        Raises:
+            Refused: As `check_trial`.
+        """
+
+        def staged(now: Lineup) -> Lineup:
+            check_trial(now.live.manifest, trial.member.manifest, trial.plan)
+            return replace(now, candidate=trial)
+
+        return self._exchange(staged)
+
+    def replace(self, lineup: Lineup) -> Lineup:
+        """Puts other bundles in the place of all that there are.
+
+        Returns:
+            What there was before.
+        """
+        return self._exchange(lambda now: lineup)
+
+    def activate(self) -> Lineup:
+        """The candidate becomes live; what was live stays warm as the former one.
+
+        Returns:
+            What there was before.
+
+        Raises:
+            Refused: There is no candidate.
+        """
+
+        def activated(now: Lineup) -> Lineup:
+            return Lineup(_candidate(now).member, None, now.live)
+
+        return self._exchange(activated)
+
+    def go_back(self) -> Lineup:
+        """The former bundle becomes live again, and what was live the former one; a trial ends.
+
+        Returns:
+            What there was before.
+
+        Raises:
+            Refused: There is no former bundle.
+        """
+
+        def back(now: Lineup) -> Lineup:
+            if now.former is None:
+                raise Refused(
+                    f"there is no former bundle of {now.live.manifest.title} to return to",
+                    "stage and activate the one that you want",
+                )
+            return Lineup(now.former, None, now.live)
+
+        return self._exchange(back)
+
+    def promote(self) -> Lineup:
+        """Makes it final: a candidate becomes live, and no former bundle is kept.
+
+        Returns:
+            What there was before.
+        """
+        return self._exchange(lambda now: Lineup(now.live if now.candidate is None else now.candidate.member))
+
+    def drop(self) -> Lineup:
+        """Ends the trial; the candidate is let go.
+
+        Returns:
+            What there was before.
+
+        Raises:
+            Refused: There is no candidate.
+        """
+
+        def dropped(now: Lineup) -> Lineup:
+            _candidate(now)
+            return replace(now, candidate=None)
+
+        return self._exchange(dropped)
+
+    def _exchange(self, change: Callable[[Lineup], Lineup]) -> Lineup:
+        with self._lock:
+            before = self._table.lineup
+            self._table = _Table(change(before))
+        return before
+
+
+def check_trial(live: Manifest, candidate: Manifest, plan: Plan) -> None:
+    """Whether a bundle may be tried beside a live one.
+
+    Raises:
+        Refused: It is of another model, has the live version's number, or (but as blue-green) takes other rows or gives
+            other answers.
+    """
+    if candidate.name != live.name:
+        raise Refused(f"{candidate.title} is no version of {live.name}", "stage it at its own model's name")
+    if candidate.version == live.version:
+        raise Refused(f"{live.title} is live already", "build the candidate with another --version")
+    if plan.strategy != "blue-green" and (what := unlike(live, candidate)) is not None:
+        raise Refused(
+            f"{candidate.title} cannot be tried on the requests of {live.title}: its {what} differ",
+            "stage it as blue-green, and activate it once the clients speak to the new one",
+        )
+
+
+def _candidate(lineup: Lineup) -> Trial:
+    if lineup.candidate is None:
+        raise Refused(f"there is no candidate beside {lineup.live.manifest.title}", "stage one first")
+    return lineup.candidate

@@ -15,21 +15,15 @@ import onnxruntime
 from edgekit_contracts import topics
 from edgekit_contracts.decode import encode_json
 from edgekit_contracts.errors import EdgekitError, EnvironmentFault, StorageFault, UnsupportedFormat
-from edgekit_contracts.state import Running, Status
+from edgekit_contracts.state import Status
 from edgekit_runtime import __version__
-from edgekit_runtime.bundle import Bundle, open_bundle
 from edgekit_runtime.config import DeviceConfig, Telemetry
-from edgekit_runtime.engine import Engine
+from edgekit_runtime.models import Models
 from edgekit_runtime.mqtt import Broker, Publication, publish_once, read_password
-from edgekit_runtime.observe import Observer
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.reporter import Reporter
-from edgekit_runtime.selftest import check_golden
-from edgekit_runtime.served import Served
 from edgekit_runtime.serving.app import App
 from edgekit_runtime.serving.server import addresses, bind, serve_until_signal
-from edgekit_runtime.session import SessionSettings
-from edgekit_runtime.signature import load_public_keys
 from edgekit_runtime.uplink import Uplink
 
 _log = logging.getLogger("edgekit.service")
@@ -49,25 +43,23 @@ def run(config: DeviceConfig, say: Callable[[str], None]) -> None:
         EdgekitError: A step refused; nothing was served.
     """
     try:
-        bundle, engine = _prepare(config, say)
+        models = Models(config, say)
     except EdgekitError as refusal:
         if config.telemetry is not None:
             _report_refusal(config, _broker(config.telemetry), refusal)
         raise
-    manifest = bundle.manifest
 
     with ExitStack() as stack:
         sockets = bind(config.serve)
         for opened in sockets:
             stack.callback(opened.close)
-        observer = Observer(manifest, bundle.reference.bins)
         uplink, telemetry = None, "off"
         if config.telemetry is not None:
             broker = _broker(config.telemetry)
             stack.enter_context(_single_instance(Path(config.state_dir)))
             try:
                 with ExitStack() as started:
-                    uplink = _start_telemetry(config, broker, bundle, observer, started)
+                    uplink = _start_telemetry(config, broker, models, started)
                     stack.push(started.pop_all())
                 telemetry = f"to {broker} as {config.device}"
             except (StorageFault, UnsupportedFormat) as fault:
@@ -80,27 +72,15 @@ def run(config: DeviceConfig, say: Callable[[str], None]) -> None:
                 "device": config.device,
                 "agent": f"edgekit-runtime {__version__}",
                 "onnxruntime": onnxruntime.__version__,
-                "model": manifest.name,
-                "version": manifest.version,
-                "bundle_sha256": bundle.sha256,
+                "models": models.status(),
                 "telemetry": uplink.state if uplink is not None else telemetry,
             }
 
-        say(f"serving     {manifest.title} at {', '.join(addresses(sockets))}")
-        serve_until_signal(App({manifest.name: Served(engine, observer)}, status), sockets)
+        stack.callback(models.stop)
+        titles = ", ".join(f"{one.model} {one.version}" for one in models.running)
+        say(f"serving     {titles} at {', '.join(addresses(sockets))}")
+        serve_until_signal(App(models.served, status), sockets)
         say("stopping    no new requests; storing the last window")
-
-
-def _prepare(config: DeviceConfig, say: Callable[[str], None]) -> tuple[Bundle, Engine]:
-    bundle = open_bundle(config.bundle, keys=load_public_keys(config.keys))
-    assert bundle.signer is not None
-    say(f"verified    {bundle.manifest.title}, signed by key {bundle.signer.hint[:12]}")
-    engine = Engine(bundle.model, bundle.manifest, settings=SessionSettings(threads=config.serve.threads))
-    result = check_golden(engine, bundle.golden)
-    say(f"self-test   {result.rows} golden rows, largest difference {result.max_difference:.2g}")
-    # Read here, so that a fault in it is found before anything is served.
-    assert bundle.reference.rows
-    return bundle, engine
 
 
 def _report_refusal(config: DeviceConfig, broker: Broker, refusal: EdgekitError) -> None:
@@ -126,29 +106,29 @@ def _report_refusal(config: DeviceConfig, broker: Broker, refusal: EdgekitError)
         _log.warning("the centre does not hear of this: %s", fault.sentence)
 
 
-def _start_telemetry(
-    config: DeviceConfig, broker: Broker, bundle: Bundle, observer: Observer, stack: ExitStack
-) -> Uplink:
-    manifest, telemetry = bundle.manifest, config.telemetry
+def _start_telemetry(config: DeviceConfig, broker: Broker, models: Models, stack: ExitStack) -> Uplink:
+    telemetry = config.telemetry
     assert telemetry is not None
     outbox = Outbox(Path(config.state_dir) / "outbox.db", config.device, max_bytes=int(telemetry.outbox_mb * 1e6))
     stack.callback(outbox.close)
-    running = Running(
-        model=manifest.name, version=manifest.version, bundle_sha256=bundle.sha256, bins_id=manifest.bins_id
-    )
-    birth = Status(
-        device=config.device,
-        session=outbox.session,
-        agent=f"edgekit-runtime {__version__}",
-        onnxruntime=onnxruntime.__version__,
-        running=(running,),
-        started_ms=round(time.time() * 1000),
-    )
+    started_ms = round(time.time() * 1000)
+
+    def birth() -> Status:
+        return Status(
+            device=config.device,
+            session=outbox.session,
+            agent=f"edgekit-runtime {__version__}",
+            onnxruntime=onnxruntime.__version__,
+            running=models.running,
+            started_ms=started_ms,
+        )
+
     uplink = Uplink(broker, outbox, birth)
-    reporter = Reporter(bundle, observer, outbox, uplink.wake, telemetry.window_s or manifest.monitoring.window_s)
+    models.changed = uplink.announce
+    reporter = Reporter(outbox, uplink.wake)
     uplink.start()
     stack.callback(uplink.stop)
-    reporter.start()
+    reporter.start(models.report_to(reporter))
     # In reverse: the last window is stored, a collector that is there gets a moment to take it, then the farewell.
     stack.callback(_drain, uplink)
     stack.callback(reporter.stop)

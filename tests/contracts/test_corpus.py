@@ -12,6 +12,7 @@ from edgekit_contracts.decode import decode_json, decode_msgpack
 from edgekit_contracts.limits import MESSAGE_MAX_BYTES, STATE_MAX_BYTES
 from edgekit_contracts.profile import decode_profile
 from edgekit_contracts.reference import decode_reference
+from edgekit_contracts.slots import decode_slots
 from edgekit_contracts.state import WANT_FORMAT, Want, decode_host, decode_status
 from edgekit_contracts.telemetry import Ack, Clock, Event, Gap, Kind, ReferencePart, Window
 from edgekit_runtime.batch import predict_file
@@ -89,6 +90,16 @@ def test_presence_and_wish_1_0_are_read() -> None:
     data = (CORPUS / "state-1.0" / "want.json").read_bytes()
     want = decode_json(data, Want, what="want", limit=STATE_MAX_BYTES, format=WANT_FORMAT)
     assert (want.model, want.revision) == ("progression", 1)
+
+
+def test_slots_1_0_are_read() -> None:
+    press, pump = decode_slots((CORPUS / "slots-1.0" / "slots.json").read_bytes()).models
+    assert (press.model, press.live.version, press.configured[-1]) == ("press", "1.1", "d")
+    assert press.candidate is not None
+    assert press.former is not None
+    assert (press.candidate.slot.version, press.former.version) == ("2.0", "1.0")
+    assert (press.candidate.plan.strategy, press.candidate.plan.share) == ("canary", 0.25)
+    assert (pump.candidate, pump.former) == (None, None)
 
 
 def test_a_profile_1_0_is_read() -> None:

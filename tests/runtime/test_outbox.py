@@ -15,10 +15,12 @@ from edgekit_contracts import limits
 from edgekit_contracts.errors import FormatError, StorageFault, TooLarge, UnsupportedFormat
 from edgekit_contracts.telemetry import Ack, Clock, Envelope, Event, Gap, Kind, decode_body, decode_envelope, encode
 from edgekit_runtime.bundle import Bundle, open_bundle
+from edgekit_runtime.engine import Engine
 from edgekit_runtime.observe import Observer
 from edgekit_runtime.outbox import Outbox
-from edgekit_runtime.reporter import Reporter
+from edgekit_runtime.reporter import Reporter, Source
 from tests import bundles
+from tests.brokers import wait_until
 from tests.telemetry_samples import append_reference, append_window
 
 
@@ -311,8 +313,10 @@ def test_an_overfull_outbox_gives_up_what_the_disk_spoiled_too(tmp_path: Path) -
         ]
 
 
-def make_reporter(bundle: Bundle, outbox: Outbox) -> Reporter:
-    return Reporter(bundle, Observer(bundle.manifest, bundle.reference.bins), outbox, lambda: None, 3600.0)
+def make_source(bundle: Bundle) -> Source:
+    reference = bundle.reference
+    observer = Observer(bundle.manifest, reference.bins)
+    return Source(bundle.manifest, bundle.files["reference.json"], reference.bins_id, observer, 3600.0)
 
 
 def test_a_service_that_restarts_while_offline_stores_its_reference_once(
@@ -324,8 +328,8 @@ def test_a_service_that_restarts_while_offline_stores_its_reference_once(
     bundle = open_bundle(bundles.make(tmp_path).path, keys=None)
     for restart in range(3):
         with Outbox(tmp_path / "outbox.db", "pump-1") as outbox:
-            reporter = make_reporter(bundle, outbox)
-            reporter.start()
+            reporter = Reporter(outbox, lambda: None)
+            reporter.start([make_source(bundle)])
             reporter.stop()
             kinds = [one.kind for one in envelopes(outbox)]
             parts = kinds.count(Kind.REFERENCE)
@@ -337,8 +341,8 @@ def test_a_reference_that_was_delivered_is_stored_again_at_the_next_start(tmp_pa
     bundle = open_bundle(bundles.make(tmp_path).path, keys=None)
     with Outbox(tmp_path / "outbox.db", "pump-1") as outbox:
         for _ in range(2):
-            reporter = make_reporter(bundle, outbox)
-            reporter.start()
+            reporter = Reporter(outbox, lambda: None)
+            reporter.start([make_source(bundle)])
             reporter.stop()
             assert [one.kind for one in envelopes(outbox)] == [Kind.REFERENCE, Kind.WINDOW]
             outbox.acknowledge(Ack(outbox.epoch, outbox.produced))
@@ -349,12 +353,38 @@ def test_a_window_is_dated_by_the_clock_as_it_was_at_its_start(tmp_path: Path, m
     bundle = open_bundle(bundles.make(tmp_path).path, keys=None)
     monkeypatch.setattr("edgekit_runtime.reporter._SYNCED", mark)
     with Outbox(tmp_path / "outbox.db", "pump-1") as outbox:
-        reporter = make_reporter(bundle, outbox)
+        reporter, source = Reporter(outbox, lambda: None), make_source(bundle)
         mark.touch()
-        reporter._report()
-        reporter._report()
-        reporter._observer.stop()
+        source.stored = True
+        reporter._report(source)
+        reporter._report(source)
+        source.observer.stop()
         assert [one.clock for one in envelopes(outbox)] == [Clock.UNKNOWN, Clock.SYNCED]
+
+
+def test_a_bundle_that_is_not_live_reports_only_what_it_was_asked(tmp_path: Path) -> None:
+    bundle = open_bundle(bundles.make(tmp_path).path, keys=None)
+    engine = Engine(bundle.model, bundle.manifest)
+    batch = engine.encode(bundles.ROWS)
+    with Outbox(tmp_path / "outbox.db", "pump-1") as outbox:
+        reporter = Reporter(outbox, lambda: None)
+        live, former = make_source(bundle), make_source(bundle)
+        reporter.start([live])
+        former.idles = True
+        reporter.add(former)
+        former.observer.record(batch, engine.run(batch), 50.0)
+        reporter.close_window(former)
+        wait_until(lambda: outbox.records == 2, "the window")
+        former.observer.count_failed()
+        reporter.close_window(former)
+        reporter.retire(former)
+        reporter.stop()
+        assert [(one.kind, one.n) for one in envelopes(outbox)] == [
+            (Kind.REFERENCE, 0),
+            (Kind.WINDOW, 4),
+            (Kind.WINDOW, 0),  # that it failed once
+            (Kind.WINDOW, 0),  # the live one's
+        ]
 
 
 OPERATIONS = st.lists(

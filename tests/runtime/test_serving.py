@@ -13,7 +13,7 @@ from edgekit_contracts.limits import REQUEST_MAX_BYTES
 from edgekit_contracts.telemetry import decode_counts
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.observe import Observer
-from edgekit_runtime.served import Served
+from edgekit_runtime.served import Lineup, Member, Served
 from edgekit_runtime.serving import binary
 from edgekit_runtime.serving.app import App
 from tests import bundles
@@ -25,7 +25,8 @@ class Client:
     def __init__(self) -> None:
         self.observer = Observer(bundles.manifest(), bundles.reference().bins)
         self.app = App(
-            {"tiny": Served(Engine(bundles.model(), bundles.manifest()), self.observer)}, lambda: {"device": "d"}
+            {"tiny": Served(Lineup(Member(Engine(bundles.model(), bundles.manifest()), self.observer)))},
+            lambda: {"device": "d"},
         )
 
     def call(self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> tuple[int, Any]:

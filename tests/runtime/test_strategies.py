@@ -90,7 +90,7 @@ def latencies(brake: Brake, slowdown: float, seed: int, *, rows: int = SAMPLES_M
 
 def test_the_brake_takes_work_and_rest_in_turns() -> None:
     brake = Brake()
-    assert [brake.is_at_work(slot * SLICE_S + 0.1) for slot in range(4)] == [True, False, True, False]
+    assert [brake.is_at_work(slot * SLICE_S + 0.1) for slot in range(6)] == [True, True, True, False, True, True]
 
 
 def test_the_brake_halves_what_a_shadow_may_do_where_it_delays_the_answers() -> None:

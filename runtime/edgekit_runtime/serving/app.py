@@ -114,8 +114,8 @@ class App:
             body = await _body(headers, receive)
             request, tensors = oip.decode_request(body, headers.get(binary.HEADER))
             batch = oip.batch_of(request, tensors, route.engine)
-            answers = route.answer(batch)
-            response = oip.encode_response(request, answers, route.manifest)
+            reply = route.answer(batch)
+            response = oip.encode_response(request, reply.answers, reply.manifest, reply.parameters)
         except (BadInput, FormatError, TooLarge):
             route.observer.count_rejected()
             raise
@@ -125,7 +125,7 @@ class App:
             route.observer.count_failed()
             raise
         latency_us = 1e6 * (time.perf_counter() - started)
-        route.note(batch, answers, latency_us, resent=self._resent.seen(body))
+        route.note(batch, reply, latency_us, request=request.id, resent=self._resent.seen(body))
         return response
 
 

@@ -103,8 +103,16 @@ def batch_of(request: InferRequest, tensors: memoryview, engine: Engine) -> Batc
     return batch
 
 
-def encode_response(request: InferRequest, answers: Answers, manifest: Manifest) -> Response:
+def encode_response(
+    request: InferRequest, answers: Answers, manifest: Manifest, parameters: Mapping[str, Any]
+) -> Response:
     """The body of the response, with the outputs that were asked for, each in the form that was asked for.
+
+    Args:
+        request: The request.
+        answers: To its rows.
+        manifest: Of the bundle that gave them.
+        parameters: What is said of the answer as a whole.
 
     Raises:
         BadInput: The client asks for an output that the model does not have.
@@ -132,6 +140,7 @@ def encode_response(request: InferRequest, answers: Answers, manifest: Manifest)
             tensor["data"] = array.ravel().tolist()
         tensors.append(tensor)
     response: dict[str, Any] = {"model_name": manifest.name, "model_version": manifest.version}
+    response["parameters"] = parameters
     if request.id is not None:
         response["id"] = request.id
     text = msgspec.json.encode({**response, "outputs": tensors})

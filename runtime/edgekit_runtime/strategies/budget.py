@@ -10,8 +10,9 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import Final
 
-SLICE_S: Final = 2.0
-"""How long the shadow works before it rests for comparison, and how long it rests."""
+SLICE_S: Final = 1.0
+WORK_SLICES: Final = 3
+"""The shadow works so many slices of time, then rests for one, for comparison."""
 SAMPLES_MIN: Final = 500
 """Latencies on either side before they are compared."""
 SAMPLES_MAX: Final = 5_000
@@ -81,7 +82,7 @@ class Brake:
 
     def is_at_work(self, now_s: float) -> bool:
         """Whether the shadow may work at this time at all."""
-        return int(now_s / SLICE_S) % 2 == 0
+        return int(now_s / SLICE_S) % (WORK_SLICES + 1) < WORK_SLICES
 
     def note(self, latency_us: float, *, at_work: bool) -> None:
         """Takes note of one live answer."""

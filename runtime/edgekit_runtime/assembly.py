@@ -1,0 +1,187 @@
+"""From settings to bundles in service: what is loaded, what watches it, and what happens when it is let go."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from edgekit_contracts.errors import EdgekitError
+from edgekit_contracts.slots import ModelSlots, Plan, Slot
+from edgekit_runtime.config import CandidateSettings, DeviceConfig, ModelSettings
+from edgekit_runtime.loading import load_bundle
+from edgekit_runtime.observe import Observer
+from edgekit_runtime.oversight.automation import Oversight
+from edgekit_runtime.oversight.intake import Intake
+from edgekit_runtime.oversight.review import FILE as REVIEW_FILE
+from edgekit_runtime.oversight.review import ReviewQueue
+from edgekit_runtime.reporter import Reporter, Source
+from edgekit_runtime.served import Lineup, Member, Trial, check_trial
+from edgekit_runtime.signature import load_public_keys
+from edgekit_runtime.slots import SlotStore, file_sha256
+from edgekit_runtime.strategies.shadow import Shadow
+
+_log = logging.getLogger("edgekit.models")
+
+
+def configured(settings: ModelSettings) -> str:
+    """A hash of what the settings say of a model, the bytes of its bundles included."""
+    files = [Path(settings.bundle), *_bundle_of(settings.candidate)]
+    said = [msgspec.json.encode(settings), *(str(file_sha256(file)).encode() for file in files)]
+    return hashlib.sha256(b"\0".join(said)).hexdigest()
+
+
+class Assembly:
+    """Loads bundles and puts them into service.
+
+    Args:
+        config: The device's settings.
+        say: Takes a line for a person at each step.
+        worker: Runs what is left to do when a bundle is let go.
+    """
+
+    def __init__(self, config: DeviceConfig, say: Callable[[str], None], worker: Executor) -> None:
+        self.config = config
+        self.reporter: Reporter | None = None
+        """Takes the windows, once there is telemetry."""
+        self.store = SlotStore(Path(config.state_dir))
+        self._say, self._worker = say, worker
+        self._lock = threading.Lock()
+        self._review: ReviewQueue | None = None
+
+    def lineup(self, settings: ModelSettings) -> Lineup:
+        """The bundles of one model: what a person commanded, if the settings are still those of then, else they.
+
+        Raises:
+            EdgekitError: The bundle that the settings name does not load.
+        """
+        digest = configured(settings)
+        kept = next((one for one in self.store.read() if one.configured == digest), None)
+        if kept is not None:
+            with self._surviving("what was commanded cannot be had back"):
+                return self._kept(settings, kept)
+        live = self.member(Path(settings.bundle), settings)
+        plan = settings.candidate
+        if plan is not None:
+            with self._surviving("the candidate is left out"):
+                return Lineup(live, self.trial(live, self.candidate(Path(plan.bundle), settings, plan), plan))
+        return Lineup(live)
+
+    def member(self, path: Path, settings: ModelSettings) -> Member:
+        """Verifies, loads and tests a bundle, and puts it into service.
+
+        Raises:
+            EdgekitError: It may not answer here.
+        """
+        config = self.config
+        loaded = load_bundle(path, load_public_keys(config.keys), threads=settings.threads or config.serve.threads)
+        manifest = loaded.manifest
+        self._say(f"verified    {manifest.title}, signed by key {loaded.signer.hint[:12]}")
+        golden = loaded.golden
+        self._say(f"self-test   {golden.rows} golden rows, largest difference {golden.max_difference:.2g}")
+        oversight = Oversight(manifest, level=settings.automation, safe=settings.safe_answer)
+        observer = Observer(manifest, loaded.bins)
+        window_s = config.telemetry.window_s if config.telemetry is not None else None
+        source = Source(manifest, loaded.reference, loaded.bins_id, observer, window_s or manifest.monitoring.window_s)
+        intake = Intake(manifest, loaded.bins, self._queue, per_minute=config.review.per_minute)
+        member = Member(loaded.engine, observer, oversight, intake, sha256=loaded.sha256, source=source)
+        weakref.finalize(member, self._release, source, intake).atexit = False
+        if self.reporter is not None:
+            source.idles = True  # until it is live
+            self.reporter.add(source)
+        return member
+
+    def candidate(self, path: Path, settings: ModelSettings, plan: Plan) -> Member:
+        """A bundle in service that is tried: in one thread, where it runs beside the live one.
+
+        Raises:
+            EdgekitError: It may not answer here.
+        """
+        alone = plan.strategy == "shadow"
+        return self.member(path, msgspec.structs.replace(settings, threads=1) if alone else settings)
+
+    def trial(self, live: Member, member: Member, plan: Plan) -> Trial:
+        """A bundle that is tried beside a live one; a shadow begins.
+
+        Raises:
+            Refused: As `check_trial`.
+        """
+        check_trial(live.manifest, member.manifest, plan)
+        shadow = None
+        if plan.strategy == "shadow":
+            shadow = Shadow(live.manifest, member, plan)
+            shadow.start()
+        return Trial(member, plan, shadow)
+
+    def close(self) -> None:
+        """Closes the review queue."""
+        with self._lock:
+            if self._review is not None:
+                self._review.close()
+
+    def _kept(self, settings: ModelSettings, kept: ModelSlots) -> Lineup:
+        files = {file_sha256(path): path for path in [Path(settings.bundle), *_bundle_of(settings.candidate)]}
+
+        def found(slot: Slot) -> Path:
+            return files.get(slot.sha256) or self.store.path(slot.sha256)
+
+        live = self.member(found(kept.live), settings)
+        lineup = Lineup(live)
+        if kept.candidate is not None:
+            with self._surviving("the candidate is left out"):
+                plan = kept.candidate.plan
+                member = self.candidate(found(kept.candidate.slot), settings, plan)
+                lineup = replace(lineup, candidate=self.trial(live, member, plan))
+        if kept.former is not None:
+            with self._surviving("there is no return to the former bundle"):
+                lineup = replace(lineup, former=self.member(found(kept.former), settings))
+        return lineup
+
+    @contextlib.contextmanager
+    def _surviving(self, consequence: str) -> Iterator[None]:
+        """What answers must not fail for what only stands beside it."""
+        try:
+            yield
+        except EdgekitError as error:
+            self._say(f"not loaded  {error.sentence}; {consequence}")
+            _log.error("%s; %s", error.sentence, consequence)
+
+    def _queue(self) -> ReviewQueue:
+        review = self.config.review
+        with self._lock:
+            if self._review is None:
+                path, size = Path(self.config.state_dir) / REVIEW_FILE, int(1e6 * review.max_mb)
+                self._review = ReviewQueue(path, max_items=review.max_items, max_bytes=size)
+            return self._review
+
+    def _release(self, source: Source, intake: Intake) -> None:
+        """A bundle was let go by the last request that held it; called by whoever that was."""
+        with contextlib.suppress(RuntimeError):  # the service has ended
+            self._worker.submit(self._put_away, source, intake)
+
+    def _put_away(self, source: Source, intake: Intake) -> None:
+        intake.stop()
+        if self.reporter is not None:
+            self.reporter.retire(source)
+        else:
+            source.observer.stop()
+        give_back_memory()
+
+
+def give_back_memory() -> None:
+    """What was freed goes back to the system at once, where the C library can (glibc)."""
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _bundle_of(candidate: CandidateSettings | None) -> list[Path]:
+    return [] if candidate is None else [Path(candidate.bundle)]

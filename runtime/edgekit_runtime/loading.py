@@ -1,0 +1,63 @@
+"""From a file to a bundle that may answer: signature, every byte, ONNX Runtime, golden set, in that order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit_contracts.manifest import REFERENCE_PATH, Manifest
+from edgekit_contracts.reference import Bins
+from edgekit_runtime.bundle import open_bundle
+from edgekit_runtime.engine import Engine
+from edgekit_runtime.selftest import GoldenResult, check_golden
+from edgekit_runtime.session import SessionSettings
+from edgekit_runtime.signature import PublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A bundle that was verified, loaded and tested here. Its other bytes are not kept in memory."""
+
+    engine: Engine
+    bins: Bins
+    bins_id: bytes
+    reference: bytes
+    """`reference.json`, for the centre."""
+    sha256: str
+    """Of the bundle."""
+    signer: PublicKey
+    golden: GoldenResult
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of the bundle."""
+        return self.engine.manifest
+
+
+def load_bundle(path: Path | str, keys: Sequence[PublicKey], *, threads: int = 1) -> Loaded:
+    """Opens, checks, loads and tests a bundle.
+
+    Args:
+        path: A `.edge` file.
+        keys: Public keys that are trusted.
+        threads: Threads that ONNX Runtime uses inside one call.
+
+    Raises:
+        EdgekitError: It is missing, damaged, not signed by one of the keys, or answers wrongly here.
+    """
+    bundle = open_bundle(path, keys=keys)
+    assert bundle.signer is not None
+    engine = Engine(bundle.model, bundle.manifest, settings=SessionSettings(threads=threads))
+    golden = check_golden(engine, bundle.golden)
+    # Read here, so that a fault in it is found before anything is served.
+    reference = bundle.reference
+    return Loaded(
+        engine=engine,
+        bins=reference.bins,
+        bins_id=reference.bins_id,
+        reference=bundle.files[REFERENCE_PATH],
+        sha256=bundle.sha256,
+        signer=bundle.signer,
+        golden=golden,
+    )

@@ -1,0 +1,296 @@
+"""Several models in one process: tried, exchanged and let go, by what the settings say and a person commands.
+
+Loading takes seconds and may fail: it runs on a thread of its own, and what answers goes on until the new one has
+passed its self-test. A command is carried out first and kept on disk then; where that fails the exchange holds until
+the next start, and says so. The settings say what a model begins with. A command holds over restarts until the settings
+of that model change.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from edgekit_contracts.decode import decode_json
+from edgekit_contracts.errors import StorageFault, UsageError
+from edgekit_contracts.limits import CONFIG_MAX_BYTES
+from edgekit_contracts.slots import Candidate, ModelSlots, Plan, Slot
+from edgekit_contracts.state import Running
+from edgekit_runtime.assembly import Assembly, configured
+from edgekit_runtime.config import CandidateSettings, DeviceConfig, ModelSettings
+from edgekit_runtime.reporter import Reporter, Source
+from edgekit_runtime.served import Lineup, Member, Served, Trial, check_trial
+from edgekit_runtime.strategies.agreement import Share
+
+Command = Literal["stage", "activate", "return", "promote", "drop"]
+COMMANDS: Final[frozenset[str]] = frozenset({"stage", "activate", "return", "promote", "drop"})
+
+_log = logging.getLogger("edgekit.models")
+
+
+@dataclass(slots=True)
+class _Unit:
+    """One model: what the settings say of it, and what serves."""
+
+    settings: ModelSettings
+    configured: str
+    served: Served
+
+
+class Models:
+    """The models of one device.
+
+    Args:
+        config: The device's settings.
+        say: Takes a line for a person at each step of loading.
+
+    Raises:
+        EdgekitError: A bundle that the settings name does not load.
+    """
+
+    def __init__(self, config: DeviceConfig, say: Callable[[str], None]) -> None:
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="edgekit-models")
+        self._assembly = Assembly(config, say, self._worker)
+        self._units: dict[str, _Unit] = {}
+        self.served: dict[str, Served] = {}
+        """Name -> model; changed in place."""
+        self.changed: Callable[[], None] = lambda: None
+        """Called after an exchange."""
+        for unit in self._load(config.served):
+            self._put_in(unit)
+
+    # --- what others ask --------------------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> tuple[Running, ...]:
+        """What is live, for the device's status at the centre."""
+        return tuple(_running(served.lineup.live) for served in list(self.served.values()))
+
+    def status(self) -> list[dict[str, Any]]:
+        """Every model with its bundles, for people."""
+        return [describe(served.lineup) for served in list(self.served.values())]
+
+    # --- the service's life -----------------------------------------------------------------------------------------
+
+    def report_to(self, reporter: Reporter) -> Iterable[Source]:
+        """From now on windows go to this reporter.
+
+        Returns:
+            What it begins with.
+        """
+        self._assembly.reporter = reporter
+        sources = []
+        for served in self.served.values():
+            for member in _members(served.lineup):
+                if member.source is not None:
+                    member.source.idles = member is not served.lineup.live
+                    sources.append(member.source)
+        return sources
+
+    def stop(self) -> None:
+        """Ends trials and writes what waits for the review queue; what is live could still answer."""
+        self._worker.shutdown(wait=True)
+        for served in self.served.values():
+            _end_shadow(served.lineup.candidate)
+            for member in _members(served.lineup):
+                if member.intake is not None:
+                    member.intake.stop()
+        self._assembly.close()
+
+    # --- commands ---------------------------------------------------------------------------------------------------
+
+    def command(self, name: str, command: Command, body: bytes = b"") -> Future[dict[str, Any]]:
+        """Carries out a command on a thread of its own.
+
+        Args:
+            name: The model.
+            command: `stage` tries the bundle that `body` names; `activate` makes the candidate live and keeps the one
+                that was; `return` makes that one live again; `promote` makes it final; `drop` ends the trial.
+            body: JSON of `CandidateSettings`, for `stage`.
+
+        Returns:
+            What `describe` says then, or the error.
+        """
+        return self._worker.submit(self._command, name, command, body)
+
+    def apply(self, config: DeviceConfig) -> Future[list[str]]:
+        """Goes over to other settings: all of the models, or none where one of them does not load.
+
+        Returns:
+            A line for each model that changed, or the error.
+        """
+        return self._worker.submit(self._apply, config)
+
+    def _command(self, name: str, command: Command, body: bytes) -> dict[str, Any]:
+        unit = self._units.get(name)
+        if unit is None:
+            raise UsageError(f"there is no model '{name[:64]}' here", f"there are {', '.join(self._units)}")
+        served = unit.served
+        exchanges: dict[Command, Callable[[], Lineup]] = {
+            "stage": lambda: self._stage(unit, body),
+            "activate": served.activate,
+            "return": served.go_back,
+            "promote": served.promote,
+            "drop": served.drop,
+        }
+        before = exchanges[command]()
+        self._settle(before, served.lineup)
+        del before  # the last that holds what was let go
+        found = describe(served.lineup)
+        _log.info("%s %s: %s is live", command, name, served.lineup.live.manifest.title)
+        try:
+            self._keep()
+        except StorageFault as fault:
+            _log.error("a restart returns to what was before: %s", fault.sentence)
+            found["warning"] = f"a restart returns to what was before: {fault.sentence}"
+        self.changed()
+        return found
+
+    def _stage(self, unit: _Unit, body: bytes) -> Lineup:
+        order = decode_json(body, CandidateSettings, what="order", limit=CONFIG_MAX_BYTES)
+        path = Path(order.bundle)
+        if not path.is_absolute():
+            raise UsageError(f"'{path}' is a relative path", "name the bundle with its whole path")
+        member = self._assembly.candidate(path, unit.settings, order)
+        live = unit.served.lineup.live
+        check_trial(live.manifest, member.manifest, order)
+        self._assembly.store.keep(path, member.sha256)
+        return unit.served.stage(self._assembly.trial(live, member, order))
+
+    def _apply(self, config: DeviceConfig) -> list[str]:
+        self._assembly.config = config
+        present = {unit.configured: name for name, unit in self._units.items()}
+        same = {present[digest] for digest in map(configured, config.served) if digest in present}
+        fresh = self._load([one for one in config.served if configured(one) not in present], beside=same)
+        lines = []
+        for unit in fresh:
+            lineup = unit.served.lineup
+            before = self._units.get(lineup.live.manifest.name)
+            if before is None:
+                self._put_in(unit)
+                lines.append(f"{lineup.live.manifest.title} is served")
+                continue
+            old = before.served.lineup
+            if old.live.sha256 != lineup.live.sha256:
+                lineup = replace(lineup, former=old.live)
+            before.settings, before.configured = unit.settings, unit.configured
+            before.served.replace(lineup)
+            self._settle(old, lineup)
+            lines.append(f"{old.live.manifest.title} gives way to {lineup.live.manifest.title}")
+            del old
+        for name in set(self._units) - same - {unit.served.lineup.live.manifest.name for unit in fresh}:
+            _end_shadow(self._units[name].served.lineup.candidate)
+            lines.append(f"{name} is served no more")
+            del self._units[name], self.served[name]
+        self._keep()
+        self.changed()
+        return lines
+
+    def _load(self, models: Iterable[ModelSettings], beside: Iterable[str] = ()) -> list[_Unit]:
+        """Loads models; none of them answers yet."""
+        units: list[_Unit] = []
+        names = set(beside)
+        for settings in models:
+            lineup = self._assembly.lineup(settings)
+            name = lineup.live.manifest.name
+            if name in names:
+                raise UsageError(f"two models of the settings are called '{name}'", "build one with another --name")
+            names.add(name)
+            units.append(_Unit(settings, configured(settings), Served(lineup)))
+        return units
+
+    def _put_in(self, unit: _Unit) -> None:
+        name, live = unit.served.lineup.live.manifest.name, unit.served.lineup.live
+        self._units[name], self.served[name] = unit, unit.served
+        if live.source is not None:
+            live.source.idles = False
+
+    def _settle(self, before: Lineup, now: Lineup) -> None:
+        """After an exchange: a trial that ended stops, and the window of what is not live any more is closed."""
+        if before.candidate is not None and before.candidate is not now.candidate:
+            _end_shadow(before.candidate)
+        for member in _members(now):
+            if member.source is not None:
+                member.source.idles = member is not now.live
+        if before.live is not now.live and before.live.source is not None:
+            before.live.source.idles = True
+            if self._assembly.reporter is not None:
+                self._assembly.reporter.close_window(before.live.source)
+
+    def _keep(self) -> None:
+        units = list(self._units.values())
+        self._assembly.store.write(_slots(unit) for unit in units)
+        self._assembly.store.prune(member.sha256 for unit in units for member in _members(unit.served.lineup))
+
+
+def describe(lineup: Lineup) -> dict[str, Any]:
+    """One model with its bundles, for people."""
+    live, trial, former = lineup.live, lineup.candidate, lineup.former
+    found: dict[str, Any] = {
+        "model": live.manifest.name,
+        "automation": live.oversight.level,
+        "live": _bundle(live),
+        "candidate": None,
+        "former": None if former is None else _bundle(former),
+    }
+    if trial is not None:
+        found["candidate"] = _bundle(trial.member) | {"strategy": trial.plan.strategy}
+        if trial.plan.strategy == "canary":
+            found["candidate"]["share"] = trial.plan.share
+        if trial.shadow is not None:
+            state = trial.shadow.state
+            found["candidate"]["shadow"] = {
+                "agreement": _share(state.overall),
+                "by_answer": {group: _share(share) for group, share in state.groups.items()},
+                "skipped_rows": state.skipped_rows,
+                "failed_rows": state.failed_rows,
+                "level": state.level,
+                "fault": state.fault,
+            }
+    return found
+
+
+def _bundle(member: Member) -> dict[str, str]:
+    return {"version": member.manifest.version, "sha256": member.sha256}
+
+
+def _share(share: Share) -> dict[str, Any]:
+    return {"rows": share.rows, "agreed": share.agreed, "share": share.value, "low": share.low, "high": share.high}
+
+
+def _members(lineup: Lineup) -> list[Member]:
+    trial = None if lineup.candidate is None else lineup.candidate.member
+    return [one for one in (lineup.live, trial, lineup.former) if one is not None]
+
+
+def _running(member: Member) -> Running:
+    manifest = member.manifest
+    return Running(model=manifest.name, version=manifest.version, bundle_sha256=member.sha256, bins_id=manifest.bins_id)
+
+
+def _slots(unit: _Unit) -> ModelSlots:
+    """What is kept of a model."""
+    lineup, candidate = unit.served.lineup, None
+    if lineup.candidate is not None:
+        plan = Plan(**{name: getattr(lineup.candidate.plan, name) for name in Plan.__struct_fields__})
+        candidate = Candidate(slot=_slot(lineup.candidate.member), plan=plan)
+    return ModelSlots(
+        model=lineup.live.manifest.name,
+        configured=unit.configured,
+        live=_slot(lineup.live),
+        candidate=candidate,
+        former=None if lineup.former is None else _slot(lineup.former),
+    )
+
+
+def _slot(member: Member) -> Slot:
+    return Slot(version=member.manifest.version, sha256=member.sha256)
+
+
+def _end_shadow(trial: Trial | None) -> None:
+    if trial is not None and trial.shadow is not None:
+        trial.shadow.stop()
