@@ -19,7 +19,7 @@ from benchmarks.adapter.paths import decisions
 from benchmarks.adapter.shaped import PROBABILITIES, Shape, rename, shape
 from edgekit_converters.extended import WithNeighbours
 from edgekit_converters.graph import Dtype, GraphBuilder, Table, Value, serialize
-from edgekit_converters.operators import Predicted
+from edgekit_converters.operators import Predicted, scores
 from edgekit_converters.operators.expression import Expr, concat
 from edgekit_converters.walk import Walk, last_step
 
@@ -134,8 +134,12 @@ def _classifier(
     walk: Walk, model: Any, found: Predicted, options: Mapping[str, Any], number: Dtype
 ) -> tuple[Outputs, Shape | None]:
     kind = type(last_step(model)).__name__
-    label, shares = _label(walk.graph, found.label), found.probabilities
     classes = getattr(model, "classes_", None)
+    if found.label is None and found.value is not None:  # LightGBM's raw scores, of an objective of the user's own
+        both = _both_sides(walk.graph, found.value, kind)
+        best = scores.best(walk.graph, both, np.asarray(classes))
+        return [("label", _label(walk.graph, best)), (PROBABILITIES, walk.graph.cast(both, number))], None
+    label, shares = _label(walk.graph, found.label), found.probabilities
     if options.get("raw_scores") and found.decision is None:
         raise NotGiven("option raw_scores of a classifier whose conversion gives no decision function")
     if found.decision is not None and (shares is None or options.get("raw_scores")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -159,13 +160,21 @@ def booster_in_place_of(zipmap: bool) -> Callable[..., Any]:
                 raise NotGiven(f"onnxmltools' own {', '.join(used)}")
             if initial_types is None:
                 initial_types = [("features", FloatTensorType([None, len(model.feature_names_)]))]
-            found = convert(estimator_of(model), initial_types, {"zipmap": settings.get("zipmap", zipmap)})
+            options = {"zipmap": settings.get("zipmap", zipmap), "raw_scores": _gives_margins(model)}
+            found = convert(estimator_of(model), initial_types, options)
             if any(info.name == "output_probability" for info in found.graph.output):
                 rename(found, {"probabilities": "matrix"})
                 rename(found, {"output_label": "label", "output_probability": "probabilities"})
             return found
 
     return convert_booster
+
+
+def _gives_margins(model: Any) -> bool:
+    """Whether onnxmltools gives margins beside the labels: of XGBoost's own Booster whose `predict` gives labels."""
+    if type(model).__name__ != "Booster" or not hasattr(model, "save_config"):
+        return False
+    return bool(json.loads(model.save_config())["learner"]["objective"]["name"] == "multi:softmax")
 
 
 def without_mixin(model: Any) -> Any:

@@ -51,7 +51,9 @@ def task_of(model: Any) -> Task | None:
     last = last_step(model)
     try:
         if answers_classes(last):
-            return "classification"
+            # With an objective of the user's own, LightGBM's predict answers raw scores.
+            own = type(last).__name__ == "LGBMClassifier" and callable(last.objective)
+            return "regression" if own else "classification"
         if is_regressor(last) or isinstance(last, RegressorMixin) or type(last).__name__ in RANKERS:
             return "regression"
         if hasattr(last, "predict"):

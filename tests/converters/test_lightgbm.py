@@ -181,10 +181,24 @@ def test_it_converts_as_a_part_of_a_stack() -> None:
     assert_same(model, X)
 
 
+def _squared(y: Any, scores: Any) -> tuple[Any, Any]:
+    """Gradient and Hessian of a user's own objective."""
+    return scores - y.reshape(len(y), *[1] * (scores.ndim - 1)), np.ones_like(scores)
+
+
+@pytest.mark.filterwarnings("ignore:Cannot compute class probabilities")
+@pytest.mark.parametrize("kind", ["two", "three", "value"])
+def test_an_objective_of_the_users_own_answers_raw_scores(kind: str) -> None:
+    X = data()
+    model = (LGBMRegressor if kind == "value" else LGBMClassifier)(**SMALL, objective=_squared).fit(X, answer(kind))
+    conversion = assert_same(model, X)
+    assert conversion.task == "regression"
+    assert conversion.classes == ()
+
+
 @pytest.mark.parametrize(
     ("model", "why"),
     [
-        (LGBMClassifier(**SMALL, objective=lambda y, p: (p - y, np.ones_like(p))), "a function of its own"),
         (LGBMRegressor(**SMALL, pred_early_stop=True), "pred_early_stop changes what it answers"),
     ],
 )

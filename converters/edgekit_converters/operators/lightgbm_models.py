@@ -40,14 +40,14 @@ CHANGED: Final = frozenset(
 
 
 def classifier(walk: Walk, step: Any, table: Table, _path: Path) -> Predicted:
-    """LGBMClassifier.
+    """LGBMClassifier; of an objective that is a function, LightGBM answers raw scores, and neither label nor share.
 
     Raises:
-        Unfaithful: An objective of its own, or one that is not known.
+        Unfaithful: An objective that is not known.
     """
     _plain(step)
     if callable(step.objective_):
-        raise Unfaithful("its objective is a function of its own", "train with an objective of LightGBM")
+        return valued(walk, step.booster_, table)
     return classified(walk, step.booster_, table, np.asarray(step.classes_))
 
 
@@ -85,7 +85,7 @@ def transformed(raw: Expr, objective: str) -> Expr:
     Raises:
         Unfaithful: An objective that is not known.
     """
-    name, *given = objective.split()
+    name, *given = objective.split() or [""]  # none is written where it is a function
     parameters = {key: value for key, _, value in (one.partition(":") for one in given)}
     if name.startswith("regression") and "sqrt" in given:
         return (raw >= 0.0).where(raw * raw, -(raw * raw))

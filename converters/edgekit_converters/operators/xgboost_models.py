@@ -57,7 +57,7 @@ def classifier(walk: Walk, step: Any, table: Table, _path: Path) -> Predicted:
             raise Unfaithful(f"it has {margin.width} outputs for {len(classes)} classes", "train one output a class")
         if dump.objective == "multi:softmax":
             label = scores.best(walk.graph, margin.value, classes)
-            return Predicted(label=label, probabilities=scipy_softmax(margin).value)
+            return Predicted(label=label, probabilities=scipy_softmax(margin).value, decision=margin.value)
         shares = transformed(margin, dump.objective)
         return Predicted(label=scores.best(walk.graph, shares.value, classes), probabilities=shares.value)
     second = transformed(margin, dump.objective)
