@@ -90,10 +90,12 @@ def convert(
         if kind is not None:
             retype(written, name, ELEMENT[DTYPES[type(kind).__name__]])
     for name, kind in types:
-        if type(kind).__name__ == "StringTensorType" and len(kind.shape or ()) < 2:
-            flatten(written, name, any_rank=not kind.shape)
         if type(kind).__name__ == "DictionaryType":
             take_dictionary(written, name, keys_of(model))
+            continue
+        rank = len(kind.shape or ())
+        if rank == 1 or (rank == 0 and type(kind).__name__ == "StringTensorType"):
+            flatten(written, name, any_rank=rank == 0)
     return written
 
 

@@ -30,6 +30,7 @@ from edgekit_converters.suited import Suited, fit, instance, suited
 from edgekit_converters.target import target_for
 from edgekit_converters.tasks import task_of, why_not
 from edgekit_converters.verify import verify
+from edgekit_converters.walk import takes_labels
 from edgekit_runtime.engine import Engine
 
 Outcome = Literal["exact", "close", "rounded", "by nature", "refused", "wrong"]
@@ -115,6 +116,8 @@ def _rows(progress: Callable[[str], None]) -> Iterator[Row]:
         piped, _, third = _try(_pipeline(made, task, wide), wide)
         if alone == "refused" and name in OTHER_ROWS:
             alone = narrow = piped = "by nature"
+        if takes_labels(made):
+            piped, third = "by nature", "it transforms the target, and is no step of a Pipeline"
         yield Row(
             estimator=name,
             task=task,

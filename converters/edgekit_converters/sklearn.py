@@ -35,6 +35,7 @@ from edgekit_converters.walk import (
     last_step,
     takes_dictionaries,
     takes_documents,
+    takes_labels,
     unwrap,
     used_columns,
     wrapped,
@@ -165,7 +166,7 @@ class SklearnConverter:
                     answer = argmax.labels(classes, shares, lambda chosen: model.predict(_taken(rows, chosen)))
                 if answer is None:
                     answer = _dense(
-                        model.transform(rows) if task == "transformation" else predicted(model, "predict", rows)
+                        _transformed(model, rows) if task == "transformation" else predicted(model, "predict", rows)
                     )
                 if answer.ndim == 2 and answer.shape[1] == 1 and targets_of(model) is None:
                     answer = answer[:, 0]  # CatBoost of several classes
@@ -277,23 +278,37 @@ def _dense(answer: Any) -> NDArray[Any]:
 
 
 def _rows(model: Any, frame: pd.DataFrame) -> Any:
-    """The frame as what the model was fitted on: a frame, documents, dictionaries, or a matrix.
+    """The frame as what the model was fitted on: a frame, documents, labels, dictionaries, or a matrix.
 
     Raises:
-        DataMismatch: It wants documents, and there are several columns.
+        DataMismatch: It wants one column, and there are several.
     """
     if feature_names(model) is not None:
         return frame
     if takes_documents(model):
-        if frame.shape[1] != 1:
-            raise DataMismatch(
-                f"the model reads one column of documents, and there are {frame.shape[1]} columns",
-                "give that column only, and name the target's column with --target",
-            )
-        return frame.iloc[:, 0].to_numpy(dtype=object)
+        return _column(frame, "documents").to_numpy(dtype=object)
+    if takes_labels(model):
+        return _column(frame, "labels").to_numpy()
     if takes_dictionaries(model):
         return _dictionaries(frame, first_steps(model))
     return _matrix(frame)
+
+
+def _column(frame: pd.DataFrame, what: str) -> pd.Series[Any]:
+    if frame.shape[1] != 1:
+        raise DataMismatch(
+            f"the model reads one column of {what}, and there are {frame.shape[1]} columns",
+            "give that column only, and name the target's column with --target",
+        )
+    return frame.iloc[:, 0]
+
+
+def _transformed(model: Any, rows: Any) -> Any:
+    """The transformer's answer; of labels, to each one alone: beside a third one, two classes have another shape."""
+    if not takes_labels(model):
+        return model.transform(rows)
+    known, places = np.unique(rows, return_inverse=True)
+    return np.concatenate([_dense(model.transform(known[place : place + 1])) for place in range(len(known))])[places]
 
 
 def _dictionaries(frame: pd.DataFrame, steps: Sequence[Any]) -> NDArray[np.object_]:

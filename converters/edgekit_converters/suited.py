@@ -1,7 +1,7 @@
 """Every estimator of scikit-learn as its own tests make it, and small data that suits it.
 
-Numbers are positive, and no two distances are equal; documents, records, kernels, categories and several targets come
-where an estimator wants them. What suits is read from the estimator's tags, as far as they say it.
+Numbers are positive, and no two distances are equal; documents, records, labels, kernels, categories, several targets
+come where an estimator wants them. What suits is read from the estimator's tags, as far as they say it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from sklearn.utils import get_tags
 
 from edgekit_contracts.manifest import Task
 from edgekit_converters.data import as_frame
+from edgekit_converters.walk import takes_labels
 
 ROWS: Final = 120
 COLUMNS: Final = 5
@@ -84,7 +85,7 @@ def fit(model: Any, rows: Any, target: NDArray[Any]) -> None:
     last = model.steps[-1][1] if hasattr(model, "steps") else model
     if type(last).__name__ == "FrozenEstimator":
         last.estimator.fit(rows, target)
-    model.fit(rows, target)
+    model.fit(rows) if takes_labels(model) else model.fit(rows, target)
 
 
 def suited(estimator: Any, task: Task, dtype: type) -> Suited:
@@ -107,6 +108,9 @@ def suited(estimator: Any, task: Task, dtype: type) -> Suited:
     if tags.string and not tags.two_d_array:
         documents = _documents(len(X))
         return Suited(frame=pd.DataFrame({"text": documents}), rows=documents, target=target)
+    if takes_labels(estimator):
+        frame = frame.iloc[:, :1] // 1
+        return Suited(frame=frame, rows=frame.iloc[:, 0], target=target)
     if tags.dict:
         frame = frame.assign(kind=np.resize(["pump", "valve", "motor"], len(frame)))
         return Suited(frame=frame, rows=frame.to_dict("records"), target=target)

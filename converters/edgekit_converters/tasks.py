@@ -30,6 +30,10 @@ _WHY_NOT: Final = {
         "it estimates a density (score_samples), and neither predicts nor transforms",
         "use GaussianMixture, or an outlier detector such as IsolationForest",
     ),
+    "MultiLabelBinarizer": (
+        "it reads lists of labels, and a table has columns",
+        "leave it out: the model's answers are columns already",
+    ),
     "LocalOutlierFactor": (
         "without novelty=True it judges only the rows that it was fitted on",
         "fit it with novelty=True",
@@ -61,7 +65,7 @@ def task_of(model: Any) -> Task | None:
                 return "outlier_detection"
             if is_clusterer(last) or get_tags(last).estimator_type == "density_estimator":
                 return "clustering"
-        if hasattr(last, "transform") and not _of_targets(last) and type(last).__name__ not in _WHY_NOT:
+        if hasattr(last, "transform") and type(last).__name__ not in _WHY_NOT:
             return "transformation"
     except (AttributeError, TypeError, ValueError):  # get_tags of what is no estimator
         pass
@@ -74,8 +78,6 @@ def why_not(model: Any) -> tuple[str, str]:
     kind = type(last).__name__
     if kind in _WHY_NOT:
         return _WHY_NOT[kind]
-    if hasattr(last, "transform") and _of_targets(last):
-        return "it transforms the target, not the rows", "leave it out: the model's answers are classes already"
     if hasattr(last, "fit_predict") or isinstance(last, BiclusterMixin):
         return (
             "it groups the rows that it was fitted on, and has no predict for others",
@@ -127,8 +129,3 @@ def _clusters(step: Any) -> NDArray[Any]:
         return np.arange(len(step.weights_))
     # Affinity propagation that found no centre answers -1.
     return np.arange(len(step.cluster_centers_)) if len(step.cluster_centers_) else np.array([-1])
-
-
-def _of_targets(step: Any) -> bool:
-    tags = get_tags(step).target_tags
-    return bool(tags.one_d_labels or tags.two_d_labels)

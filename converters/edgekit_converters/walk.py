@@ -24,6 +24,7 @@ from edgekit_converters.operators import (
     catalog,
     delegate,
     dictionaries,
+    labels,
     selection,
     text,
 )
@@ -292,6 +293,11 @@ def takes_documents(model: Any) -> bool:
 def takes_dictionaries(model: Any) -> bool:
     """Whether a model is asked with a sequence of dictionaries, not with a table."""
     return any(map(dictionaries.of_dictionaries, first_steps(model)))
+
+
+def takes_labels(model: Any) -> bool:
+    """Whether a model is asked with a sequence of labels, not with a table."""
+    return type(model).__name__ in labels.OF_LABELS and not getattr(model, "y_type_", "").startswith("multilabel")
 
 
 def first_steps(step: Any) -> list[Any]:

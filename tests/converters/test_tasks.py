@@ -34,7 +34,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.multiclass import OneVsOneClassifier
 from sklearn.neighbors import KernelDensity, LocalOutlierFactor, NearestNeighbors
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import LabelEncoder, OneHotEncoder, StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC, LinearSVC, OneClassSVM
 
 from edgekit_contracts.errors import ConversionRefused
@@ -183,8 +183,6 @@ def test_what_answers_nothing_of_a_new_row_is_refused_by_name() -> None:
         with pytest.raises(ConversionRefused, match=why) as refusal:
             converted(model.fit(X[:60]), X)
         assert len(refusal.value.sentence) < 600
-    with pytest.raises(ConversionRefused, match="transforms the target"):
-        converted(LabelEncoder().fit(Y), X)
 
 
 def test_only_what_the_old_format_cannot_say_takes_the_new_number() -> None:
