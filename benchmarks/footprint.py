@@ -26,7 +26,6 @@ IMPORTS = {
     "numpy": "numpy",
     "onnxruntime": "onnxruntime",
     "paho-mqtt": "paho.mqtt.client",
-    "uvicorn": "uvicorn",
     "edgekit-runtime": "edgekit_runtime.service",
 }
 REPEATS = 7

@@ -35,7 +35,7 @@ ROUNDS: Final = 5
 """Of all graphs in turn; about half a second each."""
 
 _RSS_OF_RUNTIME: Final = """
-import numpy, onnxruntime, paho.mqtt.client, uvicorn
+import asyncio, httptools, numpy, onnxruntime, paho.mqtt.client
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmRSS")))
 """
 

@@ -22,6 +22,7 @@ from edgekit_runtime.installed import refuse_both
 EXTRAS: Final = {
     "amqtt": "demo",
     "cryptography": "build",
+    "httptools": "build",
     "numpy": "build",
     "onnx": "build",
     "onnxruntime": "build",
@@ -32,7 +33,6 @@ EXTRAS: Final = {
     "skl2onnx": "build",
     "sklearn": "build",
     "skops": "build",
-    "uvicorn": "build",
 }
 """Library -> the extra that brings it."""
 

@@ -62,7 +62,7 @@ def _python() -> Iterator[Finding]:
 def _libraries() -> Iterator[Finding]:
     extras = {
         "build": ("onnx", "skl2onnx", "scikit-learn", "pandas", "protobuf", "skops"),
-        "runtime": ("onnxruntime", "numpy", "uvicorn", "cryptography"),
+        "runtime": ("onnxruntime", "numpy", "httptools", "cryptography"),
         "collector": ("paho-mqtt", "scipy"),
     }
     for extra, names in extras.items():

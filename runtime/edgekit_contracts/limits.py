@@ -42,6 +42,8 @@ WRONG_RUNTIMES: Final = frozenset({"1.26.0", "1.27.0"})
 """Releases of onnxruntime that answer wrongly for tree ensembles (microsoft/onnxruntime#28557)."""
 
 REQUEST_MAX_BYTES: Final = 4 * MIB
+REQUEST_LARGEST_BYTES: Final = 256 * MIB
+"""What a device may be told to accept instead."""
 REQUEST_HEAD_MAX_BYTES: Final = 64 * KIB
 REQUEST_MAX_S: Final = 30.0
 """From a request's first byte to its last."""

@@ -25,6 +25,24 @@ class Serve(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Path of a Unix socket."""
     threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     """Threads that ONNX Runtime uses inside one call."""
+    max_request_bytes: Annotated[int, msgspec.Meta(ge=1024, le=limits.REQUEST_LARGEST_BYTES)] = limits.REQUEST_MAX_BYTES
+    """A larger request is refused with 413."""
+    max_rows: Annotated[int, msgspec.Meta(ge=1, le=limits.REQUEST_LARGEST_BYTES)] = limits.REQUEST_MAX_ROWS
+    """More rows in one request are refused with 413."""
+    max_head_bytes: Annotated[int, msgspec.Meta(ge=1024, le=limits.REQUEST_HEAD_MAX_BYTES)] = 16 * limits.KIB
+    """More in a request's head is refused with 431."""
+    max_connections: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 256
+    """One more is answered with 503 and closed."""
+    max_concurrent: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 64
+    """Requests that may be under way, their bodies in memory; one more is answered with 503."""
+    max_rate: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """Inference requests a second, over all clients; more are answered with 429. Bursts of a second's worth pass."""
+    request_timeout_s: Annotated[float, msgspec.Meta(ge=0.05, le=3600)] = limits.REQUEST_MAX_S
+    """From a request's first byte to its last, then 408; and for the client to read the answer."""
+    idle_timeout_s: Annotated[float, msgspec.Meta(ge=0.05, le=86_400)] = 60.0
+    """A connection without a request is closed after it."""
+    drain_timeout_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 10.0
+    """What a service that stops gives to the requests under way."""
 
 
 class Telemetry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import MutableMapping
+import time
 from typing import Any
 
 import numpy as np
@@ -11,56 +10,40 @@ import pytest
 from edgekit_contracts.errors import BadInput
 from edgekit_contracts.limits import REQUEST_MAX_BYTES
 from edgekit_contracts.telemetry import decode_counts
+from edgekit_runtime.config import Serve
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.observe import Observer
 from edgekit_runtime.served import Lineup, Member, Served
 from edgekit_runtime.serving import binary
 from edgekit_runtime.serving.app import App
+from edgekit_runtime.serving.message import Request, Response
 from tests import bundles
 
 
 class Client:
-    """Speaks ASGI to the application: what uvicorn would send for a request."""
+    """Asks the application, without a socket."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Serve | None = None) -> None:
         self.observer = Observer(bundles.manifest(), bundles.reference().bins)
-        self.app = App(
-            {"tiny": Served(Lineup(Member(Engine(bundles.model(), bundles.manifest()), self.observer)))},
-            lambda: {"device": "d"},
-        )
+        served = Served(Lineup(Member(Engine(bundles.model(), bundles.manifest()), self.observer)))
+        self.app = App({"tiny": served}, lambda: {"device": "d"}, settings)
+
+    def answer(self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> Response:
+        lines = {name.encode(): value.encode() for name, value in (headers or {}).items()}
+        return self.app.answer(Request(method, path.encode(), lines, body, time.perf_counter()))
 
     def call(self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> tuple[int, Any]:
-        start, content = self._call(method, path, body, headers)
-        assert dict(start["headers"])[b"content-type"] == b"application/json"
-        return start["status"], json.loads(content)
+        response = self.answer(method, path, body, headers)
+        assert response.content_type == b"application/json"
+        return response.status, json.loads(response.body)
 
     def binary(self, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, Any, bytes]:
         """Status, the JSON, and the bytes behind it."""
-        start, content = self._call("POST", path, body, headers)
-        found = dict(start["headers"])
-        assert found[b"content-type"] == b"application/octet-stream"
-        size = int(found[b"inference-header-content-length"])
-        return start["status"], json.loads(content[:size]), content[size:]
-
-    def _call(
-        self, method: str, path: str, body: bytes, headers: dict[str, str] | None
-    ) -> tuple[MutableMapping[str, Any], bytes]:
-        sent: list[MutableMapping[str, Any]] = []
-        chunks = [body[: len(body) // 2], body[len(body) // 2 :]]
-
-        async def receive() -> MutableMapping[str, Any]:
-            part = chunks.pop(0)
-            return {"type": "http.request", "body": part, "more_body": bool(chunks)}
-
-        async def send(message: MutableMapping[str, Any]) -> None:
-            sent.append(message)
-
-        lines = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
-        scope = {"type": "http", "method": method, "path": path, "headers": lines}
-        asyncio.run(self.app(scope, receive, send))
-        start, end = sent
-        assert dict(start["headers"])[b"content-length"] == str(len(end["body"])).encode()
-        return start, end["body"]
+        response = self.answer("POST", path, body, headers)
+        assert response.content_type == b"application/octet-stream"
+        name, _, size = response.headers.removesuffix(b"\r\n").partition(b": ")
+        assert name == binary.HEADER
+        return response.status, json.loads(response.body[: int(size)]), response.body[int(size) :]
 
     def infer(self, inputs: Any, **more: Any) -> tuple[int, Any]:
         return self.call("POST", "/v2/models/tiny/infer", json.dumps({"inputs": inputs, **more}).encode())
@@ -169,9 +152,7 @@ def test_garbage_is_400_and_counted(client: Client, body: bytes) -> None:
     assert client.observer.close().body.software.rejected == 1
 
 
-def test_a_request_that_is_too_large_is_413_before_it_is_read(client: Client) -> None:
-    headers = {"content-length": str(REQUEST_MAX_BYTES + 1)}
-    assert client.call("POST", "/v2/models/tiny/infer", b"{}", headers)[0] == 413
+def test_a_request_that_is_too_large_is_413_before_it_is_parsed(client: Client) -> None:
     assert client.call("POST", "/v2/models/tiny/infer", b" " * (REQUEST_MAX_BYTES + 1))[0] == 413
 
 
@@ -291,3 +272,55 @@ def test_a_resent_request_is_answered_and_counted(client: Client) -> None:
     client.observer.stop()
     window = client.observer.close()
     assert decode_counts(window.body.counts, bundles.reference().bins, window.n).resent == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("application/json; charset=utf-8", 200),
+        ("application/octet-stream", 200),
+        ("application/x-www-form-urlencoded", 200),
+        ("text/html", 415),
+        ("multipart/form-data; boundary=x", 415),
+    ],
+)
+def test_a_type_that_is_no_request_is_refused_by_name(client: Client, kind: str, status: int) -> None:
+    body = json.dumps({"inputs": columns()}).encode()
+    found, answer = client.call("POST", "/v2/models/tiny/infer", body, {"content-type": kind})
+    assert found == status
+    assert status == 200 or kind.partition(";")[0] in answer["error"]
+
+
+def test_more_rows_than_allowed_are_413_before_anything_is_made_of_them() -> None:
+    client = Client(Serve(max_rows=3))
+    status, answer = client.infer(columns())
+    assert (status, answer["error"]) == (413, "4 rows in one request; send at most 3 rows")
+    wide = {"name": "numbers", "shape": [10**12, 2], "datatype": "FP64", "data": []}
+    assert client.infer([wide])[0] == 413
+
+
+def test_more_requests_a_second_than_allowed_are_429_with_a_time_to_wait() -> None:
+    client = Client(Serve(max_rate=3))
+    body = json.dumps({"inputs": columns()}).encode()
+    now = time.perf_counter()
+
+    def ask(after_s: float) -> Response:
+        return client.app.answer(Request("POST", b"/v2/models/tiny/infer", {}, body, now + after_s))
+
+    assert [ask(0.0).status for _ in range(4)] == [200, 200, 200, 429]
+    assert ask(0.1).headers == b"retry-after: 1\r\n"
+    assert [ask(0.4).status for _ in range(2)] == [200, 429]
+    assert client.call("GET", "/v2/health/ready")[0] == 200
+
+
+def test_a_405_says_what_is_allowed(client: Client) -> None:
+    assert client.answer("DELETE", "/v2/models/tiny").headers == b"allow: GET, HEAD\r\n"
+    assert client.answer("GET", "/v2/models/tiny/infer").headers == b"allow: POST\r\n"
+
+
+def test_a_server_that_ends_is_alive_but_not_ready(client: Client) -> None:
+    client.app.traffic.draining = True
+    assert client.call("GET", "/v2/health/ready") == (503, {"ready": False})
+    assert client.call("GET", "/v2/models/tiny/ready") == (503, {"name": "tiny", "ready": False})
+    assert client.call("GET", "/v2/health/live") == (200, {"live": True})
+    assert client.infer(columns())[0] == 200

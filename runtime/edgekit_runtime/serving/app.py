@@ -1,4 +1,4 @@
-"""The ASGI application: which path means what, and which error is which status.
+"""What a request means: which path is what, and which error is which status. A request in, a response out; no sockets.
 
 Inference runs on the event loop: a call takes microseconds, and a thread's hand-over costs more than most models.
 """
@@ -6,24 +6,35 @@ Inference runs on the event loop: a call takes microseconds, and a thread's hand
 from __future__ import annotations
 
 import logging
+import math
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final
+from urllib.parse import unquote
 
 import msgspec
 
-from edgekit_contracts import limits
 from edgekit_contracts.errors import BadInput, EdgekitError, FormatError, TooLarge
 from edgekit_runtime import __version__
+from edgekit_runtime.config import Serve
 from edgekit_runtime.resent import Resent
 from edgekit_runtime.served import Route, Served
-from edgekit_runtime.serving import binary, oip
+from edgekit_runtime.serving import binary, message, metrics, oip
+from edgekit_runtime.serving.message import Request, Response
+from edgekit_runtime.serving.metrics import Metrics, Traffic
+from edgekit_runtime.serving.rate import TokenBucket
+from edgekit_runtime.uplink import UplinkState
 
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+KEY: Final = "edgekit_key"
+"""A request's parameter: what it is about. Requests of one key are answered by one bundle."""
 
 _MODEL: Final = re.compile(r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?(?P<verb>/ready|/infer)?")
+_TYPES: Final = frozenset(
+    # The last is what curl says of any data unless it is told.
+    {b"", b"application/json", b"application/octet-stream", b"application/x-www-form-urlencoded"}
+)
 
 _log = logging.getLogger("edgekit.serving")
 
@@ -31,135 +42,186 @@ _log = logging.getLogger("edgekit.serving")
 class _Status(Exception):
     """Ends a request with a status and a sentence."""
 
-    def __init__(self, status: int, sentence: str, allow: str | None = None) -> None:
+    def __init__(self, status: int, sentence: str, headers: bytes = b"") -> None:
         super().__init__(sentence)
-        self.status, self.sentence, self.allow = status, sentence, allow
+        self.status, self.sentence, self.headers = status, sentence, headers
 
 
 class App:
-    """Open Inference Protocol v2, plus `GET /edgekit/status`.
+    """Open Inference Protocol v2, `GET /metrics` and `GET /edgekit/status`.
 
     Args:
         models: Name -> the model.
         status: What `/edgekit/status` shows.
+        settings: The limits.
     """
 
-    def __init__(self, models: Mapping[str, Served], status: Callable[[], dict[str, Any]]) -> None:
-        self._models, self._status = models, status
+    def __init__(
+        self, models: Mapping[str, Served], status: Callable[[], dict[str, Any]], settings: Serve | None = None
+    ) -> None:
+        self._models, self._status, self._settings = models, status, settings or Serve()
+        self._metrics = Metrics()
+        self._bucket = None if self._settings.max_rate is None else TokenBucket(self._settings.max_rate)
         self._resent = Resent()
+        self._pages: Mapping[str, Callable[[], Response]] = {
+            "/v2": lambda: _reply(oip.server_metadata(__version__)),
+            "/v2/health/live": lambda: _reply({"live": True}),
+            "/v2/health/ready": lambda: _readiness({}, self.ready),
+            "/metrics": self._exposition,
+            "/edgekit/status": lambda: _reply(self._status()),
+        }
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """ASGI 3, `http` scope."""
-        started = time.perf_counter()
-        status, body, headers = 200, b"", [(b"content-type", b"application/json")]
+    @property
+    def traffic(self) -> Traffic:
+        """What the server counts."""
+        return self._metrics.traffic
+
+    @property
+    def ready(self) -> bool:
+        """Whether a new request is welcome."""
+        return not self.traffic.draining
+
+    def answer(self, request: Request) -> Response:
+        """Answers any request; every error is an answer too."""
         try:
-            answer = await self._answer(scope, receive, started)
-            body = answer.body
-            if answer.header_bytes is not None:
-                headers = [
-                    (b"content-type", b"application/octet-stream"),
-                    (binary.HEADER, str(answer.header_bytes).encode()),
-                ]
+            return self._answer(request)
         except _Status as ended:
-            status, body = ended.status, _error(ended.sentence)
-            if ended.allow:
-                headers.append((b"allow", ended.allow.encode()))
+            return message.error(ended.status, ended.sentence, ended.headers)
         except (BadInput, FormatError, TooLarge) as refused:
-            status, body = 413 if isinstance(refused, TooLarge) else 400, _error(_sentence(refused))
+            return message.error(_status_of(refused), _sentence(refused))
         except EdgekitError as failed:
             _log.error("%s", _sentence(failed))
-            status, body = 500, _error(_sentence(failed))
+            return message.error(500, _sentence(failed))
         except Exception:
             _log.exception("a request failed")
-            status, body = 500, _error("the runtime failed on this request; its log says where")
-        headers.append((b"content-length", str(len(body)).encode()))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+            return message.error(500, "the runtime failed on this request; its log says where")
 
-    async def _answer(self, scope: MutableMapping[str, Any], receive: Receive, started: float) -> oip.Response:
-        path, method = scope["path"], scope["method"]
-        match = _MODEL.fullmatch(path)
-        if match is not None:
-            route = self._route(match["name"], match["version"])
-            if match["verb"] == "/infer":
-                _allow(method, "POST")
-                return await self._infer(route, dict(scope["headers"]), receive, started)
-            _allow(method, "GET")
-            if match["verb"]:
-                return _reply({"name": match["name"], "ready": True})
-            return _reply(oip.model_metadata(route.manifest))
-        replies: dict[str, Callable[[], object]] = {
-            "/v2": lambda: oip.server_metadata(__version__),
-            "/v2/health/live": lambda: {"live": True},
-            "/v2/health/ready": lambda: {"ready": True},
-            "/edgekit/status": self._status,
-        }
-        if path not in replies:
-            raise _Status(404, f"there is nothing at {path[:100]}; models are at /v2/models/{'|'.join(self._models)}")
-        _allow(method, "GET")
-        return _reply(replies[path]())
+    def _answer(self, request: Request) -> Response:
+        path, name, version, verb = _parsed(request.target)
+        if name:
+            served = self._models.get(name)
+            route = None if served is None else served.route() if version is None else served.version(version)
+            if served is None or route is None:
+                raise self._unknown(name, version)
+            if verb == "/infer":
+                _allow(request.method, "POST")
+                return self._infer(served, None if version is None else route, request)
+            _allow(request.method, "GET", "HEAD")
+            return _readiness({"name": name}, self.ready) if verb else _reply(oip.model_metadata(route.manifest))
+        page = self._pages.get(path)
+        if page is None:
+            models = "|".join(self._models)
+            raise _Status(404, f"there is nothing at {path[:100]}; models are at /v2/models/{models}")
+        _allow(request.method, "GET", "HEAD")
+        return page()
 
-    def _route(self, name: str, version: str | None) -> Route:
-        route = self._models[name].route() if name in self._models else None
-        if route is None or version not in {None, route.manifest.version}:
-            asked = name + (f" {version}" if version else "")
-            here = ", ".join(served.route().manifest.title for served in self._models.values())
-            raise _Status(404, f"there is no model '{asked[:64]}' here; {here} is")
-        return route
+    def _unknown(self, name: str, version: str | None) -> _Status:
+        asked = name + (f" {version}" if version else "")
+        here = ", ".join(served.route().manifest.title for served in self._models.values())
+        return _Status(404, f"there is no model '{asked[:64]}' here; {here} is")
 
-    async def _infer(
-        self, route: Route, headers: Mapping[bytes, bytes], receive: Receive, started: float
-    ) -> oip.Response:
+    def _infer(self, served: Served, route: Route | None, request: Request) -> Response:
+        """Answers rows.
+
+        Args:
+            served: The model.
+            route: Who answers where the client asks for a version; else the request's key decides.
+            request: The request.
+        """
         try:
-            body = await _body(headers, receive)
-            request, tensors = oip.decode_request(body, headers.get(binary.HEADER))
-            batch = oip.batch_of(request, tensors, route.engine)
+            self._admit(request)
+            asked, tensors = oip.decode_request(
+                request.body, request.headers.get(binary.HEADER), limit=self._settings.max_request_bytes
+            )
+            route = route or served.route(_key(asked, request.body))
+            batch = oip.batch_of(asked, tensors, route.engine, max_rows=self._settings.max_rows)
             reply = route.answer(batch)
-            response = oip.encode_response(request, reply.answers, reply.manifest, reply.parameters)
-        except (BadInput, FormatError, TooLarge):
+            body, header_bytes = oip.encode_response(asked, reply.answers, reply.manifest, reply.parameters)
+        except Exception as error:
+            self._count(route or served.route(), error)
+            raise
+        seconds = time.perf_counter() - request.started
+        route.note(batch, reply, 1e6 * seconds, request=asked.id, resent=self._resent.seen(request.body))
+        counts = self._metrics.of(reply.manifest.name, reply.manifest.version)
+        counts.answered(seconds, batch.rows, len(reply.doubtful or ()))
+        if header_bytes is None:
+            return Response(200, body)
+        line = b"inference-header-content-length: %d\r\n" % header_bytes
+        return Response(200, body, b"application/octet-stream", line)
+
+    def _admit(self, request: Request) -> None:
+        if self._bucket is not None and (wait_s := self._bucket.take(request.started)):
+            seconds = str(math.ceil(wait_s)).encode()
+            raise _Status(429, "more requests than this device is to answer", b"retry-after: " + seconds + b"\r\n")
+        _check_type(request.headers)
+
+    def _count(self, route: Route, error: Exception) -> None:
+        """Counts a request that has no answer."""
+        counts = self._metrics.of(route.manifest.name, route.manifest.version)
+        if isinstance(error, _Status):
+            counts.statuses[error.status] += 1
+        elif isinstance(error, BadInput | FormatError | TooLarge):
+            counts.statuses[_status_of(error)] += 1
+            counts.rejected += 1
             route.observer.count_rejected()
-            raise
-        except _Status:
-            raise
-        except Exception:
+        else:
+            counts.statuses[500] += 1
+            counts.failed += 1
             route.observer.count_failed()
-            raise
-        latency_us = 1e6 * (time.perf_counter() - started)
-        route.note(batch, reply, latency_us, request=request.id, resent=self._resent.seen(body))
-        return response
+
+    def _exposition(self) -> Response:
+        telemetry = self._status().get("telemetry", "off")
+        state, records = (
+            (telemetry.state, telemetry.outbox_records) if isinstance(telemetry, UplinkState) else ("off", None)
+        )
+        body = self._metrics.exposition(ready=self.ready, telemetry=state, outbox_records=records)
+        return Response(200, body, metrics.CONTENT_TYPE)
 
 
-async def _body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
-    if headers.get(b"content-encoding", b"identity") != b"identity":
+@lru_cache(maxsize=256)
+def _parsed(target: bytes) -> tuple[str, str, str | None, str]:
+    """Path, model, version and verb of a target; the model is empty where the path is another."""
+    text = target.decode("latin-1").partition("?")[0]
+    if not text.startswith("/"):  # the absolute form, which a server accepts (RFC 9112, section 3.2.2)
+        text = "/" + text.partition("://")[2].partition("/")[2]
+    path = unquote(text, errors="replace")
+    if len(path) > 1:
+        path = path.removesuffix("/")
+    match = _MODEL.fullmatch(path)
+    return (path, match["name"], match["version"], match["verb"] or "") if match else (path, "", None, "")
+
+
+def _key(asked: oip.InferRequest, body: bytes) -> bytes:
+    """What the request is about, as the client says; else its bytes."""
+    key = asked.parameters.get(KEY)
+    return body if key is None else str(key).encode()
+
+
+def _check_type(headers: Mapping[bytes, bytes]) -> None:
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise _Status(415, "this server takes requests without a content encoding")
-    declared = headers.get(b"content-length", b"0")
-    if declared.isdigit() and int(declared) > limits.REQUEST_MAX_BYTES:
-        raise TooLarge("request", int(declared), limits.REQUEST_MAX_BYTES)
-    parts, size = [], 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _Status(400, "the client went away before its request was whole")
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > limits.REQUEST_MAX_BYTES:
-            raise TooLarge("request", size, limits.REQUEST_MAX_BYTES)
-        if not message.get("more_body"):
-            return b"".join(parts)
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if kind not in _TYPES:
+        shown = kind[:64].decode("latin-1")
+        raise _Status(415, f"a request is application/json or, with tensors, application/octet-stream; not {shown}")
 
 
-def _allow(method: str, only: str) -> None:
-    if method != only:
-        raise _Status(405, f"use {only} here", allow=only)
+def _allow(method: str, *methods: str) -> None:
+    if method not in methods:
+        allowed = ", ".join(methods)
+        raise _Status(405, f"use {allowed} here", f"allow: {allowed}\r\n".encode())
 
 
-def _reply(value: object) -> oip.Response:
-    return oip.Response(msgspec.json.encode(value))
+def _readiness(about: Mapping[str, str], ready: bool) -> Response:
+    return Response(200 if ready else 503, msgspec.json.encode({**about, "ready": ready}))
 
 
-def _error(sentence: str) -> bytes:
-    # The protocol's error object.
-    return msgspec.json.encode({"error": sentence})
+def _reply(value: object) -> Response:
+    return Response(200, msgspec.json.encode(value))
+
+
+def _status_of(refused: BadInput | FormatError | TooLarge) -> int:
+    return 413 if isinstance(refused, TooLarge | oip.TooManyRows) else 400
 
 
 def _sentence(error: EdgekitError) -> str:

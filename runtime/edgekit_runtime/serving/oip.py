@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
@@ -56,56 +55,60 @@ class InferRequest(msgspec.Struct, frozen=True):
     parameters: dict[str, Any] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
-    """The body of an answer."""
+class TooManyRows(BadInput):
+    """More rows in one request than the device is told to take."""
 
-    body: bytes
-    header_bytes: int | None = None
-    """How much of it is JSON, where tensors follow."""
+    def __init__(self, rows: int, limit: int) -> None:
+        super().__init__("", f"{rows} rows in one request", f"send at most {limit} rows")
 
 
-def decode_request(body: bytes, header: bytes | None = None) -> tuple[InferRequest, memoryview]:
+def decode_request(
+    body: bytes, header: bytes | None = None, *, limit: int = limits.REQUEST_MAX_BYTES
+) -> tuple[InferRequest, memoryview]:
     """Reads a request's body: the request, and the tensors' bytes behind it.
 
     Args:
         body: The body.
         header: The value of `Inference-Header-Content-Length`, where the client sent it.
+        limit: Bytes of JSON that are accepted.
 
     Raises:
         TooLarge, FormatError, BadInput: It is not a request of the protocol.
     """
     text, tensors = (body, memoryview(b"")) if header is None else binary.split(body, header)
-    return decode_json(text, InferRequest, what="request", limit=limits.REQUEST_MAX_BYTES), tensors
+    return decode_json(text, InferRequest, what="request", limit=limit), tensors
 
 
-def batch_of(request: InferRequest, tensors: memoryview, engine: Engine) -> Batch:
+def batch_of(
+    request: InferRequest, tensors: memoryview, engine: Engine, *, max_rows: int = limits.REQUEST_MAX_ROWS
+) -> Batch:
     """The rows of a request.
 
     Args:
         request: The request.
         tensors: The bytes of its tensors without `data`.
         engine: The model.
+        max_rows: More are refused before anything is made of them.
 
     Raises:
+        TooManyRows: There are more.
         BadInput: They do not fit the model.
     """
+    rows = max((tensor.shape[0] for tensor in request.inputs if tensor.shape), default=0)
+    if rows > max_rows:
+        raise TooManyRows(rows, max_rows)
     names = [tensor.name for tensor in request.inputs]
     if len(set(names)) != len(names):
         raise BadInput("", "two input tensors have the same name")
     found = _contents(request, tensors, engine.manifest.missing_text)
     if {tensor.name for tensor in engine.manifest.inputs} == set(names):
-        batch = engine.encode_tensors({tensor.name: _matrix(tensor, found[tensor.name]) for tensor in request.inputs})
-    else:
-        batch = engine.encode({tensor.name: _column(tensor, found[tensor.name]) for tensor in request.inputs})
-    if batch.rows > limits.REQUEST_MAX_ROWS:
-        raise BadInput("", f"{batch.rows} rows in one request", f"send at most {limits.REQUEST_MAX_ROWS} rows")
-    return batch
+        return engine.encode_tensors({tensor.name: _matrix(tensor, found[tensor.name]) for tensor in request.inputs})
+    return engine.encode({tensor.name: _column(tensor, found[tensor.name]) for tensor in request.inputs})
 
 
 def encode_response(
     request: InferRequest, answers: Answers, manifest: Manifest, parameters: Mapping[str, Any]
-) -> Response:
+) -> tuple[bytes, int | None]:
     """The body of the response, with the outputs that were asked for, each in the form that was asked for.
 
     Args:
@@ -113,6 +116,9 @@ def encode_response(
         answers: To its rows.
         manifest: Of the bundle that gave them.
         parameters: What is said of the answer as a whole.
+
+    Returns:
+        The body, and how much of it is JSON where tensors follow.
 
     Raises:
         BadInput: The client asks for an output that the model does not have.
@@ -144,7 +150,7 @@ def encode_response(
     if request.id is not None:
         response["id"] = request.id
     text = msgspec.json.encode({**response, "outputs": tensors})
-    return Response(b"".join([text, *behind]), len(text)) if behind else Response(text)
+    return (b"".join([text, *behind]), len(text)) if behind else (text, None)
 
 
 def server_metadata(version: str) -> dict[str, Any]:

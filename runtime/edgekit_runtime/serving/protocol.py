@@ -1,60 +1,371 @@
-"""uvicorn's HTTP protocol, with a limit on a request's head and a deadline on the whole of it.
+"""One connection: bytes into requests, responses into bytes, and every bound on what a stranger may send.
 
-httptools collects headers without a bound, and a client may send a byte a minute: neither may cost the device its
-memory or its sockets. Such a connection is closed; there is nothing to answer to.
+httptools (llhttp) parses and refuses what is ambiguous: two lengths, a length beside chunks, folded or bare lines. What
+it leaves to us is here: bounds on head, body and time, one `Host`, no other transfer coding than chunked, HTTP/1.0 and
+1.1. A request that breaks a rule is answered with its status; then the connection ends, as nothing behind it can be
+trusted.
+
+Requests of one connection are answered in their order, a few in a turn of the event loop, so that a pipelining client
+does not keep the others waiting. A client that does not read its answers is not read from.
+
+Source: RFC 9112 (HTTP/1.1), sections 2.2, 3.2, 6, 9; RFC 9110, section 10.1.1 (Expect).
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from edgekit_contracts.limits import REQUEST_HEAD_MAX_BYTES, REQUEST_MAX_S
+from edgekit_runtime.config import Serve
+from edgekit_runtime.serving import message
+from edgekit_runtime.serving.message import Request, Response
+from edgekit_runtime.serving.metrics import Traffic
+
+BUFFER_BYTES: Final = 32 * 1024
+"""Read in one call, and so a bound on what a connection holds beyond its limits."""
+TURN_REQUESTS: Final = 16
+"""Requests of one connection that are answered before the event loop looks at the others."""
+TARGET_MAX_BYTES: Final = 4096
+LINGER_S: Final = 2.0
+"""How long a connection that we end is still read: closing over unread bytes would destroy the last answer."""
+
+_ONCE: Final = frozenset(
+    {b"host", b"expect", b"content-type", b"content-encoding", b"transfer-encoding", b"inference-header-content-length"}
+)
+"""Headers that mean nothing twice (llhttp itself refuses a second Content-Length)."""
 
 
-class BoundedProtocol(HttpToolsProtocol):
-    """One connection. Idle ones are closed by uvicorn's keep-alive time-out."""
+class Connections:
+    """Every open connection, and what they share.
 
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        super().__init__(*arguments, **settings)
-        self._head_bytes = 0
-        self._in_head = True
-        self._deadline: asyncio.TimerHandle | None = None
+    Args:
+        answer: Answers one request; it does not raise.
+        settings: The limits.
+        traffic: What is counted of them.
+    """
 
-    def data_received(self, data: bytes) -> None:
-        """Counts what comes before the head is whole, and gives each request its time."""
-        if self._deadline is None:
-            self._deadline = self.loop.call_later(REQUEST_MAX_S, self.transport.close)
-        super().data_received(data)
-        if self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > REQUEST_HEAD_MAX_BYTES:
-                self.transport.close()
+    def __init__(self, answer: Callable[[Request], Response], settings: Serve, traffic: Traffic) -> None:
+        self.answer, self.settings, self.traffic = answer, settings, traffic
+        self.open: set[Connection] = set()
+        # One for all: a connection's bytes are parsed before another's are read.
+        self.buffer = memoryview(bytearray(BUFFER_BYTES))
+
+    def expire(self) -> None:
+        """Ends what is overdue."""
+        now = time.perf_counter()
+        for connection in list(self.open):
+            connection.expire(now)
+
+    def drain(self) -> None:
+        """Ends idle connections now, and the others with their next answer."""
+        self.traffic.draining = True
+        for connection in list(self.open):
+            connection.drain()
+
+    def abort(self) -> None:
+        """Ends them all at once."""
+        for connection in list(self.open):
+            connection.abort()
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One connection."""
+
+    def __init__(self, shared: Connections) -> None:
+        self._shared, self._settings = shared, shared.settings
+        self._parser = HttpRequestParser(self)
+        self._transport = cast("asyncio.Transport", None)
+        self._waiting: deque[tuple[Request, bytes]] = deque()
+        """Requests to answer, each with the `Connection` line of its answer."""
+        self._refusal: Response | None = None
+        """Ends the connection, behind the answers that wait."""
+        self._now = self._since = 0.0
+        """When bytes came last; when the request under way began, or the last one ended."""
+        self._within = self._in_head = self._busy = False
+        self._writable, self._paused = True, False
+        self._last = self._ended = False
+        """No request is taken any more; the last answer is written."""
+        self._target, self._headers, self._body = b"", dict[bytes, bytes](), list[bytes]()
+        self._head_bytes = self._body_bytes = self._raw_bytes = 0
+        self._continue = False
+
+    # --- the transport's side ---------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client is there; asyncio has set TCP_NODELAY."""
+        shared = self._shared
+        self._transport = cast("asyncio.Transport", transport)
+        self._since = time.perf_counter()
+        shared.open.add(self)
+        shared.traffic.accepted += 1
+        shared.traffic.open += 1
+        if len(shared.open) > 2 * self._settings.max_connections:
+            self._transport.abort()
+        elif len(shared.open) > self._settings.max_connections:
+            self._refuse(503, "too many connections", b"retry-after: 1\r\n")
+            self._serve()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        self._shared.open.discard(self)
+        self._shared.traffic.open -= 1
+        self._set_busy(False)
+        self._waiting.clear()
+        self._last = self._ended = True
+        # It refers to us: without the collector of cycles, both would stay.
+        del self._parser
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next bytes go."""
+        return self._shared.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes came."""
+        if self._last:
+            return
+        self._now = time.perf_counter()
+        self._feed(self._shared.buffer[:nbytes])
+        if not self._within:
+            self._since = self._now
+        else:
+            # httptools keeps an unfinished line for itself, of any length; sizes, extensions and trailers of chunks
+            # are nobody's. Up to a buffer of these bytes may belong to an earlier request.
+            self._raw_bytes += nbytes
+            most = self._settings.max_head_bytes if self._in_head else self._settings.max_request_bytes
+            if self._raw_bytes > most + BUFFER_BYTES:
+                self._refuse_head() if self._in_head else self._refuse_body()
+        self._serve()
+
+    def eof_received(self) -> bool:
+        """The client sends no more; it may still read."""
+        if self._within and not self._last:
+            self._refuse(400, "the request ended before it was whole")
+        self._last = True
+        self._serve()
+        return bool(self._waiting)
+
+    def pause_writing(self) -> None:
+        """The client does not read its answers."""
+        self._writable = False
+        self._since = time.perf_counter()
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        self._writable = True
+        self._serve()
+
+    # --- time -------------------------------------------------------------------------------------------------------
+
+    def expire(self, now: float) -> None:
+        """Ends the connection where it is overdue at `now`."""
+        age, transport, timeout = now - self._since, self._transport, self._settings.request_timeout_s
+        if transport.get_write_buffer_size():  # the client does not read what it asked for
+            if age > timeout:
+                transport.abort()
+        elif self._ended or transport.is_closing():
+            if age > LINGER_S:
+                transport.abort()
+        elif self._within:
+            if age > timeout:
+                self._refuse(408, f"the request was not whole after {timeout:g} s")
+                self._serve()
+        elif age > self._settings.idle_timeout_s and not self._waiting:
+            transport.close()
+
+    def drain(self) -> None:
+        """Ends the connection, now where it is idle, else with the next answer."""
+        if not self._within and not self._waiting and not self._ended:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Ends the connection at once."""
+        self._transport.abort()
+
+    # --- httptools' side --------------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """A request's first line."""
-        self._in_head, self._head_bytes = True, 0
-        super().on_message_begin()
+        """A request's first byte."""
+        self._since = self._now
+        self._within = self._in_head = True
+        self._target, self._headers, self._body = b"", {}, []
+        self._head_bytes = self._body_bytes = self._raw_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        """The target, or a part of it."""
+        self._target += url
+        if len(self._target) > TARGET_MAX_BYTES:
+            self._refuse(414, f"the target of a request has at most {TARGET_MAX_BYTES} bytes")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One line of the head, or a trailer, which means nothing here."""
+        if not self._in_head:
+            return
+        self._head_bytes += len(name) + len(value) + 4
+        if self._head_bytes > self._settings.max_head_bytes:
+            self._refuse_head()
+            return
+        name, value = name.lower(), value.strip()
+        before = self._headers.get(name)
+        if before is not None:
+            if name in _ONCE:
+                self._refuse(400, f"the header '{name.decode('latin-1')}' comes twice")
+            value = before + b", " + value
+        self._headers[name] = value
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
-        self._in_head, self._head_bytes = False, 0
-        super().on_headers_complete()
+        self._in_head, self._raw_bytes = False, 0
+        headers, version = self._headers, self._parser.get_http_version()
+        if version == "1.1":
+            if b"host" not in headers:
+                self._refuse(400, "a request of HTTP/1.1 has the header 'Host'")
+        elif version != "1.0":
+            self._refuse(505, "this server speaks HTTP/1.1")
+        if self._parser.get_method() == b"CONNECT":
+            self._refuse(501, "this server is no proxy")
+        coding = headers.get(b"transfer-encoding")
+        if coding is not None:
+            if version == "1.0":
+                self._refuse(400, "HTTP/1.0 has no transfer codings")
+            elif coding.lower() != b"chunked":
+                self._refuse(501, "this server knows the transfer coding 'chunked'")
+        if int(headers.get(b"content-length", b"0")) > self._settings.max_request_bytes:
+            self._refuse_body()
+        expected = headers.get(b"expect")
+        if expected is not None:
+            if expected.lower() != b"100-continue":
+                self._refuse(417, "this server knows the expectation '100-continue'")
+            self._continue = version == "1.1"
+        if not self._busy and self._shared.traffic.busy >= self._settings.max_concurrent:
+            self._refuse(503, "too many requests at once", b"retry-after: 1\r\n")
+        self._set_busy(True)
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        self._body_bytes += len(body)
+        if self._body_bytes > self._settings.max_request_bytes:
+            self._refuse_body()
+        elif self._refusal is None:
+            self._body.append(body)
 
     def on_message_complete(self) -> None:
-        """The request is whole; the next one's head may begin."""
-        self._in_head, self._head_bytes = True, 0
-        self._forget_deadline()
-        super().on_message_complete()
+        """The request is whole."""
+        if self._parser.should_upgrade() and self._refusal is None:
+            return
+        self._within = self._in_head = self._continue = False
+        if self._refusal is not None:
+            return
+        parser, body = self._parser, self._body
+        if not parser.should_keep_alive():
+            line, self._last = message.CLOSE, True
+        else:
+            line = b"" if parser.get_http_version() == "1.1" else message.KEEP_ALIVE
+        whole = body[0] if len(body) == 1 else b"".join(body)
+        method = parser.get_method().decode()
+        self._waiting.append((Request(method, self._target, self._headers, whole, self._since), line))
+        self._body = []
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The client went away."""
-        self._forget_deadline()
-        super().connection_lost(exc)
+    # --- between them -----------------------------------------------------------------------------------------------
 
-    def _forget_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+    def _feed(self, data: memoryview) -> None:
+        while True:
+            try:
+                self._parser.feed_data(data)
+                return
+            except HttpParserUpgrade as upgrade:
+                if self._refusal is not None:
+                    return
+                # "A server MAY ignore a received Upgrade header field" (RFC 9110, section 7.8). httptools stops behind
+                # such a head, whatever body follows; it gets the head again, without the field.
+                lines = [(name, value) for name, value in self._headers.items() if name != b"upgrade"]
+                head = b"%b %b HTTP/1.1\r\n" % (self._parser.get_method(), self._target)
+                head += b"".join(b"%b: %b\r\n" % line for line in lines) + b"\r\n"
+                data = memoryview(head + bytes(data[upgrade.args[0] :]))
+                self._parser = HttpRequestParser(self)
+            except HttpParserError as fault:
+                # Bytes behind the last request of a connection are nobody's.
+                if not self._last:
+                    self._refuse(400, f"not a request of HTTP/1.1: {fault}")
+                return
+
+    def _refuse(self, status: int, sentence: str, headers: bytes = b"") -> None:
+        if self._refusal is None:
+            self._refusal = message.error(status, sentence, headers)
+
+    def _refuse_head(self) -> None:
+        self._refuse(431, f"the head of a request has at most {self._settings.max_head_bytes:,} bytes")
+
+    def _refuse_body(self) -> None:
+        self._refuse(413, f"a request has at most {self._settings.max_request_bytes:,} bytes")
+
+    def _serve(self) -> None:
+        """Answers what waits."""
+        waiting, turn = self._waiting, TURN_REQUESTS
+        while waiting and self._writable and not self._ended and not self._transport.is_closing():
+            if not turn:
+                self._pause()
+                asyncio.get_running_loop().call_soon(self._serve)
+                return
+            turn -= 1
+            request, line = waiting.popleft()
+            response = self._shared.answer(request)
+            if self._shared.traffic.draining and not waiting and not self._within:
+                line = message.CLOSE
+            self._write(response, line, without_body=request.method == "HEAD")
+            if line is message.CLOSE:
+                self._end()
+        if self._ended or self._transport.is_closing():
+            return
+        if waiting:
+            self._pause()
+        elif self._refusal is not None:
+            without_body = bool(self._target) and self._parser.get_method() == b"HEAD"
+            self._write(self._refusal, message.CLOSE, without_body=without_body)
+            self._end()
+        elif self._last:
+            self._transport.close()
+        else:
+            if self._paused:
+                self._paused = False
+                self._transport.resume_reading()
+            if not self._within:
+                self._set_busy(False)
+            elif self._continue and not self._body_bytes:
+                self._continue = False
+                self._transport.write(message.CONTINUE)
+
+    def _write(self, response: Response, line: bytes, *, without_body: bool = False) -> None:
+        self._shared.traffic.responses[response.status] += 1
+        self._transport.write(message.to_bytes(response, connection=line, without_body=without_body))
+
+    def _pause(self) -> None:
+        if not self._paused and not self._transport.is_closing():
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _end(self) -> None:
+        """Says that no more comes, and reads on until the client has understood; `expire` sees to it that it does."""
+        self._last = self._ended = True
+        self._within = False
+        self._since = time.perf_counter()
+        self._waiting.clear()
+        self._set_busy(False)
+        if self._transport.is_closing():
+            return
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+        try:
+            self._transport.write_eof()
+        except OSError:  # the client has gone
+            self._transport.abort()
+
+    def _set_busy(self, busy: bool) -> None:
+        if busy is not self._busy:
+            self._busy = busy
+            self._shared.traffic.busy += 1 if busy else -1

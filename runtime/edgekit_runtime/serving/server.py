@@ -1,20 +1,73 @@
-"""Sockets: bound before anything else runs, so that a taken port is one sentence; then uvicorn until a signal."""
+"""Sockets, and the server's life.
+
+They are bound before anything else runs, so that a taken port is one sentence; at the end the connections are drained,
+so that no request under way is lost.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
 import socket
 import stat
+from collections.abc import Sequence
 from pathlib import Path
-
-import uvicorn
+from typing import Final
 
 from edgekit_contracts.errors import PortInUse, UsageError
 from edgekit_runtime.config import Serve
 from edgekit_runtime.serving.app import App
-from edgekit_runtime.serving.protocol import BoundedProtocol
+from edgekit_runtime.serving.protocol import Connection, Connections
+
+BACKLOG: Final = 512
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+SWEEP_S: Final = 1.0
+"""How often overdue connections are looked for, at the least."""
+DRAIN_STEP_S: Final = 0.02
+
+
+def serve_until_signal(app: App, sockets: Sequence[socket.socket], settings: Serve) -> None:
+    """Answers until SIGTERM or SIGINT, then drains.
+
+    Args:
+        app: What answers.
+        sockets: Listening sockets, from `bind`. They are closed at the end.
+        settings: The limits.
+    """
+
+    async def until_signal() -> None:
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+        for number in STOP_SIGNALS:
+            loop.add_signal_handler(number, stop.set)
+        await serve(app, sockets, settings, stop)
+
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(until_signal())
+    # The loop left SIGTERM's own handler behind, which would end us before the last window is stored.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+async def serve(app: App, sockets: Sequence[socket.socket], settings: Serve, stop: asyncio.Event) -> None:
+    """Answers until `stop` is set; then takes no more connections and gives those there are `drain_timeout_s`."""
+    loop = asyncio.get_running_loop()
+    connections = Connections(app.answer, settings, app.traffic)
+    servers = [await loop.create_server(lambda: Connection(connections), sock=opened) for opened in sockets]
+    sweep_s = min(SWEEP_S, settings.request_timeout_s / 4, settings.idle_timeout_s / 4)
+    stopping = asyncio.ensure_future(stop.wait())
+    while not stopping.done():
+        await asyncio.wait([stopping], timeout=sweep_s)
+        connections.expire()
+    for server in servers:
+        server.close()
+    connections.drain()
+    deadline = loop.time() + settings.drain_timeout_s
+    while connections.open and loop.time() < deadline:
+        await asyncio.sleep(DRAIN_STEP_S)
+        connections.expire()
+    connections.abort()
+    await asyncio.sleep(0)  # so that each connection hears of its end
 
 
 def bind(serve: Serve) -> list[socket.socket]:
@@ -38,7 +91,7 @@ def bind(serve: Serve) -> list[socket.socket]:
     return sockets
 
 
-def addresses(sockets: list[socket.socket]) -> list[str]:
+def addresses(sockets: Sequence[socket.socket]) -> list[str]:
     """What people type: `http://127.0.0.1:8080`, `unix:/run/edgekit.sock`."""
     return [
         f"unix:{opened.getsockname()}"
@@ -51,25 +104,6 @@ def addresses(sockets: list[socket.socket]) -> list[str]:
     ]
 
 
-def serve_until_signal(app: App, sockets: list[socket.socket]) -> None:
-    """Answers until SIGINT or SIGTERM; requests under way are finished first."""
-    # uvicorn raises the signal again when it is done, and SIGTERM's own handler would end us before the last window.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    config = uvicorn.Config(
-        app,
-        http=BoundedProtocol,
-        loop="asyncio",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=10,
-    )
-    with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=sockets)
-
-
 def _bind_tcp(host: str, port: int) -> socket.socket:
     address = f"{host}:{port}"
     try:
@@ -80,7 +114,7 @@ def _bind_tcp(host: str, port: int) -> socket.socket:
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind(target)
-        opened.listen(512)
+        opened.listen(BACKLOG)
     except OSError as error:
         opened.close()
         raise PortInUse(address, error.strerror or str(error)) from error
@@ -96,7 +130,7 @@ def _bind_unix(path: Path) -> socket.socket:
         path.parent.mkdir(parents=True, exist_ok=True)
         opened.bind(str(path))
         os.chmod(path, 0o660)
-        opened.listen(512)
+        opened.listen(BACKLOG)
     except OSError as error:
         opened.close()
         raise PortInUse(f"unix:{path}", error.strerror or str(error)) from error

@@ -1,0 +1,189 @@
+"""What the process has done since its start, and Prometheus' text form of it.
+
+The windows of telemetry begin at zero again and again; these counters only grow, as Prometheus wants them. The hot path
+adds to plain integers.
+
+Source: Prometheus, "Exposition formats", text format 0.0.4; "Writing client libraries", standard process metrics.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
+from typing import Final, Literal
+
+import onnxruntime
+
+from edgekit_runtime import __version__
+
+CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
+LATENCY_EDGES_S: Final = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+MODELS_MAX: Final = 64
+"""Versions of models that are counted; of more, the first ones are forgotten."""
+
+Kind = Literal["counter", "gauge", "histogram"]
+Samples = Iterable[tuple[str, Mapping[str, str], float]]
+"""Suffix of the name, labels, value."""
+
+
+class Traffic:
+    """The server's connections and answers."""
+
+    def __init__(self) -> None:
+        self.started = time.time()
+        self.accepted = self.open = 0
+        """Connections since the start, and now."""
+        self.busy = 0
+        """Connections with a request under way."""
+        self.draining = False
+        self.responses: Counter[int] = Counter()
+        """Status -> answers."""
+
+
+class ModelCounts:
+    """The inference requests to one version of a model."""
+
+    def __init__(self) -> None:
+        self.statuses: Counter[int] = Counter()
+        self.rejected = self.failed = 0
+        self.rows = self.abstained = 0
+        self.seconds = 0.0
+        self._buckets = [0] * (len(LATENCY_EDGES_S) + 1)
+
+    def answered(self, seconds: float, rows: int, abstained: int) -> None:
+        """A request got its answers."""
+        self.statuses[200] += 1
+        self.rows += rows
+        self.abstained += abstained
+        self.seconds += seconds
+        self._buckets[bisect_left(LATENCY_EDGES_S, seconds)] += 1
+
+    def histogram(self) -> Iterator[tuple[str, int]]:
+        """Upper edge -> answered requests up to it."""
+        edges = [*map(str, LATENCY_EDGES_S), "+Inf"]
+        return zip(edges, accumulate(self._buckets), strict=True)
+
+
+class Metrics:
+    """All counters of the process."""
+
+    def __init__(self) -> None:
+        self.traffic = Traffic()
+        self._models: dict[tuple[str, str], ModelCounts] = {}
+
+    def of(self, name: str, version: str) -> ModelCounts:
+        """The counts of one version of a model."""
+        counts = self._models.get((name, version))
+        if counts is None:
+            if len(self._models) >= MODELS_MAX:
+                del self._models[next(iter(self._models))]
+            counts = self._models[name, version] = ModelCounts()
+        return counts
+
+    def exposition(self, *, ready: bool, telemetry: str, outbox_records: int | None) -> bytes:
+        """The body of `GET /metrics`.
+
+        Args:
+            ready: What `/v2/health/ready` says.
+            telemetry: The uplink's state.
+            outbox_records: Records that wait for the collector; None without telemetry.
+        """
+        models = [({"model": name, "version": version}, counts) for (name, version), counts in self._models.items()]
+        traffic, usage = self.traffic, resource.getrusage(resource.RUSAGE_SELF)
+        build = {
+            "version": __version__,
+            "onnxruntime": onnxruntime.__version__,
+            "python": platform.python_version(),
+        }
+        outbox: Samples = [] if outbox_records is None else [("", {}, outbox_records)]
+        families: list[tuple[str, Kind, str, Samples]] = [
+            ("edgekit_build_info", "gauge", "What runs here.", [("", build, 1)]),
+            ("edgekit_ready", "gauge", "1 where inference requests are answered.", [("", {}, ready)]),
+            (
+                "edgekit_requests_total",
+                "counter",
+                "Inference requests by status.",
+                [
+                    ("", {**model, "code": str(status)}, count)
+                    for model, counts in models
+                    for status, count in sorted(counts.statuses.items())
+                ],
+            ),
+            (
+                "edgekit_rejected_total",
+                "counter",
+                "Inference requests refused for what was in them.",
+                [("", model, counts.rejected) for model, counts in models],
+            ),
+            (
+                "edgekit_failed_total",
+                "counter",
+                "Inference requests that failed in the runtime.",
+                [("", model, counts.failed) for model, counts in models],
+            ),
+            ("edgekit_rows_total", "counter", "Rows answered.", [("", model, counts.rows) for model, counts in models]),
+            (
+                "edgekit_abstained_total",
+                "counter",
+                "Rows answered below the bundle's threshold.",
+                [("", model, counts.abstained) for model, counts in models],
+            ),
+            (
+                "edgekit_request_seconds",
+                "histogram",
+                "From an answered inference request's first byte to its answer.",
+                [sample for model, counts in models for sample in _histogram(model, counts)],
+            ),
+            (
+                "edgekit_http_responses_total",
+                "counter",
+                "Answers of any kind by status.",
+                [("", {"code": str(status)}, count) for status, count in sorted(traffic.responses.items())],
+            ),
+            ("edgekit_connections_total", "counter", "Connections accepted.", [("", {}, traffic.accepted)]),
+            ("edgekit_connections", "gauge", "Connections open.", [("", {}, traffic.open)]),
+            ("edgekit_requests_in_flight", "gauge", "Connections with a request under way.", [("", {}, traffic.busy)]),
+            ("edgekit_telemetry_info", "gauge", "State of the uplink.", [("", {"state": telemetry}, 1)]),
+            ("edgekit_outbox_records", "gauge", "Records that wait for the collector.", outbox),
+            (
+                "process_cpu_seconds_total",
+                "counter",
+                "User and system time.",
+                [("", {}, usage.ru_utime + usage.ru_stime)],
+            ),
+            ("process_resident_memory_bytes", "gauge", "Resident memory.", [("", {}, _resident_bytes())]),
+            ("process_open_fds", "gauge", "Open file descriptors.", [("", {}, len(os.listdir("/proc/self/fd")))]),
+            ("process_start_time_seconds", "gauge", "Start, since 1970.", [("", {}, traffic.started)]),
+        ]
+        return "".join(line for family in families for line in _lines(*family)).encode()
+
+
+def _histogram(model: Mapping[str, str], counts: ModelCounts) -> Samples:
+    buckets = list(counts.histogram())
+    return [
+        *(("_bucket", {**model, "le": edge}, count) for edge, count in buckets),
+        ("_sum", model, counts.seconds),
+        ("_count", model, buckets[-1][1]),
+    ]
+
+
+def _lines(name: str, kind: Kind, words: str, samples: Samples) -> Iterator[str]:
+    yield f"# HELP {name} {words}\n# TYPE {name} {kind}\n"
+    for suffix, labels, value in samples:
+        shown = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
+        yield f"{name}{suffix}{{{shown}}} {float(value)!r}\n" if shown else f"{name}{suffix} {float(value)!r}\n"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()

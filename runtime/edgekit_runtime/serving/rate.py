@@ -1,0 +1,31 @@
+"""A token bucket: so many requests a second on average, and a second's worth at once."""
+
+from __future__ import annotations
+
+
+class TokenBucket:
+    """Holds at most a second's worth of tokens, and at least one.
+
+    Args:
+        rate: Tokens a second.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self._rate, self._most = rate, max(1.0, rate)
+        self._tokens, self._at = self._most, 0.0
+
+    def take(self, now: float) -> float:
+        """Takes a token.
+
+        Args:
+            now: A clock that does not go back, in seconds.
+
+        Returns:
+            0.0 where there was one; else the seconds until there is.
+        """
+        self._tokens = min(self._most, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+        if self._tokens >= 1.0:
+            self._tokens -= 1.0
+            return 0.0
+        return (1.0 - self._tokens) / self._rate
