@@ -21,6 +21,8 @@ from edgekit_converters.bundle import assemble
 from edgekit_converters.signing import PUBLIC_NAME, SigningKey
 
 WEIGHTS = np.array([0.02, -0.1])
+OTHER_WEIGHTS = np.array([0.05, -0.05])
+"""Of another version, which says "yes" where the first says "no"."""
 SEX = {"f": 0.5, "m": -0.5}
 """Added to the score; 0 for a missing or unknown text."""
 
@@ -36,17 +38,17 @@ ROWS: Mapping[str, list[Any]] = {
 }
 
 
-def answers(rows: Mapping[str, list[Any]]) -> NDArray[np.float64]:
+def answers(rows: Mapping[str, list[Any]], weights: NDArray[np.float64] = WEIGHTS) -> NDArray[np.float64]:
     """Probabilities [rows, 2] of ("no", "yes"), by numpy: a missing bmi counts as 25."""
     numbers = np.array([rows["age"], [25.0 if v is None else v for v in rows["bmi"]]], dtype=float).T
-    logit = numbers @ WEIGHTS + np.array([SEX.get(v, 0.0) for v in rows["sex"]])
+    logit = numbers @ weights + np.array([SEX.get(v, 0.0) for v in rows["sex"]])
     yes = np.array([1 / (1 + math.exp(-one)) for one in logit])
     return np.stack([1 - yes, yes], axis=1)
 
 
-def model() -> bytes:
+def model(weights: NDArray[np.float64] = WEIGHTS) -> bytes:
     """The graph: impute, weigh, add the text's score, squash, pick."""
-    doubles = {"fill": np.array([25.0]), "w": WEIGHTS.reshape(2, 1), "one": np.array([1.0])}
+    doubles = {"fill": np.array([25.0]), "w": weights.reshape(2, 1), "one": np.array([1.0])}
     nodes = [
         helper.make_node("IsNaN", ["numbers"], ["missing"]),
         helper.make_node("Where", ["missing", "fill", "numbers"], ["filled"]),
@@ -159,8 +161,8 @@ def reference() -> Reference:
     )
 
 
-def golden(**changes: Any) -> GoldenSet:
-    probabilities = answers(ROWS)
+def golden(weights: NDArray[np.float64] = WEIGHTS, **changes: Any) -> GoldenSet:
+    probabilities = answers(ROWS, weights)
     whole = GoldenSet(
         features=tuple(ROWS),
         columns=tuple(tuple(column) for column in ROWS.values()),
@@ -189,9 +191,17 @@ class Made:
         return path
 
 
-def make(directory: Path, *, golden_set: GoldenSet | None = None, **changes: Any) -> Made:
-    """Writes the small bundle and its key pair."""
-    key = SigningKey.create(directory / "keys")
-    path = directory / "tiny-1.0.edge"
-    path.write_bytes(assemble(manifest(**changes), model(), reference(), golden_set or golden(), key))
+def make(
+    directory: Path,
+    *,
+    golden_set: GoldenSet | None = None,
+    weights: NDArray[np.float64] = WEIGHTS,
+    key: SigningKey | None = None,
+    **changes: Any,
+) -> Made:
+    """Writes the small bundle and, unless a key is given, its key pair."""
+    key = key or SigningKey.create(directory / "keys")
+    made = manifest(**changes)
+    path = directory / f"{made.name}-{made.version}.edge"
+    path.write_bytes(assemble(made, model(weights), reference(), golden_set or golden(weights), key))
     return Made(path, directory / "keys" / PUBLIC_NAME, key)
