@@ -94,10 +94,12 @@ class Member:
         """Hands rows of this bundle's answers that a person should see to the review queue."""
         if self.intake is None or reply.said is None:
             return
-        if reply.doubtful:
-            self.intake.offer(reply.batch, reply.said, reply.doubtful, "abstain", request)
-        elif self._confirms:
-            self.intake.offer(reply.batch, reply.said, list(range(reply.batch.rows)), "confirm", request)
+        doubtful = reply.doubtful or []
+        if doubtful:
+            self.intake.offer(reply.batch, reply.said, doubtful, "abstain", request)
+        if self._confirms:
+            others = sorted(set(range(reply.batch.rows)) - set(doubtful))
+            self.intake.offer(reply.batch, reply.said, others, "confirm", request)
 
 
 @dataclass(frozen=True, slots=True)
