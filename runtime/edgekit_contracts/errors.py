@@ -153,6 +153,16 @@ class BadInput(Refused):
         self.feature = feature
 
 
+class CannotResume(Refused):
+    """What a run left unfinished was made of something else."""
+
+    def __init__(self, target: str, difference: str) -> None:
+        super().__init__(
+            f"cannot go on with {target}: {difference} since its first rows were answered",
+            "run it without --resume to begin anew",
+        )
+
+
 # --- 2: usage --------------------------------------------------------------------------------------------------------
 
 
@@ -273,5 +283,5 @@ class PortInUse(EnvironmentFault):
 class StorageFault(EnvironmentFault):
     """A file of ours cannot be written or read."""
 
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"cannot use {path}: {reason}", "check its permissions and the free space")
+    def __init__(self, path: str, reason: str, next_step: str = "check its permissions and the free space") -> None:
+        super().__init__(f"cannot use {path}: {reason}", next_step)

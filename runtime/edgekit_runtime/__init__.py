@@ -17,7 +17,7 @@ On the way `observe` copies the rows into a block that is counted elsewhere. Not
 | `reporter` | a window every so often: observe -> outbox -> uplink |
 | `served` | which bundle answers a request |
 | `serving` | Open Inference Protocol v2 over TCP and a Unix socket |
-| `batch` | CSV or Parquet through the model |
+| `batch` | CSV, JSON Lines or Parquet through the model |
 | `config`, `service` | `device.toml`, and the process that puts all of it together |
 """
 

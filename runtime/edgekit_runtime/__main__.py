@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from edgekit_contracts.errors import EdgekitError, StorageFault
@@ -49,20 +50,21 @@ def _run(options: argparse.Namespace) -> int:
 def _predict(options: argparse.Namespace) -> int:
     from edgekit_runtime import load
     from edgekit_runtime.batch import predict_file
+    from edgekit_runtime.batch.progress import Progress
 
     engine = load(options.bundle, keys=options.key, threads=options.threads)
-
-    def progress(rows: int) -> None:
-        if sys.stderr.isatty():
-            print(f"\r{rows:,} rows", end="", file=sys.stderr, flush=True)
-
     try:
-        rows = predict_file(engine, options.table, options.output or sys.stdout, progress)
+        with closing(Progress()) as progress:
+            rows = predict_file(engine, options.table, options.output or sys.stdout, progress, resume=options.resume)
         sys.stdout.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
         raise StorageFault("standard output", error.strerror or str(error)) from error
+    except KeyboardInterrupt:
+        if options.output:
+            _say("what is done is kept: run the same command with --resume to go on")
+        raise
     _say(f"{rows:,} rows answered by {engine.manifest.title}")
     return 0
 
@@ -118,13 +120,14 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--config", type=Path, required=True, metavar="device.toml", help="the device's settings")
     run.set_defaults(action=_run)
 
-    predict = commands.add_parser("predict", help="run a CSV or Parquet file through a bundle")
+    predict = commands.add_parser("predict", help="run a CSV, JSON Lines or Parquet file through a bundle")
     predict.add_argument("bundle", type=Path)
-    predict.add_argument("table", type=Path, help=".csv or .parquet; further columns are carried along")
+    predict.add_argument("table", type=Path, help=".csv, .jsonl or .parquet; further columns are carried along")
     predict.add_argument(
         "--key", action="append", required=True, metavar="PUB.PEM", help="trusted public key (repeatable)"
     )
-    predict.add_argument("-o", "--output", type=Path, help="file of the same kind (default: CSV on standard output)")
+    predict.add_argument("-o", "--output", type=Path, help="file of the same kind (default: standard output)")
+    predict.add_argument("--resume", action="store_true", help="go on where a run that was killed has stopped")
     predict.add_argument(
         "--threads",
         type=int,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,34 @@ PLAIN_SQUARES: Final = 1e76
 """Numbers whose squares add up to less are all finite and within float32: (3.4e38)**2 is 1.16e77."""
 
 Scalar = float | str | bool | None
+
+
+class Coded(Sequence[Scalar]):
+    """A column by its distinct values, each of which is looked at once.
+
+    Args:
+        values: Each is the value of a row at least.
+        codes: [rows]: places in `values`.
+    """
+
+    def __init__(self, values: Sequence[Scalar], codes: NDArray[np.intp]) -> None:
+        self.values, self.codes = values, codes
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @overload
+    def __getitem__(self, row: int) -> Scalar: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> Sequence[Scalar]: ...
+
+    def __getitem__(self, row: int | slice) -> Scalar | Sequence[Scalar]:
+        if isinstance(row, slice):
+            return [self.values[code] for code in self.codes[row]]
+        return self.values[int(self.codes[row])]
+
+
 Column = Sequence[Scalar] | NDArray[Any]
 
 _NUMBERS: Final = frozenset({float, int, bool, type(None), np.float64, np.float32, np.int64, np.int32, np.bool_})
@@ -168,6 +196,8 @@ class Encoder:
         return Batch(rows, matrix, texts)
 
     def _column(self, name: str, values: Column) -> NDArray[np.float64]:
+        if isinstance(values, Coded):
+            return self._column(name, values.values)[values.codes]
         if not isinstance(values, np.ndarray) or values.dtype == object:
             if not _NUMBERS.issuperset(map(type, values)):
                 for value in values:
@@ -180,7 +210,9 @@ class Encoder:
         except (OverflowError, TypeError, ValueError) as error:
             raise self._refusal(name, "a value is not a 64-bit number") from error
 
-    def _texts(self, name: str, values: Column) -> list[str]:
+    def _texts(self, name: str, values: Column) -> list[str] | NDArray[np.object_]:
+        if isinstance(values, Coded):
+            return np.array(self._texts(name, values.values), dtype=object)[values.codes]
         feature, missing = self.features[name], self._missing
         known = self._known.get(name)
         most = limits.DOCUMENT_MAX_CHARS if feature.free else limits.TEXT_MAX_CHARS

@@ -25,7 +25,7 @@ def test_a_bundle_1_0_verifies_tests_itself_and_answers(tmp_path: Path) -> None:
     folder = CORPUS / "bundle-1.0"
     with edgekit_runtime.load(folder / "progression-1.0.edge", keys=[folder / "signer.pub.pem"]) as engine:
         assert engine.manifest.title == "progression 1.0"
-        predict_file(engine, folder / "patients.csv", tmp_path / "out.csv", lambda rows: None)
+        predict_file(engine, folder / "patients.csv", tmp_path / "out.csv")
     lines = (tmp_path / "out.csv").read_text().splitlines()
     assert len(lines) == 21
     assert lines[0].endswith("progression,prediction,probability_fast,probability_slow")
@@ -35,7 +35,7 @@ def test_a_bundle_1_1_tells_what_was_proved(tmp_path: Path) -> None:
     folder = CORPUS / "bundle-1.1"
     with edgekit_runtime.load(folder / "disease-1.1.edge", keys=[folder / "signer.pub.pem"]) as engine:
         parity = engine.manifest.parity
-        predict_file(engine, folder / "patients.csv", tmp_path / "out.csv", lambda rows: None)
+        predict_file(engine, folder / "patients.csv", tmp_path / "out.csv")
     assert engine.manifest.format == "edgekit-bundle/1.1"
     assert 0 < parity.marks_reached <= parity.marks
     assert parity.worst_row is not None
@@ -50,7 +50,7 @@ def test_a_bundle_2_0_verifies_tests_itself_and_answers(tmp_path: Path) -> None:
     folder = CORPUS / "bundle-2.0"
     with edgekit_runtime.load(folder / "unusual-2.0.edge", keys=[folder / "signer.pub.pem"]) as engine:
         assert (engine.manifest.task, engine.manifest.classes) == ("outlier_detection", (-1, 1))
-        predict_file(engine, folder / "patients.csv", tmp_path / "out.csv", lambda rows: None)
+        predict_file(engine, folder / "patients.csv", tmp_path / "out.csv")
     lines = (tmp_path / "out.csv").read_text().splitlines()
     assert lines[0].endswith("blood_pressure,prediction,decision")
     assert sorted(line.split(",")[4] for line in lines[1:]) == ["-1"] * 2 + ["1"] * 18

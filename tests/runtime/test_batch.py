@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 
 from edgekit_contracts.errors import BadInput, MissingFile, UsageError
-from edgekit_runtime.batch import CHUNK_ROWS, MISSING_WORDS, predict_file
+from edgekit_runtime.batch import predict_file
+from edgekit_runtime.batch.csv_file import MISSING_WORDS
+from edgekit_runtime.batch.tables import CHUNK_ROWS
 from edgekit_runtime.engine import Engine
 from tests import bundles
 
@@ -23,7 +25,7 @@ def engine() -> Engine:
 
 
 def predict(engine: Engine, source: Path, target: Any) -> int:
-    return predict_file(engine, source, target, lambda rows: None)
+    return predict_file(engine, source, target)
 
 
 def test_csv_rows_come_back_with_their_answers(engine: Engine, tmp_path: Path) -> None:
@@ -78,7 +80,7 @@ def test_a_bad_row_is_named_and_leaves_no_file(engine: Engine, tmp_path: Path, t
 def test_a_file_that_cannot_be_read_is_named(engine: Engine, tmp_path: Path) -> None:
     with pytest.raises(MissingFile, match=r"cannot read the table .*none\.csv"):
         predict(engine, tmp_path / "none.csv", tmp_path / "out.csv")
-    with pytest.raises(UsageError, match=r"neither a \.csv nor a \.parquet file"):
+    with pytest.raises(UsageError, match=r"neither a \.csv nor"):
         predict(engine, tmp_path / "in.xlsx", tmp_path / "out.csv")
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "header.csv").write_text("age,bmi,sex\n")
