@@ -27,7 +27,7 @@ from edgekit_runtime.served import Lineup, Member, Served, Trial, check_trial
 from edgekit_runtime.strategies.agreement import Share
 
 Command = Literal["stage", "activate", "return", "promote", "drop"]
-COMMANDS: Final[frozenset[str]] = frozenset({"stage", "activate", "return", "promote", "drop"})
+COMMANDS: Final[frozenset[Command]] = frozenset({"stage", "activate", "return", "promote", "drop"})
 
 _log = logging.getLogger("edgekit.models")
 

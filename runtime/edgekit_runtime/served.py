@@ -196,29 +196,37 @@ class Route:
             self._shadow.offer(batch, reply.said, latency_us)
 
     def _fall_back(self, batch: Batch, error: Exception) -> Reply:
-        failed = self.first
-        for member in (*self._rest, None):
-            if isinstance(error, BadInput) and failed is self.front:
-                # The rows are at fault, not the bundle: who sent them must know.
-                raise error
-            failed.observer.count_failed()
-            _log.error("%s failed on a request: %s", failed.manifest.title, error)
-            if member is None:
-                break
-            failed = member
+        front, failed = self.front, [self.first]
+        for member in self._rest:
+            self._refuse_rows(failed[-1], error)
             try:
-                rows = rewritten(batch, self.front.manifest, member.engine)
-                return member.reply(rows, member.engine.run(rows), "fallback")
+                rows = rewritten(batch, front.manifest, member.engine)
+                reply = member.reply(rows, member.engine.run(rows), "fallback")
             except Exception as next_error:
                 error = next_error
-        if self.front.oversight.has_safe:
-            return self.front.safe_reply(batch)
+                failed.append(member)
+                continue
+            for one in failed:
+                one.observer.count_failed()
+            return reply
+        self._refuse_rows(failed[-1], error)
+        for one in failed:
+            if one is not front:  # whose failure is counted with the request's
+                one.observer.count_failed()
+        if front.oversight.has_safe:
+            return front.safe_reply(batch)
         if isinstance(error, EdgekitError):
             raise error
         raise Refused(
-            f"no bundle answers for {self.front.manifest.title}: {error}",
+            f"no bundle answers for {front.manifest.title}: {error}",
             "see the log; set safe_answer of this model in device.toml for such a case",
         ) from error
+
+    def _refuse_rows(self, failed: Member, error: Exception) -> None:
+        """Where the rows are at fault, and not the bundle, who sent them must know."""
+        if failed is self.front and isinstance(error, BadInput):
+            raise error
+        _log.error("%s failed on a request: %s", failed.manifest.title, error)
 
 
 @dataclass(frozen=True, slots=True)

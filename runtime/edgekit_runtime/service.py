@@ -79,7 +79,7 @@ def run(config: DeviceConfig, say: Callable[[str], None]) -> None:
         stack.callback(models.stop)
         titles = ", ".join(f"{one.model} {one.version}" for one in models.running)
         say(f"serving     {titles} at {', '.join(addresses(sockets))}")
-        serve_until_signal(App(models.served, status, config.serve), sockets, config.serve)
+        serve_until_signal(App(models.served, status, config.serve, models.command), sockets, config.serve)
         say("stopping    no new requests; storing the last window")
 
 

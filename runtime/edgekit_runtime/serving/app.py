@@ -21,7 +21,7 @@ from edgekit_runtime import __version__
 from edgekit_runtime.config import Serve
 from edgekit_runtime.resent import Resent
 from edgekit_runtime.served import Route, Served
-from edgekit_runtime.serving import binary, message, metrics, oip
+from edgekit_runtime.serving import binary, commands, message, metrics, oip
 from edgekit_runtime.serving.message import Request, Response
 from edgekit_runtime.serving.metrics import Metrics, Traffic
 from edgekit_runtime.serving.rate import TokenBucket
@@ -48,17 +48,23 @@ class _Status(Exception):
 
 
 class App:
-    """Open Inference Protocol v2, `GET /metrics` and `GET /edgekit/status`.
+    """Open Inference Protocol v2, `GET /metrics`, `GET /edgekit/status` and commands.
 
     Args:
         models: Name -> the model.
         status: What `/edgekit/status` shows.
         settings: The limits.
+        obey: Carries out a command; None where there is none to carry out.
     """
 
     def __init__(
-        self, models: Mapping[str, Served], status: Callable[[], dict[str, Any]], settings: Serve | None = None
+        self,
+        models: Mapping[str, Served],
+        status: Callable[[], dict[str, Any]],
+        settings: Serve | None = None,
+        obey: commands.Obey | None = None,
     ) -> None:
+        self._obey = obey
         self._models, self._status, self._settings = models, status, settings or Serve()
         self._metrics = Metrics()
         self._bucket = None if self._settings.max_rate is None else TokenBucket(self._settings.max_rate)
@@ -109,6 +115,10 @@ class App:
             _allow(request.method, "GET", "HEAD")
             return _readiness({"name": name}, self.ready) if verb else _reply(oip.model_metadata(route.manifest))
         page = self._pages.get(path)
+        if page is None and self._obey is not None and (order := commands.PATH.fullmatch(path)):
+            if order["name"] not in self._models:
+                raise self._unknown(order["name"], None)
+            return commands.answer(request, order["name"], order["command"], self._obey)
         if page is None:
             models = "|".join(self._models)
             raise _Status(404, f"there is nothing at {path[:100]}; models are at /v2/models/{models}")

@@ -6,6 +6,7 @@ a Date header field" (RFC 9110, section 6.6.1).
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from http import HTTPStatus
 from typing import Final
 
@@ -25,6 +26,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     body: bytes
     started: float
     """`time.perf_counter()` when its first byte arrived."""
+    local: bool = False
+    """Whether it came over the Unix socket."""
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):
@@ -35,6 +38,12 @@ class Response(msgspec.Struct, frozen=True, gc=False):
     content_type: bytes = JSON
     headers: bytes = b""
     """Further lines of the head, each with its CRLF."""
+
+
+class Later(Response, frozen=True, kw_only=True):
+    """An answer that is not there yet: its connection waits, the others do not."""
+
+    future: Future[Response]
 
 
 def error(status: int, sentence: str, headers: bytes = b"") -> Response:

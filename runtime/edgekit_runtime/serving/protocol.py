@@ -14,6 +14,7 @@ Source: RFC 9112 (HTTP/1.1), sections 2.2, 3.2, 6, 9; RFC 9110, section 10.1.1 (
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections import deque
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from edgekit_runtime.config import Serve
 from edgekit_runtime.serving import message
-from edgekit_runtime.serving.message import Request, Response
+from edgekit_runtime.serving.message import Later, Request, Response
 from edgekit_runtime.serving.metrics import Traffic
 
 BUFFER_BYTES: Final = 32 * 1024
@@ -86,7 +87,9 @@ class Connection(asyncio.BufferedProtocol):
         """Ends the connection, behind the answers that wait."""
         self._now = self._since = 0.0
         """When bytes came last; when the request under way began, or the last one ended."""
-        self._within = self._in_head = self._busy = False
+        self._within = self._in_head = self._busy = self._local = False
+        self._awaiting = False
+        """An answer is on its way from another thread."""
         self._writable, self._paused = True, False
         self._last = self._ended = False
         """No request is taken any more; the last answer is written."""
@@ -100,6 +103,7 @@ class Connection(asyncio.BufferedProtocol):
         """A client is there; asyncio has set TCP_NODELAY."""
         shared = self._shared
         self._transport = cast("asyncio.Transport", transport)
+        self._local = transport.get_extra_info("socket").family == socket.AF_UNIX
         self._since = time.perf_counter()
         shared.open.add(self)
         shared.traffic.accepted += 1
@@ -174,12 +178,12 @@ class Connection(asyncio.BufferedProtocol):
             if age > timeout:
                 self._refuse(408, f"the request was not whole after {timeout:g} s")
                 self._serve()
-        elif age > self._settings.idle_timeout_s and not self._waiting:
+        elif age > self._settings.idle_timeout_s and not self._waiting and not self._awaiting:
             transport.close()
 
     def drain(self) -> None:
         """Ends the connection, now where it is idle, else with the next answer."""
-        if not self._within and not self._waiting and not self._ended:
+        if not (self._within or self._waiting or self._awaiting or self._ended):
             self._transport.close()
 
     def abort(self) -> None:
@@ -267,7 +271,8 @@ class Connection(asyncio.BufferedProtocol):
             line = b"" if parser.get_http_version() == "1.1" else message.KEEP_ALIVE
         whole = body[0] if len(body) == 1 else b"".join(body)
         method = parser.get_method().decode()
-        self._waiting.append((Request(method, self._target, self._headers, whole, self._since), line))
+        request = Request(method, self._target, self._headers, whole, self._since, self._local)
+        self._waiting.append((request, line))
         self._body = []
 
     # --- between them -----------------------------------------------------------------------------------------------
@@ -306,6 +311,8 @@ class Connection(asyncio.BufferedProtocol):
     def _serve(self) -> None:
         """Answers what waits."""
         waiting, turn = self._waiting, TURN_REQUESTS
+        if self._awaiting:
+            return
         while waiting and self._writable and not self._ended and not self._transport.is_closing():
             if not turn:
                 self._pause()
@@ -314,11 +321,10 @@ class Connection(asyncio.BufferedProtocol):
             turn -= 1
             request, line = waiting.popleft()
             response = self._shared.answer(request)
-            if self._shared.traffic.draining and not waiting and not self._within:
-                line = message.CLOSE
-            self._write(response, line, without_body=request.method == "HEAD")
-            if line is message.CLOSE:
-                self._end()
+            if isinstance(response, Later):
+                self._await(response, request, line)
+                return
+            self._respond(request, response, line)
         if self._ended or self._transport.is_closing():
             return
         if waiting:
@@ -338,6 +344,27 @@ class Connection(asyncio.BufferedProtocol):
             elif self._continue and not self._body_bytes:
                 self._continue = False
                 self._transport.write(message.CONTINUE)
+
+    def _respond(self, request: Request, response: Response, line: bytes) -> None:
+        if self._shared.traffic.draining and not self._waiting and not self._within:
+            line = message.CLOSE
+        self._write(response, line, without_body=request.method == "HEAD")
+        if line is message.CLOSE:
+            self._end()
+
+    def _await(self, later: Later, request: Request, line: bytes) -> None:
+        """Answers when the answer is there; what the client sends behind it waits."""
+
+        def answered(done: asyncio.Future[Response]) -> None:
+            self._awaiting = False
+            self._since = time.perf_counter()
+            if not self._transport.is_closing():
+                self._respond(request, done.result(), line)
+                self._serve()
+
+        self._awaiting = True
+        self._pause()
+        asyncio.wrap_future(later.future).add_done_callback(answered)
 
     def _write(self, response: Response, line: bytes, *, without_body: bool = False) -> None:
         self._shared.traffic.responses[response.status] += 1
