@@ -152,6 +152,5 @@ def running(**changes: Any) -> Iterator[Server]:
     finally:
         server.stop()
         thread.join(TIMEOUT_S)
-        observer.stop()
         assert not thread.is_alive()
         assert server.app.traffic.open == server.app.traffic.busy == 0

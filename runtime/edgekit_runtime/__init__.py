@@ -10,7 +10,7 @@ On the way `observe` copies the rows into a block that is counted elsewhere. Not
 | `encoding` | named columns become the model's tensors; refusals name the feature |
 | `session`, `engine` | rows in, answers out: the only place that calls ONNX Runtime |
 | `selftest` | the golden set, replayed on this machine |
-| `observe` | counts on the reference's bins, moments, latency; closes windows |
+| `observe`, `tally` | counts on the reference's bins, moments, latency; closes windows |
 | `resent` | requests that come twice |
 | `outbox` | records on disk until the collector has said that it stored them |
 | `mqtt`, `uplink` | the way to the broker and back |

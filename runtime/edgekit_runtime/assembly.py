@@ -172,8 +172,6 @@ class Assembly:
         intake.stop()
         if self.reporter is not None:
             self.reporter.retire(source)
-        else:
-            source.observer.stop()
         give_back_memory()
 
 

@@ -102,7 +102,6 @@ class Reporter:
 
         def last() -> None:
             self._sources.remove(source)
-            source.observer.stop()
             self._report(source)
 
         self._orders.put(last)
@@ -126,7 +125,6 @@ class Reporter:
                 break
             order()
         for source in self._sources:
-            source.observer.stop()
             self._report(source)
 
     def _report(self, source: Source) -> None:

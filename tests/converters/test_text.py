@@ -317,7 +317,6 @@ def test_the_reference_counts_documents_and_names_none() -> None:
         observer = Observer(manifest, found.bins)
         observer.record(engine.encode(columns), answers, 1.0)
         window = observer.close()
-        observer.stop()
     assert verified.parity.rows > len(frame())
     assert found.bins.features[0].categories == ()
     assert found.features[0].bins == (len(documents()),)

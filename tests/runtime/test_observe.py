@@ -9,8 +9,9 @@ import pytest
 
 from edgekit_contracts.manifest import Monitoring, Privacy
 from edgekit_contracts.telemetry import WindowCounts, decode_counts
-from edgekit_runtime.engine import Engine
-from edgekit_runtime.observe import BLOCK_ROWS, ClosedWindow, Observer
+from edgekit_runtime.engine import Answers, Engine
+from edgekit_runtime.observe import ClosedWindow, Observer
+from edgekit_runtime.tally import Rows
 from tests import bundles
 
 BINS = bundles.reference().bins
@@ -33,7 +34,6 @@ def send(observer: Observer, engine: Engine, rows: dict[str, list[Any]], latency
 def test_every_value_is_counted_on_its_bin(engine: Engine) -> None:
     observer = Observer(bundles.manifest(), BINS)
     send(observer, engine, {"age": [30, 30.1, 95], "bmi": [None, 25.0, 60], "sex": ["f", None, "x"]})
-    observer.stop()
     window = observer.close()
     age, bmi, sex = counts(window).features
     assert (age.bins, age.null, age.out_of_range) == ((1, 1, 1), 0, 1)
@@ -44,11 +44,10 @@ def test_every_value_is_counted_on_its_bin(engine: Engine) -> None:
 def test_moments_are_those_of_numpy_over_many_blocks(engine: Engine) -> None:
     observer = Observer(bundles.manifest(), BINS)
     random = np.random.default_rng(1)
-    ages = random.normal(50, 10, 3 * BLOCK_ROWS + 17)
+    ages = random.normal(50, 10, 3 * observer.block_rows + 17)
     for part in np.array_split(ages, 40):
         rows = len(part)
         send(observer, engine, {"age": part.tolist(), "bmi": [None] * rows, "sex": ["f"] * rows})
-    observer.stop()
     window = observer.close()
     moments = np.frombuffer(window.body.moments, "<f4").reshape(2, 4)
     expected = [ages.mean(), ((ages - ages.mean()) ** 2).sum(), ages.min(), ages.max()]
@@ -61,7 +60,6 @@ def test_classes_scores_and_latency_add_up(engine: Engine) -> None:
     observer = Observer(bundles.manifest(monitoring=Monitoring(abstain_below=0.6)), BINS)
     send(observer, engine, dict(bundles.ROWS), latency_us=120)
     send(observer, engine, dict(bundles.ROWS), latency_us=5e7)
-    observer.stop()
     found = counts(observer.close())
     expected = bundles.answers(bundles.ROWS)
     assert found.classes == (2 * int((expected[:, 0] > 0.5).sum()), 2 * int((expected[:, 1] > 0.5).sum()))
@@ -86,7 +84,6 @@ def test_nothing_is_lost_between_threads_and_windows(engine: Engine) -> None:
     windows = [observer.close() for _ in range(50)]
     for thread in threads:
         thread.join()
-    observer.stop()
     windows.append(observer.close())
     assert sum(window.n for window in windows) == 4 * rows
     assert sum(window.body.software.calls for window in windows) == 4 * rows
@@ -97,7 +94,6 @@ def test_an_empty_window_is_a_heartbeat() -> None:
     observer = Observer(bundles.manifest(), BINS)
     observer.count_rejected()
     observer.count_failed()
-    observer.stop()
     window = observer.close(outbox_records=7)
     assert window.n == 0
     software = window.body.software
@@ -108,20 +104,39 @@ def test_an_empty_window_is_a_heartbeat() -> None:
 def test_private_moments_stay_on_the_device(engine: Engine) -> None:
     observer = Observer(msgspec.structs.replace(bundles.manifest(), privacy=Privacy(moments=False)), BINS)
     send(observer, engine, dict(bundles.ROWS))
-    observer.stop()
     assert observer.close().body.moments == b""
 
 
 def test_counting_that_fails_stops_neither_the_answers_nor_the_next_window(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     observer = Observer(bundles.manifest(), BINS)
-    monkeypatch.setattr(observer, "_fold_answers", lambda *_: 1 / 0)
+    batch = engine.encode(bundles.ROWS)
+    foreign = Answers(np.array(["neither"] * 4, dtype=object), engine.run(batch).probabilities, None)
     for _ in range(80):
-        send(observer, engine, {name: column * 64 for name, column in bundles.ROWS.items()})
-    assert "rows could not be counted" in caplog.text
-    observer.close()
-    monkeypatch.undo()
+        observer.record(batch, foreign, 10.0)
+    assert "240 rows could not be counted (240 so far)" in caplog.text
+    lost = observer.close()
+    assert (lost.n, sum(counts(lost).latency)) == (0, 80)
     send(observer, engine, dict(bundles.ROWS))
-    observer.stop()
-    assert observer.close().n == 4
+    window = observer.close()
+    assert (window.n, sum(counts(window).classes)) == (4, 4)
+
+
+def test_rows_that_wait_elsewhere_are_counted_when_the_window_closes(engine: Engine) -> None:
+    observer = Observer(bundles.manifest(), BINS)
+    waiting = [
+        Rows(2, np.array([[30.0, 20.0], [31.0, np.nan]]), [["f"], ["m"]], ["no", "yes"], np.array([[0.9], [0.7]]))
+    ]
+
+    def flush() -> None:
+        while waiting:
+            observer.count(waiting.pop(), [3.0, 4.0])
+
+    observer.follow(flush)
+    window = observer.close()
+    assert (window.n, window.body.software.calls, counts(window).scores) == (2, 2, (0, 1, 1))
+    observer.leave(flush)
+    waiting.append(Rows(0, None, (), (), None))
+    observer.close()
+    assert waiting

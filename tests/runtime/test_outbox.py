@@ -358,7 +358,6 @@ def test_a_window_is_dated_by_the_clock_as_it_was_at_its_start(tmp_path: Path, m
         source.stored = True
         reporter._report(source)
         reporter._report(source)
-        source.observer.stop()
         assert [one.clock for one in envelopes(outbox)] == [Clock.UNKNOWN, Clock.SYNCED]
 
 

@@ -86,7 +86,6 @@ def ask(route: Route, rows: Mapping[str, list[Any]] = bundles.ROWS) -> Reply:
 
 def calls(made: Made) -> tuple[int, int, int]:
     """Calls, failures and rows of the window."""
-    made.member.observer.stop()
     window = made.member.observer.close()
     decode_counts(window.body.counts, BINS, window.n)
     return window.body.software.calls, window.body.software.failed, window.n

@@ -148,7 +148,6 @@ def test_a_wrong_request_is_400_with_the_reason(client: Client, change: dict[str
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"[" * 5000, b'{"inputs": []}', b'{"inputs": 3}'])
 def test_garbage_is_400_and_counted(client: Client, body: bytes) -> None:
     assert client.call("POST", "/v2/models/tiny/infer", body)[0] == 400
-    client.observer.stop()
     assert client.observer.close().body.software.rejected == 1
 
 
@@ -269,7 +268,6 @@ def test_a_compressed_request_is_refused_by_name(client: Client) -> None:
 def test_a_resent_request_is_answered_and_counted(client: Client) -> None:
     for _ in range(3):
         assert client.infer(columns())[0] == 200
-    client.observer.stop()
     window = client.observer.close()
     assert decode_counts(window.body.counts, bundles.reference().bins, window.n).resent == 2
 

@@ -1,0 +1,224 @@
+"""The sums of one window: counts on the reference's bins, and moments, of a block of rows at a time.
+
+Each numeric feature of a block, and the scores as one more, is sorted, and its edges are looked up in it: many values
+cost one sort and few edges. How many values lie at or below each edge is all that is kept; bins, nulls and values out
+of range are differences of these, taken when the window is closed.
+
+Moments of blocks are merged by Chan's formula. Source: T. Chan, G. Golub, R. LeVeque, "Updating Formulae and a Pairwise
+Algorithm for Computing Sample Variances", 1979.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit_contracts.manifest import Manifest
+from edgekit_contracts.reference import Bins
+from edgekit_contracts.telemetry import FeatureWindow, WindowCounts
+
+_LARGEST: Final = float(np.finfo(np.float64).max)
+# Of a feature's edges: those of its bins stand between the first two and the last three.
+_NEGATIVE_INFINITY, _BELOW_RANGE, _RANGE, _FINITE, _PRESENT = 0, 1, -3, -2, -1
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Answered rows that are counted at once."""
+
+    rows: int
+    numbers: NDArray[Any] | None
+    """[rows, numeric features], in the tensor's order."""
+    text: Sequence[Sequence[str]]
+    """For each row its texts, in the tensor's order; empty where the model takes none."""
+    labels: Sequence[Any]
+    """[rows]; empty where the model gives none."""
+    scores: NDArray[Any] | None
+    """[rows, columns], of which the largest is a row's score."""
+
+
+class Layout:
+    """Which column is counted on which bins.
+
+    Args:
+        manifest: The bundle's manifest.
+        bins: The reference's bins.
+    """
+
+    def __init__(self, manifest: Manifest, bins: Bins) -> None:
+        tensors = {("text" if tensor.dtype == "text" else "numbers"): tensor.features for tensor in manifest.inputs}
+        numeric = [feature for feature in bins.features if feature.categories is None]
+        self.bins = bins
+        self.moments = manifest.privacy.moments
+        """Whether moments are sent."""
+        self.numbers = np.array([tensors["numbers"].index(feature.name) for feature in numeric], dtype=np.intp)
+        """For each numeric feature of the bins its column in the tensor."""
+        self.text = [
+            (tensors["text"].index(feature.name), {text: at for at, text in enumerate(feature.categories)})
+            for feature in bins.features
+            if feature.categories is not None
+        ]
+        """For each text feature its column in the tensor, and text -> bin."""
+        self.missing_text = manifest.missing_text
+        self.classes = {label: at for at, label in enumerate(bins.classes)}
+        # Where a model gives labels alone, there is no score to abstain by.
+        scored = any(output.role != "label" for output in manifest.outputs)
+        threshold = manifest.monitoring.abstain_below if scored else None
+        widest = max(len(bins.score_edges), *(len(feature.edges) for feature in numeric), 0)
+        self.edges = np.array(
+            [
+                *(_edges(feature.edges, feature.minimum, feature.maximum, widest) for feature in numeric),
+                _edges(bins.score_edges, threshold, None, widest),
+            ]
+        )
+        """[numeric features and the score, edges]."""
+
+
+class Tally:
+    """What one window has seen.
+
+    Args:
+        layout: Of the bundle.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self.n = 0
+        self._below = np.zeros(layout.edges.shape, dtype=np.int64)
+        """Values at or below each edge."""
+        self._texts = [np.zeros(len(index) + 2, dtype=np.int64) for _, index in layout.text]
+        """For each text feature its bins, and the missing ones."""
+        self._classes = np.zeros(len(layout.classes), dtype=np.int64)
+        features = len(layout.numbers)
+        self._count, self._mean, self._m2 = np.zeros(features), np.zeros(features), np.zeros(features)
+        self._minimum, self._maximum = np.full(features, np.nan), np.full(features, np.nan)
+
+    def add(self, block: Rows) -> None:
+        """Counts a block; all of it, or nothing where it cannot be counted."""
+        layout = self._layout
+        values = np.zeros((len(layout.edges), block.rows))
+        if block.numbers is not None:
+            values[:-1] = block.numbers.T[layout.numbers]
+        if block.scores is not None:
+            np.ascontiguousarray(block.scores.T).max(axis=0, out=values[-1])
+        answered = values[-1] == values[-1]
+        values.sort(axis=1)  # NaN comes last
+        below = np.array(
+            [column.searchsorted(edges, "right") for column, edges in zip(values, layout.edges, strict=True)]
+        )
+        texts = [self._text_counts(block.text, column, index) for column, index in layout.text]
+        classes = self._class_counts(block.labels, answered)
+        if layout.moments:
+            self._merge_moments(values[:-1], below[:-1, _NEGATIVE_INFINITY], below[:-1, _FINITE])
+        self.n += block.rows
+        self._below += below
+        self._classes += classes
+        for total, counts in zip(self._texts, texts, strict=True):
+            total += counts
+
+    def counts(self, latency: Sequence[int], resent: int) -> WindowCounts:
+        """The window's counts by name.
+
+        Args:
+            latency: Calls in each latency bin.
+            resent: Calls that were made again.
+        """
+        numeric, texts = iter(self._below[:-1].tolist()), iter(self._texts)
+        scores: list[int] = self._below[-1].tolist()
+        # An infinite score lies in an outer bin.
+        score_edges = [0, *scores[2 : 2 + len(self._layout.bins.score_edges)], scores[_PRESENT]]
+        return WindowCounts(
+            features=tuple(
+                self._numbers(next(numeric), len(feature.edges))
+                if feature.categories is None
+                else _texts(next(texts).tolist())
+                for feature in self._layout.bins.features
+            ),
+            classes=tuple(self._classes.tolist()),
+            scores=_differences(score_edges),
+            output_nulls=self.n - scores[_PRESENT],
+            abstained=scores[_BELOW_RANGE],
+            resent=resent,
+            latency=tuple(latency),
+        )
+
+    def moments(self) -> bytes:
+        """As `Window.moments`: mean, M2, minimum and maximum of each numeric feature; NaN where there is no value."""
+        quadruples: NDArray[Any] = np.stack([self._mean, self._m2, self._minimum, self._maximum], axis=1)
+        quadruples[self._count == 0] = np.nan
+        with np.errstate(over="ignore"):
+            return quadruples.astype("<f4").tobytes()
+
+    def _numbers(self, below: list[int], edges: int) -> FeatureWindow:
+        finite, least = below[_FINITE], below[_NEGATIVE_INFINITY]
+        return FeatureWindow(
+            bins=_differences([least, *below[2 : 2 + edges], finite]),
+            null=self.n - below[_PRESENT],
+            invalid=least + below[_PRESENT] - finite,
+            out_of_range=below[_BELOW_RANGE] - least + finite - below[_RANGE],
+        )
+
+    def _text_counts(self, rows: Sequence[Sequence[str]], column: int, index: dict[str, int]) -> NDArray[np.int64]:
+        counts = np.zeros(len(index) + 2, dtype=np.int64)
+        texts = [row[column] for row in rows]
+        if not index:
+            missing = texts.count(self._layout.missing_text)
+            counts[:] = len(texts) - missing, missing
+            return counts
+        for text, times in Counter(texts).items():
+            counts[-1 if text == self._layout.missing_text else index.get(text, len(index))] += times
+        return counts
+
+    def _class_counts(self, labels: Sequence[Any], answered: NDArray[np.bool_]) -> NDArray[np.int64]:
+        counts = np.zeros(len(self._classes), dtype=np.int64)
+        if self._layout.classes:
+            if not answered.all():
+                labels = [label for label, is_one in zip(labels, answered.tolist(), strict=True) if is_one]
+            for label, times in Counter(labels).items():
+                counts[self._layout.classes[label]] += times
+        return counts
+
+    def _merge_moments(self, values: NDArray[np.float64], start: NDArray[np.intp], stop: NDArray[np.intp]) -> None:
+        """Takes in sorted values [features, rows], of which those from `start` to `stop` [features] are finite."""
+        count, rows = stop - start, values.shape[1]
+        some = np.maximum(count, 1)
+        finite = None if (count == rows).all() else np.isfinite(values)
+        mean = (values if finite is None else np.where(finite, values, 0.0)).sum(axis=1) / some
+        deviations = values - mean[:, None] if finite is None else np.where(finite, values - mean[:, None], 0.0)
+        delta, total = mean - self._mean, np.maximum(self._count + count, 1)
+        self._m2 += np.einsum("ij,ij->i", deviations, deviations) + delta**2 * self._count * count / total
+        self._mean += delta * count / total
+        self._count += count
+        features = np.arange(len(count))
+        least = values[features, np.minimum(start, rows - 1)]
+        most = values[features, np.maximum(stop - 1, 0)]
+        for known, here, take in ((self._minimum, least, np.fmin), (self._maximum, most, np.fmax)):
+            take(known, np.where(count > 0, here, np.nan), out=known)
+
+
+def _edges(inner: Sequence[float], low: float | None, high: float | None, widest: int) -> list[float]:
+    return [
+        -np.inf,
+        -np.inf if low is None else float(np.nextafter(low, -np.inf)),  # below `low` is at or below that number
+        *inner,
+        *[_LARGEST] * (widest - len(inner)),
+        _LARGEST if high is None else high,
+        _LARGEST,
+        np.inf,
+    ]
+
+
+def _texts(counts: list[int]) -> FeatureWindow:
+    *bins, null = counts
+    # Of a free text no value is known, so that none is out of range.
+    return FeatureWindow(bins=tuple(bins), null=null, invalid=0, out_of_range=bins[-1] if len(bins) > 1 else 0)
+
+
+def _differences(sums: Sequence[int]) -> tuple[int, ...]:
+    return tuple(after - before for before, after in pairwise(sums))
