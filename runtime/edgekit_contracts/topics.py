@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import re
 import zlib
-from dataclasses import dataclass
 from typing import Final, Literal, Self
+
+import msgspec
 
 from edgekit_contracts.names import DEVICE_PATTERN
 
@@ -40,8 +41,7 @@ def partition(device: str) -> int:
     return zlib.crc32(device.encode()) % PARTITIONS
 
 
-@dataclass(frozen=True, slots=True)
-class Up:
+class Up(msgspec.Struct, frozen=True):
     """A lane from a device: windows (`w`) or events (`e`)."""
 
     device: str

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+
+import msgspec
 
 from edgekit_contracts import limits
 from edgekit_contracts.container import unpack
@@ -24,8 +25,7 @@ from edgekit_contracts.reference import Reference, decode_reference
 from edgekit_runtime.signature import PublicKey, check_signature
 
 
-@dataclass(frozen=True)
-class Bundle:
+class Bundle(msgspec.Struct, frozen=True, dict=True):
     """A bundle whose bytes were checked."""
 
     name: str

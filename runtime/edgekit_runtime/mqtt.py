@@ -11,19 +11,20 @@ from __future__ import annotations
 import logging
 import random
 import secrets
-import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import unquote, urlsplit
 
-import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+import msgspec
 
 from edgekit_contracts.errors import BrokerUnreachable, MissingFile, StorageFault, UsageError
+
+if TYPE_CHECKING:
+    import paho.mqtt.client as paho
 
 log = logging.getLogger(__name__)
 
@@ -93,8 +94,7 @@ class Broker:
         return f"{'mqtts' if self.tls else 'mqtt'}://{host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class Publication:
+class Publication(msgspec.Struct, frozen=True):
     """A message to publish at QoS 1."""
 
     topic: str
@@ -102,8 +102,7 @@ class Publication:
     retain: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
     """How patient a connection is, in seconds."""
 
     reconnect_first_s: float = 1.0
@@ -199,7 +198,7 @@ class Link:
         if self._client is None:
             return False
         info = self._client.publish(publication.topic, publication.payload, qos=qos, retain=publication.retain)
-        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+        if info.rc:  # MQTT_ERR_SUCCESS is 0
             return False
         if qos:
             self._outstanding = [other for other in self._outstanding if not other.is_published()]
@@ -328,6 +327,10 @@ def open_client(broker: Broker, client_id: str, will: Publication | None, timing
     Raises:
         StorageFault: A certificate or key file cannot be read.
     """
+    # Imported by the first connection, on its own thread: with what it brings along it takes longer than a start may.
+    import paho.mqtt.client as paho
+    from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
     five = broker.protocol == 5
     client = paho.Client(
         CallbackAPIVersion.VERSION2,
@@ -346,7 +349,7 @@ def open_client(broker: Broker, client_id: str, will: Publication | None, timing
                 certfile=None if broker.cert is None else str(broker.cert),
                 keyfile=None if broker.key is None else str(broker.key),
             )
-        except (OSError, ssl.SSLError, ValueError) as error:
+        except (OSError, ValueError) as error:
             paths = ", ".join(str(path) for path in (broker.ca, broker.cert, broker.key) if path)
             raise StorageFault(paths or "the system's certificates", str(error)) from error
     if will is not None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,8 +11,7 @@ from edgekit_contracts.golden import GoldenSet
 from edgekit_runtime.engine import Engine
 
 
-@dataclass(frozen=True, slots=True)
-class GoldenResult:
+class GoldenResult(msgspec.Struct, frozen=True):
     """The self-test's figures."""
 
     rows: int

@@ -15,7 +15,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import msgspec
@@ -37,14 +36,12 @@ MESSAGES_AT_BROKER_MAX: Final = 32
 State = Literal["stopped", "connecting", "connected", "no collector"]
 
 
-@dataclass(slots=True)
-class _Sent:
+class _Sent(msgspec.Struct):
     attempt: int
     due_s: float
 
 
-@dataclass(slots=True)
-class Flight:
+class Flight(msgspec.Struct):
     """Which records are on their way, and when each is sent again. Pure: it is told the time.
 
     A record is sent again after `first_s * 2**attempt`, at most `cap_s`, lengthened by up to half so that a fleet that
@@ -54,7 +51,7 @@ class Flight:
     first_s: float = 2.0
     cap_s: float = 60.0
     draw: Callable[[], float] = random.random
-    _sent: dict[int, _Sent] = field(default_factory=dict)
+    _sent: dict[int, _Sent] = {}
 
     def __len__(self) -> int:
         return len(self._sent)
@@ -85,8 +82,7 @@ class Flight:
         return min((sent.due_s for sent in self._sent.values()), default=None)
 
 
-@dataclass(frozen=True, slots=True)
-class Packet:
+class Packet(msgspec.Struct, frozen=True):
     """Records that travel in one message."""
 
     lane: Literal["w", "e"]
@@ -113,8 +109,7 @@ def packets(records: Sequence[Waiting]) -> list[Packet]:
     return made
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UplinkState:
+class UplinkState(msgspec.Struct, frozen=True, kw_only=True):
     """What the status endpoint shows."""
 
     state: State
