@@ -20,7 +20,19 @@ import msgspec
 from edgekit import keys, profiles
 from edgekit_contracts import limits
 from edgekit_contracts.errors import ConversionRefused, DoesNotFit, UsageError
-from edgekit_contracts.manifest import Budget, ClassLabel, Feature, Lineage, Manifest, Parity, Quality, WorstRow
+from edgekit_contracts.manifest import (
+    AutomationLevel,
+    Budget,
+    ClassLabel,
+    Feature,
+    Lineage,
+    Manifest,
+    Monitoring,
+    Parity,
+    Privacy,
+    Quality,
+    WorstRow,
+)
 from edgekit_contracts.names import check_model, check_version
 from edgekit_converters import data as tables
 from edgekit_converters import runtimes
@@ -130,6 +142,9 @@ def build(
     classes: Sequence[ClassLabel] | None = None,
     shape: Sequence[int] | None = None,
     allow_unfit: bool = False,
+    abstain_below: float | None = None,
+    automation: AutomationLevel = "act",
+    allow_raw: Sequence[str] = (),
     check_runtimes: Sequence[str] | None = (),
     on_step: Callable[[Step], None] | None = None,
     on_progress: OnProgress | None = None,
@@ -151,6 +166,9 @@ def build(
         classes: Of a network that gives scores: a class for each, in their order; they become probabilities.
         shape: Of one row of a network, such as (1, 28, 28); by default its columns as they are.
         allow_unfit: Write the bundle although it passes a limit of a profile.
+        abstain_below: The confidence under which an answer is left to a person; by default none is.
+        automation: How far an answer may go by itself on a device: `shadow`, `advise`, `confirm` or `act`.
+        allow_raw: Features whose raw values a device may keep for a person's review; by default none.
         check_runtimes: Further releases of onnxruntime to verify on; those of the profiles always are. None: on the
             one that is installed here only.
         on_step: Called after each step.
@@ -180,7 +198,8 @@ def build(
             "select features before the model is trained, or write plain ONNX with edgekit convert",
         )
     parity = _on_runtimes(steps, proved, None if check_runtimes is None else [*allowed, *check_runtimes])
-    draft, engine, conversion = proved.draft, proved.engine, proved.conversion
+    draft = _promised(proved.draft, abstain_below, automation, allow_raw)
+    engine, conversion = proved.engine, proved.conversion
     if conversion.targets:
         raise ConversionRefused(
             "the model",
@@ -296,6 +315,33 @@ def refuse_unfit(budgets: Sequence[Budget]) -> None:
     for budget in budgets:
         if not budget.fits:
             raise DoesNotFit(budget.profile, budget.excess)
+
+
+def _promised(
+    draft: Manifest, abstain_below: float | None, automation: AutomationLevel, allow_raw: Sequence[str]
+) -> Manifest:
+    """The manifest with what its owner says of doubt, automation and privacy.
+
+    Raises:
+        UsageError: The model has no confidence, or no such feature.
+    """
+    if abstain_below is not None:
+        if not 0 <= abstain_below <= 1:
+            raise UsageError(f"a confidence of {abstain_below:g} cannot be", "give --abstain-below from 0 to 1")
+        if not any(output.role == "probabilities" for output in draft.outputs):
+            raise UsageError(
+                "the model gives no probabilities, so that no answer is below a confidence", "leave it out"
+            )
+    known = [feature.name for feature in draft.features]
+    for name in allow_raw:
+        if name not in known:
+            raise UsageError(f"the model has no feature '{name}'", f"allow some of {', '.join(known[:20])}")
+    return msgspec.structs.replace(
+        draft,
+        monitoring=Monitoring(abstain_below=abstain_below),
+        privacy=Privacy(raw_fields=tuple(dict.fromkeys(allow_raw))),
+        automation=automation,
+    )
 
 
 @dataclass(frozen=True)

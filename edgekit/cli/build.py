@@ -8,7 +8,7 @@ import click
 
 from edgekit.cli.network import network_options
 from edgekit.cli.output import echo_json, echo_progress, echo_step
-from edgekit_contracts.manifest import ClassLabel
+from edgekit_contracts.manifest import LEVELS, AutomationLevel, ClassLabel
 
 
 @click.command()
@@ -25,6 +25,20 @@ from edgekit_contracts.manifest import ClassLabel
 @click.option("--trust", is_flag=True, help="Load a pickle or joblib file, which runs the code in it.")
 @network_options
 @click.option("--allow-unfit", is_flag=True, help="Write the bundle although it does not fit the device.")
+@click.option(
+    "--abstain-below",
+    type=click.FloatRange(0, 1),
+    metavar="CONFIDENCE",
+    help="Leave an answer below this confidence to a person.",
+)
+@click.option(
+    "--automation",
+    type=click.Choice(LEVELS),
+    default="act",
+    show_default=True,
+    help="How far an answer may go by itself on a device.",
+)
+@click.option("--allow-raw", multiple=True, metavar="FEATURE", help="A person may see this one's values (repeatable).")
 @click.option("--runtime-check", multiple=True, help="Verify on this onnxruntime too, from its wheel (repeatable).")
 @click.option("--no-runtime-check", is_flag=True, help="Verify on the installed onnxruntime only, not the profiles'.")
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
@@ -41,6 +55,9 @@ def build(
     classes: tuple[ClassLabel, ...] | None,
     shape: tuple[int, ...] | None,
     allow_unfit: bool,
+    abstain_below: float | None,
+    automation: AutomationLevel,
+    allow_raw: tuple[str, ...],
     runtime_check: tuple[str, ...],
     no_runtime_check: bool,
     as_json: bool,
@@ -66,6 +83,9 @@ def build(
         classes=classes,
         shape=shape,
         allow_unfit=allow_unfit,
+        abstain_below=abstain_below,
+        automation=automation,
+        allow_raw=allow_raw,
         check_runtimes=None if no_runtime_check else runtime_check,
         on_step=lambda step: echo_step(step.name, step.result, step.seconds),
         on_progress=echo_progress,

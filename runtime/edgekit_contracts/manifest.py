@@ -31,7 +31,9 @@ SIGNATURE_PATH: Final = "model.sig"
 
 ClassLabel = str | int | float | bool
 AutomationLevel = Literal["shadow", "advise", "confirm", "act"]
-"""How far an answer may go by itself, from the lowest; see `edgekit_runtime.oversight.automation`."""
+"""How far an answer may go by itself; see `edgekit_runtime.oversight.automation`."""
+LEVELS: Final[tuple[AutomationLevel, ...]] = ("shadow", "advise", "confirm", "act")
+"""From the lowest to the highest."""
 
 Task = Literal["classification", "regression", "clustering", "outlier_detection", "transformation"]
 TASKS_1: Final[frozenset[Task]] = frozenset({"classification", "regression"})
@@ -178,14 +180,14 @@ class Monitoring(msgspec.Struct, frozen=True, kw_only=True):
 
     window_s: Annotated[float, msgspec.Meta(ge=0.1, le=86_400)] = 60.0
     abstain_below: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
-    """Confidence under which an answer is counted as one for a person; None: never."""
+    """Confidence under which an answer is left to a person; None: never."""
 
 
 class Privacy(msgspec.Struct, frozen=True, kw_only=True):
     """What may leave the device beside counts."""
 
     raw_fields: tuple[str, ...] = ()
-    """Features whose raw values the owner allows to be sent; none by default."""
+    """Features whose raw values the owner allows to be kept for review or sent; none by default."""
     moments: bool = True
     """Whether mean, M2, minimum and maximum are sent beside the counts."""
 

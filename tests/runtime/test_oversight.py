@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from edgekit_contracts.errors import StorageFault, UnsupportedFormat, UsageError
-from edgekit_contracts.manifest import AutomationLevel, Monitoring, Output, Privacy
+from edgekit_contracts.manifest import LEVELS, AutomationLevel, Monitoring, Output, Privacy
 from edgekit_runtime.engine import Answers, Engine
-from edgekit_runtime.oversight.automation import LEVELS, Oversight, lower
+from edgekit_runtime.oversight.automation import Oversight, lower
 from edgekit_runtime.oversight.intake import ROWS_PER_REQUEST, Intake, Sampler
 from edgekit_runtime.oversight.review import Item, ReviewQueue
 from tests import bundles

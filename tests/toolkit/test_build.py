@@ -17,7 +17,7 @@ from sklearn.tree import DecisionTreeClassifier
 import edgekit
 import edgekit.building
 import edgekit_runtime
-from edgekit_contracts.errors import ConversionRefused, DoesNotFit
+from edgekit_contracts.errors import ConversionRefused, DoesNotFit, UsageError
 from edgekit_runtime.bundle import open_bundle
 from tests import models
 from tests.toolkit.conftest import Run
@@ -160,6 +160,9 @@ def test_the_report_is_one_page_with_nothing_from_elsewhere(bundle: Path, run: R
         (["MODEL", "--data", "DATA", "--name", "A/B"], 2, "'A/B' cannot be a model's name"),
         (["MODEL", "--data", "DATA", "--version", "x"], 2, "'x' cannot be a version"),
         (["MODEL", "--data", "DATA", "--key", "DATA"], 2, "holds no EC P-256 private key"),
+        (["MODEL", "--data", "DATA", "--allow-raw", "colour"], 2, "the model has no feature 'colour'"),
+        (["MODEL", "--data", "DATA", "--abstain-below", "2"], 2, "2.0 is not in the range 0<=x<=1"),
+        (["MODEL", "--data", "DATA", "--automation", "full"], 2, "'full' is not one of 'shadow', 'advise'"),
         (["MODEL"], 2, "Missing option '--data'"),
     ],
 )
@@ -256,6 +259,28 @@ def test_a_preprocessing_becomes_a_bundle_that_hands_missing_values_on(tmp_path:
         answer = engine.predict({"width": [10.0], "height": [None]}).values
     assert answer is not None
     assert np.isnan(answer).tolist() == [[False, True]]
+
+
+def test_the_owner_says_what_is_doubtful_and_what_a_person_may_see(
+    project: models.Project, tmp_path: Path, run: Run
+) -> None:
+    out = tmp_path / "press-1.2.edge"
+    options = ["--abstain-below", "0.7", "--automation", "confirm", "--allow-raw", "width", "--allow-raw", "material"]
+    arguments = ["--data", project.data, "--target", "grade", "--device", "raspberry-pi-4", *options]
+    code, _, err = run("build", project.model, *arguments, "-o", out)
+    assert code == 0, err
+    manifest = open_bundle(out, keys=None).manifest
+    assert (manifest.monitoring.abstain_below, manifest.automation) == (0.7, "confirm")
+    assert manifest.privacy.raw_fields == ("width", "material")
+
+
+def test_a_model_without_confidence_cannot_abstain(tmp_path: Path) -> None:
+    frame = models.table()[["width", "price"]]
+    model = Ridge().fit(frame[["width"]], frame["price"])
+    with pytest.raises(UsageError, match="gives no probabilities"):
+        edgekit.build(
+            model, frame[["width"]], device="raspberry-pi-5", out=tmp_path / "price-1.0.edge", abstain_below=0.5
+        )
 
 
 def test_several_labels_a_row_are_no_bundle_yet(tmp_path: Path) -> None:

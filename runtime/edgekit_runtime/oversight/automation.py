@@ -17,17 +17,14 @@ IEEE Transactions on Systems, Man, and Cybernetics 30 (2000).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit_contracts.errors import UsageError
-from edgekit_contracts.manifest import AutomationLevel, ClassLabel, Manifest
+from edgekit_contracts.manifest import LEVELS, AutomationLevel, ClassLabel, Manifest
 from edgekit_runtime.engine import Answers
-
-LEVELS: Final[tuple[AutomationLevel, ...]] = ("shadow", "advise", "confirm", "act")
-"""From the lowest to the highest."""
 
 
 def lower(one: AutomationLevel, other: AutomationLevel | None) -> AutomationLevel:
