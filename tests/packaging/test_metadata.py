@@ -14,7 +14,7 @@ import pytest
 import edgekit
 import edgekit_runtime
 from edgekit_contracts.errors import BothInstalled
-from edgekit_runtime.installed import refuse_both
+from edgekit_runtime.installed import installed_version, refuse_both
 
 ROOT = Path(__file__).parents[2]
 DEVICE_FORBIDDEN = ("onnx", "skl2onnx", "sklearn", "scipy", "pandas", "click", "edgekit", "edgekit_converters")
@@ -67,13 +67,25 @@ def test_the_command_starts_without_the_heavy_libraries(module: str) -> None:
     assert not set(done.stdout.split()) & heavy
 
 
-def test_both_wheels_in_one_environment_are_refused_with_the_mend(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgekit_runtime.installed.version", lambda name: "0.1.0")
+def test_both_wheels_in_one_environment_are_refused_with_the_mend(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "edgekit_runtime-0.1.0.dist-info").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(BothInstalled, match="both hold the runtime's packages") as caught:
         refuse_both()
     assert "pip uninstall" in caught.value.next_step
 
 
 def test_this_environment_holds_one_of_them() -> None:
-    assert importlib.metadata.version("edgekit-toolkit") == edgekit.__version__
+    assert installed_version("edgekit-toolkit") == edgekit.__version__
     refuse_both()
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "paho-mqtt", "scikit-learn", "PyYAML", "edgekit"])
+def test_versions_are_those_of_the_standard_library_s_reader(name: str) -> None:
+    try:
+        expected = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        expected = None
+    assert installed_version(name) == expected

@@ -17,7 +17,7 @@ from edgekit_contracts.manifest import Manifest
 from edgekit_runtime.batch.parquet_footer import MAGIC, footer_of, merged
 from edgekit_runtime.batch.tables import Chunk, Kind, Made, Position, Segment, chunk_rows
 from edgekit_runtime.encoding import Coded, Column
-from edgekit_runtime.installed import is_installed
+from edgekit_runtime.installed import installed_version
 
 BUFFER_BYTES: Final = 1 << 18
 """Read at once of one column: row groups are larger than a device's memory."""
@@ -164,7 +164,7 @@ def _pyarrow() -> tuple[Any, Any]:
         import pyarrow.parquet
     except ImportError as error:
         ours, extra = (
-            ("edgekit-toolkit", "build") if is_installed("edgekit-toolkit") else ("edgekit-runtime", "parquet")
+            ("edgekit-toolkit", "build") if installed_version("edgekit-toolkit") else ("edgekit-runtime", "parquet")
         )
         raise MissingExtra("pyarrow", ours, extra) from error
     return pyarrow, pyarrow.parquet
