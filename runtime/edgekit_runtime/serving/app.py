@@ -21,7 +21,7 @@ from edgekit_runtime import __version__
 from edgekit_runtime.config import Serve
 from edgekit_runtime.resent import Resent
 from edgekit_runtime.served import Route, Served
-from edgekit_runtime.serving import binary, commands, message, metrics, oip
+from edgekit_runtime.serving import binary, commands, decoding, message, metrics, oip
 from edgekit_runtime.serving.message import Request, Response
 from edgekit_runtime.serving.metrics import Metrics, Traffic
 from edgekit_runtime.serving.rate import TokenBucket
@@ -140,11 +140,11 @@ class App:
         """
         try:
             self._admit(request)
-            asked, tensors = oip.decode_request(
+            asked, tensors = decoding.decode_request(
                 request.body, request.headers.get(binary.HEADER), limit=self._settings.max_request_bytes
             )
             route = route or served.route(_key(asked, request.body))
-            batch = oip.batch_of(asked, tensors, route.engine, max_rows=self._settings.max_rows)
+            batch = decoding.batch_of(asked, tensors, route.engine, max_rows=self._settings.max_rows)
             reply = route.answer(batch)
             body, header_bytes = oip.encode_response(asked, reply.answers, reply.manifest, reply.parameters)
         except Exception as error:
@@ -201,7 +201,7 @@ def _parsed(target: bytes) -> tuple[str, str, str | None, str]:
     return (path, match["name"], match["version"], match["verb"] or "") if match else (path, "", None, "")
 
 
-def _key(asked: oip.InferRequest, body: bytes) -> bytes:
+def _key(asked: decoding.InferRequest, body: bytes) -> bytes:
     """What the request is about, as the client says; else its bytes."""
     key = asked.parameters.get(KEY)
     return body if key is None else str(key).encode()
@@ -231,7 +231,7 @@ def _reply(value: object) -> Response:
 
 
 def _status_of(refused: BadInput | FormatError | TooLarge) -> int:
-    return 413 if isinstance(refused, TooLarge | oip.TooManyRows) else 400
+    return 413 if isinstance(refused, TooLarge | decoding.TooManyRows) else 400
 
 
 def _sentence(error: EdgekitError) -> str:

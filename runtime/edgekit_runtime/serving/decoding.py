@@ -1,0 +1,220 @@
+"""From the bytes of an inference request to the rows of a model.
+
+A request names either the graph's own tensors (`numbers` [rows, columns], `text` [rows, columns]), which the metadata
+lists with their columns, or one tensor for each feature ([rows] or [rows, 1]). In JSON, null is a missing value; in
+bytes (`serving.binary`) NaN is, and for a text the manifest's `missing_text`.
+
+Source: Open Inference Protocol, specification/protocol/inference_rest.md, "Inference Request JSON Object".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from itertools import chain
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit_contracts import limits
+from edgekit_contracts.decode import decode_json
+from edgekit_contracts.errors import BadInput, TooLarge
+from edgekit_runtime.engine import Batch, Column, Engine
+from edgekit_runtime.serving import binary
+
+Scalar = bool | int | float | str | None
+
+
+class InferInput(msgspec.Struct, frozen=True):
+    """One tensor of a request."""
+
+    name: str
+    shape: tuple[int, ...]
+    datatype: str
+    data: list[Any] | None = None
+    parameters: dict[str, Any] = {}
+
+
+class RequestedOutput(msgspec.Struct, frozen=True):
+    """One output that the client asks for."""
+
+    name: str
+    parameters: dict[str, Any] = {}
+
+
+class InferRequest(msgspec.Struct, frozen=True):
+    """The body of an inference request."""
+
+    inputs: tuple[InferInput, ...]
+    id: str | None = None
+    outputs: tuple[RequestedOutput, ...] | None = None
+    parameters: dict[str, Any] = {}
+
+
+class _FlatInput(InferInput, frozen=True):
+    data: list[Scalar] | None = None
+    parameters: dict[str, Scalar] = {}
+
+
+class _FlatOutput(RequestedOutput, frozen=True):
+    parameters: dict[str, Scalar] = {}
+
+
+class _FlatRequest(InferRequest, frozen=True):
+    """A request whose data is flat, as nearly all are: by its type it cannot be nested, so its depth needs no check."""
+
+    inputs: tuple[_FlatInput, ...]
+    outputs: tuple[_FlatOutput, ...] | None = None
+    parameters: dict[str, Scalar] = {}
+
+
+class TooManyRows(BadInput):
+    """More rows in one request than the device is told to take."""
+
+    def __init__(self, rows: int, limit: int) -> None:
+        super().__init__("", f"{rows} rows in one request", f"send at most {limit} rows")
+
+
+_flat: Final = msgspec.json.Decoder(_FlatRequest)
+_NOTHING: Final = memoryview(b"")
+
+
+def decode_request(
+    body: bytes, header: bytes | None = None, *, limit: int = limits.REQUEST_MAX_BYTES
+) -> tuple[InferRequest, memoryview]:
+    """Reads a request's body: the request, and the tensors' bytes behind it.
+
+    Args:
+        body: The body.
+        header: The value of `Inference-Header-Content-Length`, where the client sent it.
+        limit: Bytes of JSON that are accepted.
+
+    Raises:
+        TooLarge, FormatError, BadInput: It is not a request of the protocol.
+    """
+    text, tensors = (body, _NOTHING) if header is None else binary.split(body, header)
+    if len(text) > limit:
+        raise TooLarge("request", len(text), limit)
+    try:
+        return _flat.decode(text), tensors
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return decode_json(text, InferRequest, what="request", limit=limit), tensors
+
+
+def batch_of(
+    request: InferRequest, tensors: memoryview, engine: Engine, *, max_rows: int = limits.REQUEST_MAX_ROWS
+) -> Batch:
+    """The rows of a request.
+
+    Args:
+        request: The request.
+        tensors: The bytes of its tensors without `data`.
+        engine: The model.
+        max_rows: More are refused before anything is made of them.
+
+    Raises:
+        TooManyRows: There are more.
+        BadInput: They do not fit the model.
+    """
+    found: dict[str, list[Any] | NDArray[Any]] = {}
+    at = 0
+    for tensor in request.inputs:
+        name = tensor.name
+        if name in found:
+            raise BadInput("", "two input tensors have the same name")
+        if tensor.shape and tensor.shape[0] > max_rows:
+            raise TooManyRows(tensor.shape[0], max_rows)
+        size = tensor.parameters.get("binary_data_size")
+        if (tensor.data is None) == (size is None):
+            raise BadInput(name, "it needs either data or parameters.binary_data_size")
+        if tensor.data is not None:
+            found[name] = _values(tensor, tensor.data)
+            continue
+        if type(size) is not int or not 0 <= size <= len(tensors) - at:
+            raise BadInput(name, "its binary_data_size does not fit the request's body")
+        array = binary.decode(name, tensor.datatype, tensor.shape, tensors[at : at + size])
+        if tensor.datatype == "BYTES":
+            array[array == engine.manifest.missing_text] = None
+        found[name] = array
+        at += size
+    if at != len(tensors):
+        raise BadInput("", f"{len(tensors) - at} bytes are left behind the last tensor")
+    if {tensor.name for tensor in engine.manifest.inputs} == found.keys():
+        return engine.encode_tensors({tensor.name: _matrix(tensor, found[tensor.name]) for tensor in request.inputs})
+    return engine.encode({tensor.name: _column(tensor, found[tensor.name]) for tensor in request.inputs})
+
+
+def _values(tensor: InferInput, data: list[Any]) -> list[Any]:
+    """The tensor's data, flat: the protocol allows nested and flattened arrays."""
+    shape, datatype = tensor.shape, tensor.datatype
+    if data and isinstance(data[0], list):
+        data = _flattened(tensor.name, data, shape)
+    if min(shape, default=0) < 0 or len(data) != math.prod(shape):
+        raise BadInput(tensor.name, f"{len(data)} values do not fill the shape {list(shape)}")
+    types = _TYPES.get(datatype)
+    if types is not None and types.issuperset(map(type, data)):
+        return data
+    fits = _FITS.get(datatype)
+    if fits is None:
+        raise BadInput(tensor.name, f"datatype '{datatype[:32]}' is none of the protocol's")
+    for value in data:
+        if value is not None and not fits(value):
+            shown = msgspec.json.encode(value)[:40].decode(errors="replace")
+            raise BadInput(tensor.name, f"{shown} is no {datatype}")
+    return data
+
+
+def _flattened(name: str, data: list[Any], shape: tuple[int, ...]) -> list[Any]:
+    """Nested lists of exactly this shape, in one list."""
+    for extent in shape[1:]:
+        if not all(isinstance(part, list) and len(part) == extent for part in data):
+            raise BadInput(name, f"the data is not nested like its shape {list(shape)}")
+        data = list(chain.from_iterable(data))
+    return data
+
+
+def _one_of(types: frozenset[type]) -> Callable[[Any], bool]:
+    return lambda value: type(value) in types
+
+
+def _integer(low: int, high: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and low <= value <= high
+
+
+_FLOATS: Final = ("FP16", "FP32", "FP64")
+_TYPES: Final[Mapping[str, frozenset[type]]] = {
+    "BYTES": frozenset({str, type(None)}),
+    "BOOL": frozenset({bool, type(None)}),
+    **dict.fromkeys(_FLOATS, frozenset({int, float, type(None)})),
+}
+"""Datatype of the protocol -> types of which every value is one."""
+_FITS: Final[Mapping[str, Callable[[Any], bool]]] = {
+    **{name: _one_of(types) for name, types in _TYPES.items()},
+    **{f"INT{bits}": _integer(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64)},
+    **{f"UINT{bits}": _integer(0, 2**bits - 1) for bits in (8, 16, 32, 64)},
+}
+"""Datatype of the protocol -> whether a JSON value is one."""
+
+
+def _column(tensor: InferInput, values: list[Any] | NDArray[Any]) -> Column:
+    shape = tensor.shape
+    if not shape or len(shape) > 2 or (len(shape) == 2 and shape[1] != 1):
+        raise BadInput(tensor.name, f"shape {list(shape)}; a feature's tensor has [rows] or [rows, 1]")
+    return values.reshape(-1) if isinstance(values, np.ndarray) else values
+
+
+def _matrix(tensor: InferInput, values: list[Any] | NDArray[Any]) -> NDArray[Any]:
+    if len(tensor.shape) != 2:
+        raise BadInput(tensor.name, f"shape {list(tensor.shape)}; expected [rows, columns]")
+    if isinstance(values, np.ndarray):
+        return values
+    if tensor.datatype != "BYTES":
+        try:
+            return np.array(values, dtype=np.float64).reshape(tensor.shape)
+        except (OverflowError, ValueError) as error:
+            raise BadInput(tensor.name, "a value is not a 64-bit number") from error
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array.reshape(tensor.shape)
