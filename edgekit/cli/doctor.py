@@ -5,25 +5,19 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import Literal, NamedTuple
+from itertools import chain
 
 import click
 
 from edgekit.cli.output import echo_json, echo_table
 from edgekit_contracts.errors import EdgekitError
-
-
-class Finding(NamedTuple):
-    """One thing that was looked at."""
-
-    check: str
-    verdict: Literal["ok", "warning", "fault"]
-    detail: str
-    next_step: str = ""
+from edgekit_runtime.doctor.finding import Finding, exit_code
+from edgekit_runtime.doctor.software import onnxruntime
+from edgekit_runtime.installed import is_installed
 
 
 @click.command()
@@ -31,21 +25,25 @@ class Finding(NamedTuple):
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
 def doctor(broker: str | None, as_json: bool) -> int:
     """Look at Python, the libraries, the runtime, keys, disk (and a broker); exit 3 if something is broken."""
-    findings = [finding for look in _LOOKS for finding in look()]
+    findings = [*chain.from_iterable(look() for look in _LOOKS)]
     if broker is not None:
         findings.append(_broker(broker))
     if as_json:
-        echo_json({"findings": [finding._asdict() for finding in findings]})
+        echo_json({"findings": [asdict(finding) for finding in findings]})
     else:
-        colours = {"ok": "green", "warning": "yellow", "fault": "red"}
+        colours = {"ok": "green", "warn": "yellow", "FAIL": "red"}
         echo_table(
             ["check", "verdict", "detail"],
             [
-                [f.check, click.style(f.verdict, fg=colours[f.verdict]), "; ".join(filter(None, f[2:]))]
+                [
+                    f.check,
+                    click.style(f.verdict, fg=colours[f.verdict]),
+                    "; ".join(filter(None, (f.sentence, f.next_step))),
+                ]
                 for f in findings
             ],
         )
-    return 3 if any(finding.verdict == "fault" for finding in findings) else 0
+    return exit_code(findings)
 
 
 def _python() -> Iterator[Finding]:
@@ -55,7 +53,7 @@ def _python() -> Iterator[Finding]:
     yield (
         Finding("platform", "ok", detail)
         if fits
-        else Finding("platform", "warning", detail, "onnxruntime has wheels for Linux with glibc on x86-64 and aarch64")
+        else Finding("platform", "warn", detail, "onnxruntime has wheels for Linux with glibc on x86-64 and aarch64")
     )
 
 
@@ -76,35 +74,18 @@ def _libraries() -> Iterator[Finding]:
         detail = ", ".join(f"{name} {release}" for name, release in found.items())
         if lacking:
             yield Finding(
-                extra, "warning", f"not installed: {', '.join(lacking)}", f"pip install 'edgekit-toolkit[{extra}]'"
+                extra, "warn", f"not installed: {', '.join(lacking)}", f"pip install 'edgekit-toolkit[{extra}]'"
             )
         elif found.get("protobuf", "6").partition(".")[0] not in {"4", "5", "6"}:
-            yield Finding(extra, "fault", detail, "pip install 'protobuf<7': skl2onnx fails with protobuf 7")
+            yield Finding(extra, "FAIL", detail, "pip install 'protobuf<7': skl2onnx fails with protobuf 7")
         else:
             yield Finding(extra, "ok", detail)
 
 
 def _runtime() -> Iterator[Finding]:
-    from edgekit_contracts.limits import WRONG_RUNTIMES
-
-    # In a process of its own: on some boards a wheel ends with an illegal instruction (microsoft/onnxruntime#23957).
-    done = subprocess.run(
-        [sys.executable, "-c", "import onnxruntime; print(onnxruntime.__version__)"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    if done.returncode < 0:
-        yield Finding(
-            "onnxruntime", "fault", f"importing it ends with signal {-done.returncode}", "install another version"
-        )
-    elif done.returncode > 0:
-        yield Finding("onnxruntime", "warning", "cannot be imported", "pip install 'edgekit-toolkit[runtime]'")
-    elif (release := done.stdout.strip()) in WRONG_RUNTIMES:
-        yield Finding("onnxruntime", "fault", f"{release} answers wrongly for trees", "install another version")
-    else:
-        yield Finding("onnxruntime", "ok", release)
+    # A centre needs none, and `_libraries` says where it lacks.
+    if is_installed("onnxruntime"):
+        yield from onnxruntime()
 
 
 def _keys() -> Iterator[Finding]:
@@ -112,9 +93,9 @@ def _keys() -> Iterator[Finding]:
 
     private = keys.directory() / "edgekit.pem"
     if not private.exists():
-        yield Finding("signing key", "warning", "none yet", "'edgekit build' makes one, or 'edgekit keys create'")
+        yield Finding("signing key", "warn", "none yet", "'edgekit build' makes one, or 'edgekit keys create'")
     elif private.stat().st_mode & 0o077:
-        yield Finding("signing key", "fault", f"others can read {private}", f"chmod 600 {private}")
+        yield Finding("signing key", "FAIL", f"others can read {private}", f"chmod 600 {private}")
     else:
         yield Finding("signing key", "ok", str(private))
 
@@ -122,7 +103,7 @@ def _keys() -> Iterator[Finding]:
 def _disk() -> Iterator[Finding]:
     free_mb = shutil.disk_usage(os.getcwd()).free / 1e6
     detail = f"{free_mb:,.0f} MB free here"
-    yield Finding("disk", "ok", detail) if free_mb > 200 else Finding("disk", "fault", detail, "free some space")
+    yield Finding("disk", "ok", detail) if free_mb > 200 else Finding("disk", "FAIL", detail, "free some space")
 
 
 def _mosquitto() -> Iterator[Finding]:
@@ -130,7 +111,7 @@ def _mosquitto() -> Iterator[Finding]:
     yield (
         Finding("mosquitto", "ok", path)
         if path
-        else Finding("mosquitto", "warning", "not installed; some tests skip", "apt install mosquitto")
+        else Finding("mosquitto", "warn", "not installed; some tests skip", "apt install mosquitto")
     )
 
 
@@ -143,5 +124,5 @@ def _broker(url: str) -> Finding:
     try:
         probe(Broker.parse(url))
     except EdgekitError as error:
-        return Finding("broker", "fault", error.sentence, error.next_step)
+        return Finding.of("broker", error)
     return Finding("broker", "ok", f"{url} answers")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import tomllib
 from itertools import accumulate
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -70,18 +70,45 @@ def decode_json(
 
 def decode_toml(data: bytes, kind: type[T], *, what: str, limit: int, format: str | None = None) -> T:
     """Reads a TOML document; arguments and errors as `decode_json`."""
+    tree = decode_tree(data, what=what, limit=limit)
+    if format is not None:
+        check_format(convert(tree, _Header, what=what).format, format, what=what)
+    return convert(tree, kind, what=what)
+
+
+def decode_tree(data: bytes, *, what: str, limit: int) -> dict[str, Any]:
+    """Reads a TOML document as it stands, for a reader who adds to it before `convert`.
+
+    Raises:
+        TooLarge: More bytes than `limit`.
+        FormatError: Not TOML.
+    """
     _check_size(data, what, limit)
     try:
-        tree = tomllib.loads(data.decode("utf-8"))
-        if format is not None:
-            check_format(msgspec.convert(tree, _Header).format, format, what=what)
-        return msgspec.convert(tree, kind)
+        return tomllib.loads(data.decode("utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise FormatError(what, "$", str(error)) from error
     except RecursionError as error:
         raise FormatError(what, "$", f"nested deeper than {DOCUMENT_MAX_DEPTH} levels") from error
+
+
+def convert(value: object, kind: type[T], *, what: str, path: str | None = None, strict: bool = True) -> T:
+    """Makes a typed value of plain ones.
+
+    Args:
+        value: Dictionaries, lists, texts, numbers.
+        kind: The type to make of it.
+        what: The document's name for errors.
+        path: Where the value stands, for errors; None: where in `value` the fault is.
+        strict: False reads numbers out of texts too.
+
+    Raises:
+        FormatError: A field is missing or wrong.
+    """
+    try:
+        return msgspec.convert(value, kind, strict=strict)
     except msgspec.MsgspecError as error:
-        raise _format_error(what, error) from error
+        raise _format_error(what, error, path) from error
 
 
 def decode_msgpack(data: bytes | msgspec.Raw, kind: type[T], *, what: str, limit: int) -> T:
@@ -133,7 +160,8 @@ def _check_size(data: bytes | msgspec.Raw, what: str, limit: int) -> None:
         raise TooLarge(what, size, limit)
 
 
-def _format_error(what: str, error: msgspec.MsgspecError) -> FormatError:
+def _format_error(what: str, error: msgspec.MsgspecError, path: str | None = None) -> FormatError:
     # msgspec ends its messages with " - at `$.path`".
-    fault, _, path = str(error).partition(" - at `")
-    return FormatError(what, path.rstrip("`") or "$", fault[0].lower() + fault[1:] if fault[1:2].islower() else fault)
+    fault, _, found = str(error).partition(" - at `")
+    fault = fault[0].lower() + fault[1:] if fault[1:2].islower() else fault
+    return FormatError(what, path or found.rstrip("`") or "$", fault)

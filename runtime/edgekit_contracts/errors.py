@@ -263,6 +263,14 @@ class RuntimeMissing(EnvironmentFault):
         self.version = version
 
 
+class RuntimeUnfit(EnvironmentFault):
+    """The installed onnxruntime does not run on this machine, or is known to answer wrongly."""
+
+    def __init__(self, version: str, why: str, next_step: str) -> None:
+        super().__init__(f"onnxruntime {version} {why}" if version else f"onnxruntime {why}", next_step)
+        self.version = version
+
+
 class BrokerUnreachable(EnvironmentFault):
     """No MQTT broker answers there."""
 

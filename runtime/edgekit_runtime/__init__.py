@@ -18,7 +18,10 @@ On the way `observe` copies the rows into a block that is counted elsewhere. Not
 | `served` | which bundle answers a request |
 | `serving` | Open Inference Protocol v2 over TCP and a Unix socket |
 | `batch` | CSV, JSON Lines or Parquet through the model |
-| `config`, `service` | `device.toml`, and the process that puts all of it together |
+| `config`, `settings` | `device.toml`, the environment and the command line |
+| `service` | the process that puts all of it together |
+| `lock`, `ask` | whose the state directory is; asking the service that runs |
+| `probe`, `doctor` | whether onnxruntime runs here at all; what is wrong with this device |
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""The `edgekit-runtime` command: `run`, `predict`, `verify`; argparse, so that the device carries no library for it."""
+"""The `edgekit-runtime` command; argparse, so that the device carries no library for it.
+
+`run`, `predict` and `verify` answer with a bundle; `doctor`, `status` and `config` say what is wrong, what runs, and
+what is set. What is heavy is imported inside the functions.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,14 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 
-from edgekit_contracts.errors import EdgekitError, StorageFault
+from edgekit_contracts.errors import EdgekitError, EnvironmentFault, StorageFault
 from edgekit_runtime import __version__
 from edgekit_runtime.installed import refuse_both
+from edgekit_runtime.settings import Settings, find_file, leaves, load_settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,11 +47,75 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from edgekit_runtime.config import load_config
+    from edgekit_runtime.probe import ensure_runs_here
+
+    settings = _settings(options)
+    ensure_runs_here(Path(settings.config.state_dir))
     from edgekit_runtime.service import run
 
-    run(load_config(options.config), _say)
+    run(settings.config, _say)
     return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from edgekit_runtime.doctor import Finding, examine, exit_code
+
+    config, findings = None, []
+    if find_file(options.config) is None:
+        first = Finding("settings", "warn", "no device.toml here", "name it with --config, to have all of it looked at")
+    else:
+        try:
+            settings = _settings(options)
+            config = settings.config
+            first = Finding("settings", "ok", f"{settings.path}: device {config.device}")
+        except EdgekitError as error:
+            first = Finding.of("settings", error)
+    for finding in chain((first,), examine(config)):
+        findings.append(finding)
+        if not options.json:
+            print(finding.line(), flush=True)
+    if options.json:
+        print(json.dumps({"schema": 1, "findings": [asdict(finding) for finding in findings]}, indent=2))
+    return exit_code(findings)
+
+
+def _status(options: argparse.Namespace) -> int:
+    from edgekit_runtime.ask import ask, places
+
+    # A service that was started with nothing but a bundle has no file, and answers where the defaults say.
+    given = {"bundle": ("", "default"), "keys": ([""], "default")} if find_file(options.config) is None else None
+    settings = load_settings(find_file(options.config), given=given)
+    status, body = ask(places(settings.config), "/edgekit/status")
+    if status != 200:
+        raise EnvironmentFault(f"the service answers with status {status}", "look into its log")
+    if options.json:
+        print(json.dumps({"schema": 1, **body}))
+    else:
+        for name, value in leaves(body):
+            print(f"{name:<28}  {value}")
+    return 0
+
+
+def _config(options: argparse.Namespace) -> int:
+    settings = _settings(options)
+    if options.json:
+        print(json.dumps({"schema": 1, "settings": [asdict(setting) for setting in settings.listed()]}))
+    else:
+        for setting in settings.listed():
+            print(f"{setting.name:<24}  {json.dumps(setting.value):<40}  {setting.origin}")
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    """The settings of a command with `--config` and, in `run`, a bundle and keys."""
+    given: dict[str, tuple[object, str]] = {}
+    if getattr(options, "bundle", None) is not None:
+        given["bundle"] = str(options.bundle), "the command line"
+    if getattr(options, "key", None):
+        given["keys"] = options.key, "--key"
+    # A bundle that is named is served with the defaults, unless a file is named too.
+    path = options.config if "bundle" in given else find_file(options.config)
+    return load_settings(path, given=given)
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -115,10 +186,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"edgekit-runtime {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    settings = argparse.ArgumentParser(add_help=False)
+    settings.add_argument(
+        "--config",
+        type=Path,
+        metavar="device.toml",
+        help="the device's settings (default: $EDGEKIT_CONFIG, ./device.toml, /etc/edgekit/device.toml)",
+    )
 
-    run = commands.add_parser("run", help="verify a bundle, test it here, serve it and report")
-    run.add_argument("--config", type=Path, required=True, metavar="device.toml", help="the device's settings")
+    run = commands.add_parser("run", parents=[settings], help="verify a bundle, test it here, serve it and report")
+    run.add_argument("bundle", type=Path, nargs="?", help="instead of the settings' bundle")
+    run.add_argument("--key", action="append", metavar="PUB.PEM", help="instead of the settings' keys (repeatable)")
     run.set_defaults(action=_run)
+
+    doctor = commands.add_parser("doctor", parents=[settings], help="say what is wrong with this device, by name")
+    doctor.set_defaults(action=_doctor)
+    status = commands.add_parser("status", parents=[settings], help="ask the service that runs here")
+    status.set_defaults(action=_status)
+    config = commands.add_parser("config", parents=[settings], help="show every setting, and where it comes from")
+    config.set_defaults(action=_config)
+    for command in (doctor, status, config):
+        command.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
     predict = commands.add_parser("predict", help="run a CSV, JSON Lines or Parquet file through a bundle")
     predict.add_argument("bundle", type=Path)

@@ -1,15 +1,11 @@
-"""`device.toml`: what a device's service is told. Paths in it are relative to the file."""
+"""`device.toml`: what a device's service is told. `settings` reads it; paths in it are relative to the file."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
-from edgekit_contracts import limits
-from edgekit_contracts.decode import decode_toml
-from edgekit_contracts.errors import MissingFile
 from edgekit_contracts.manifest import AutomationLevel, ClassLabel
 from edgekit_contracts.names import DeviceName
 from edgekit_contracts.slots import Plan
@@ -91,10 +87,19 @@ class ReviewSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Rows a minute of each label."""
 
 
+class Log(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is written to standard error, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+    """`json` writes one object a line."""
+
+
 class DeviceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One device's service. Without `[telemetry]` it answers and reports nothing."""
 
     device: DeviceName
+    """Without `[telemetry]` the host's name, unless one is given."""
     bundle: str | None = None
     """The one model that is served, or several in `models`."""
     models: tuple[ModelSettings, ...] = ()
@@ -104,6 +109,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     serve: Serve = Serve()
     telemetry: Telemetry | None = None
     review: ReviewSettings = ReviewSettings()
+    log: Log = Log()
 
     def __post_init__(self) -> None:
         if (self.bundle is None) == (not self.models):
@@ -113,49 +119,3 @@ class DeviceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     def served(self) -> tuple[ModelSettings, ...]:
         """The models, also where there is only one bundle."""
         return self.models if self.bundle is None else (ModelSettings(bundle=self.bundle),)
-
-
-def load_config(path: Path) -> DeviceConfig:
-    """Reads `device.toml` and makes its paths absolute.
-
-    Raises:
-        MissingFile: It cannot be read.
-        FormatError: A setting is missing, unknown or wrong; the error names its path.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise MissingFile("configuration", str(path), error.strerror or str(error)) from error
-    config = decode_toml(data, DeviceConfig, what="configuration", limit=limits.CONFIG_MAX_BYTES)
-    base = path.resolve().parent
-
-    def at(name: str) -> str:
-        return str(base / name)
-
-    def maybe(name: str | None) -> str | None:
-        return None if name is None else at(name)
-
-    telemetry = config.telemetry
-    return msgspec.structs.replace(
-        config,
-        bundle=maybe(config.bundle),
-        models=tuple(
-            msgspec.structs.replace(
-                one,
-                bundle=at(one.bundle),
-                candidate=one.candidate and msgspec.structs.replace(one.candidate, bundle=at(one.candidate.bundle)),
-            )
-            for one in config.models
-        ),
-        keys=tuple(at(key) for key in config.keys),
-        state_dir=at(config.state_dir),
-        serve=msgspec.structs.replace(config.serve, socket=maybe(config.serve.socket)),
-        telemetry=telemetry
-        and msgspec.structs.replace(
-            telemetry,
-            password_file=maybe(telemetry.password_file),
-            ca=maybe(telemetry.ca),
-            cert=maybe(telemetry.cert),
-            key=maybe(telemetry.key),
-        ),
-    )

@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from edgekit_contracts.errors import BrokerUnreachable, MissingFile, StorageFault, UsageError
+from edgekit_runtime.config import Telemetry
 
 if TYPE_CHECKING:
     import paho.mqtt.client as paho
@@ -403,6 +404,24 @@ def read_password(path: Path | str) -> str:
         return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         raise MissingFile("password file", str(path), getattr(error, "strerror", None) or str(error)) from error
+
+
+def broker_of(telemetry: Telemetry) -> Broker:
+    """The broker that the settings name.
+
+    Raises:
+        UsageError: Its address is none.
+        MissingFile: The password file cannot be read.
+    """
+    return Broker.parse(
+        telemetry.broker,
+        username=telemetry.username,
+        password=read_password(telemetry.password_file) if telemetry.password_file else None,
+        ca=telemetry.ca,
+        cert=telemetry.cert,
+        key=telemetry.key,
+        protocol=telemetry.protocol,
+    )
 
 
 def _unquoted(text: str | None) -> str | None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,12 +13,13 @@ import onnxruntime
 
 from edgekit_contracts import topics
 from edgekit_contracts.decode import encode_json
-from edgekit_contracts.errors import EdgekitError, EnvironmentFault, StorageFault, UnsupportedFormat
+from edgekit_contracts.errors import EdgekitError, StorageFault, UnsupportedFormat
 from edgekit_contracts.state import Status
 from edgekit_runtime import __version__
-from edgekit_runtime.config import DeviceConfig, Telemetry
+from edgekit_runtime.config import DeviceConfig
+from edgekit_runtime.lock import Lock, hold
 from edgekit_runtime.models import Models
-from edgekit_runtime.mqtt import Broker, Publication, publish_once, read_password
+from edgekit_runtime.mqtt import Broker, Publication, broker_of, publish_once
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.reporter import Reporter
 from edgekit_runtime.serving.app import App
@@ -42,21 +42,22 @@ def run(config: DeviceConfig, say: Callable[[str], None]) -> None:
     Raises:
         EdgekitError: A step refused; nothing was served.
     """
-    try:
-        models = Models(config, say)
-    except EdgekitError as refusal:
-        if config.telemetry is not None:
-            _report_refusal(config, _broker(config.telemetry), refusal)
-        raise
-
     with ExitStack() as stack:
+        held = _hold(config, stack)
+        try:
+            models = Models(config, say)
+        except EdgekitError as refusal:
+            if config.telemetry is not None and held is not None:
+                _report_refusal(config, broker_of(config.telemetry), refusal)
+            raise
         sockets = bind(config.serve)
         for opened in sockets:
             stack.callback(opened.close)
+        if held is not None:
+            held.tell(addresses(sockets))
         uplink, telemetry = None, "off"
         if config.telemetry is not None:
-            broker = _broker(config.telemetry)
-            stack.enter_context(_single_instance(Path(config.state_dir)))
+            broker = broker_of(config.telemetry)
             try:
                 with ExitStack() as started:
                     uplink = _start_telemetry(config, broker, models, started)
@@ -83,13 +84,21 @@ def run(config: DeviceConfig, say: Callable[[str], None]) -> None:
         say("stopping    no new requests; storing the last window")
 
 
+def _hold(config: DeviceConfig, stack: ExitStack) -> Lock | None:
+    try:
+        return stack.enter_context(hold(Path(config.state_dir)))
+    except StorageFault as fault:
+        # Without telemetry a disk that takes no file must not stop the answers.
+        if config.telemetry is not None:
+            raise
+        _log.warning("%s; nobody can be told where this service answers", fault.sentence)
+        return None
+
+
 def _report_refusal(config: DeviceConfig, broker: Broker, refusal: EdgekitError) -> None:
     """Tells the centre why this device runs nothing, where a broker answers at once."""
     try:
-        with (
-            _single_instance(Path(config.state_dir)),
-            Outbox(Path(config.state_dir) / "outbox.db", config.device) as outbox,
-        ):
+        with Outbox(Path(config.state_dir) / "outbox.db", config.device) as outbox:
             status = Status(
                 device=config.device,
                 session=outbox.session,
@@ -139,37 +148,3 @@ def _drain(uplink: Uplink) -> None:
     deadline = time.monotonic() + DRAIN_S
     while (state := uplink.state).state == "connected" and state.outbox_records and time.monotonic() < deadline:
         time.sleep(0.02)
-
-
-def _broker(telemetry: Telemetry) -> Broker:
-    def path(name: str | None) -> Path | None:
-        return Path(name) if name else None
-
-    return Broker.parse(
-        telemetry.broker,
-        username=telemetry.username,
-        password=read_password(telemetry.password_file) if telemetry.password_file else None,
-        ca=path(telemetry.ca),
-        cert=path(telemetry.cert),
-        key=path(telemetry.key),
-        protocol=telemetry.protocol,
-    )
-
-
-@contextmanager
-def _single_instance(state_dir: Path) -> Iterator[None]:
-    """Holds the state directory: two services on one outbox would use the same keys for different records."""
-    path = state_dir / "lock"
-    try:
-        state_dir.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
-    except OSError as error:
-        raise StorageFault(str(path), error.strerror or str(error)) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise EnvironmentFault(
-                f"another edgekit-runtime uses {state_dir}", "stop it, or give this one another state_dir"
-            ) from error
-        yield

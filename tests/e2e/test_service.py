@@ -106,12 +106,13 @@ def test_a_second_service_on_the_same_state_is_refused(tmp_path: Path, made: bun
     service = Service(tmp_path, made, broker=f"mqtt://user:secret@127.0.0.1:{free_port()}")
     try:
         service.start()
+        assert service.process is not None
         assert "secret" not in service.log
         second = tmp_path / "second.toml"
         second.write_text(service.config.read_text().replace("edgekit.sock", "second.sock"))
         code, words = refused(second)
         assert code == 3
-        assert "another edgekit-runtime uses" in words
+        assert f"another edgekit-runtime (process {service.process.pid}) uses" in words
     finally:
         service.close()
 
@@ -165,7 +166,7 @@ def test_a_wrong_golden_answer_is_refused_with_exit_1(service: Service, made: bu
 @pytest.mark.parametrize(
     ("setting", "code", "sentence"),
     [
-        ("", 1, "configuration is not valid: object missing required field `device`"),
+        ("", 1, "configuration is not valid: object missing required field `bundle`"),
         ('device = "A/B"\nbundle = "b"\nkeys = ["k"]', 1, "configuration is not valid at $.device"),
         ('device = "a"\nbundle = "b"\nkeys = ["k"]\nserv = 1', 1, "unknown field `serv`"),
         ('device = "a"\nbundle = "none.edge"\nkeys = ["none.pem"]', 2, "cannot read the public key"),

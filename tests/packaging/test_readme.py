@@ -63,8 +63,8 @@ def test_every_file_that_the_readme_links_to_is_there() -> None:
 
 
 def test_the_readme_s_device_configuration_is_valid(tmp_path: Path) -> None:
-    from edgekit_runtime.config import load_config
+    from edgekit_runtime.settings import load_settings
 
     (configuration,) = blocks("toml")
     (tmp_path / "device.toml").write_text(configuration)
-    assert load_config(tmp_path / "device.toml").device == "clinic-7"
+    assert load_settings(tmp_path / "device.toml").config.device == "clinic-7"

@@ -1,0 +1,94 @@
+"""Asks the service that runs here: HTTP over its Unix socket where there is one, else over its port."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from edgekit_contracts.errors import EnvironmentFault
+from edgekit_runtime.config import DeviceConfig
+from edgekit_runtime.lock import holder
+
+TIMEOUT_S: Final = 10.0
+_ANSWER_MAX_BYTES: Final = 4 * 1024 * 1024
+
+
+class NobodyAnswers(EnvironmentFault):
+    """No service runs here, or it does not answer."""
+
+    def __init__(self, tried: Sequence[str]) -> None:
+        super().__init__(
+            f"no service answers at {', '.join(tried)}",
+            "start it (edgekit-runtime run), or name its settings with --config",
+        )
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def places(config: DeviceConfig) -> list[str]:
+    """Where this device's service would answer, the Unix socket first: `unix:/run/x.sock`, `http://127.0.0.1:8080`."""
+    found = [f"unix:{config.serve.socket}"] if config.serve.socket else []
+    running = holder(Path(config.state_dir))
+    if running is not None and running.addresses:
+        # It may have been started with other settings than those that are read now, and port 0 is any port.
+        told = {reachable(address) for address in running.addresses}
+        return sorted({*found, *told}, key=lambda address: not address.startswith("unix:"))
+    if config.serve.port not in {"off", 0}:
+        host = f"[{config.serve.host}]" if ":" in config.serve.host else config.serve.host
+        found.append(reachable(f"http://{host}:{config.serve.port}"))
+    return found
+
+
+def reachable(address: str) -> str:
+    """Where one connects to what listens on an address: on every interface means on this machine too."""
+    return address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+
+
+def ask(addresses: Sequence[str], path: str, method: str = "GET", timeout_s: float = TIMEOUT_S) -> tuple[int, Any]:
+    """The first answer of any address.
+
+    Args:
+        addresses: As `places` gives them.
+        path: Of the resource.
+        method: Of HTTP.
+        timeout_s: For each step of the connection.
+
+    Returns:
+        The status, and the JSON of the body.
+
+    Raises:
+        NobodyAnswers: None of them answers, or not with JSON over HTTP.
+    """
+    tried = []
+    for address in addresses:
+        connection = _connection(address, timeout_s)
+        try:
+            connection.request(method, path)
+            response = connection.getresponse()
+            return response.status, msgspec.json.decode(response.read(_ANSWER_MAX_BYTES))
+        except (OSError, http.client.HTTPException, msgspec.DecodeError) as error:
+            tried.append(f"{address} ({getattr(error, 'strerror', None) or str(error) or type(error).__name__})")
+        finally:
+            connection.close()
+    raise NobodyAnswers(tried or ["any address: the settings name no socket and no fixed port"])
+
+
+def _connection(address: str, timeout_s: float) -> http.client.HTTPConnection:
+    if address.startswith("unix:"):
+        return _UnixConnection(address.removeprefix("unix:"), timeout_s)
+    host, _, port = address.removeprefix("http://").rpartition(":")
+    return http.client.HTTPConnection(host.strip("[]"), int(port), timeout=timeout_s)

@@ -1,0 +1,99 @@
+"""Python, the C library and our libraries; onnxruntime in a child; the bundle through all of it."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+
+from edgekit_contracts.errors import BothInstalled, EdgekitError
+from edgekit_runtime import probe
+from edgekit_runtime.config import DeviceConfig
+from edgekit_runtime.doctor.finding import Finding
+from edgekit_runtime.installed import is_installed, refuse_both
+
+GLIBC_MIN: Final = (2, 28)
+"""That of the wheels (manylinux_2_28)."""
+_LIBRARIES: Final = ("numpy", "msgspec", "cryptography", "securesystemslib", "paho-mqtt")
+
+
+def python() -> Iterator[Finding]:
+    """The interpreter and the C library under it."""
+    name, release = platform.libc_ver()
+    detail = f"Python {platform.python_version()}, {name or 'an unknown C library'} {release}".rstrip()
+    parts = tuple(int(part) for part in release.split(".")[:2] if part.isdigit())
+    if name != "glibc" or parts < GLIBC_MIN:
+        yield Finding(
+            "python",
+            "FAIL",
+            f"{detail}: onnxruntime's wheels need glibc 2.28",
+            "install a distribution with glibc 2.28 or newer",
+        )
+    else:
+        yield Finding("python", "ok", detail)
+
+
+def libraries() -> Iterator[Finding]:
+    """Ours and those that we stand on."""
+    try:
+        refuse_both()
+    except BothInstalled as error:
+        yield Finding.of("libraries", error)
+        return
+    found, lacking = [], []
+    ours = "edgekit-toolkit" if is_installed("edgekit-toolkit") else "edgekit-runtime"
+    for name in (ours, *_LIBRARIES):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            lacking.append(name)
+    if lacking:
+        yield Finding(
+            "libraries", "FAIL", f"not installed: {', '.join(lacking)}", "install edgekit-runtime's wheel again"
+        )
+    else:
+        yield Finding("libraries", "ok", ", ".join(found))
+
+
+def onnxruntime() -> Iterator[Finding]:
+    """Its release, and whether it can be imported on this processor: asked of a child."""
+    try:
+        release = probe.installed_release()
+        probe.refuse_wrong_release(release)
+        probe.try_import(release)
+    except EdgekitError as error:
+        yield Finding.of("onnxruntime", error)
+    else:
+        yield Finding("onnxruntime", "ok", f"{release} runs on this processor")
+
+
+def bundles(config: DeviceConfig) -> Iterator[Finding]:
+    """Signature, files and golden set of each, in a child: what ends it does not end the doctor."""
+    keys = [part for key in config.keys for part in ("--key", key)]
+    for model in config.served:
+        yield from _bundle(model.bundle, keys)
+
+
+def _bundle(path: str, keys: list[str]) -> Iterator[Finding]:
+    try:
+        done = probe.try_in_child(
+            ["-m", "edgekit_runtime", "verify", path, *keys, "--json"],
+            probe.installed_release(),
+            "answering the golden set",
+        )
+    except EdgekitError as error:
+        yield Finding.of("bundle", error)
+        return
+    if done.returncode:
+        said = dict(line.split(":", 1) for line in done.stderr.splitlines() if line.startswith(("Error:", "Try:")))
+        sentence = said.get("Error", "it cannot be verified").strip()
+        yield Finding("bundle", "FAIL", sentence, said.get("Try", "").strip(), 1 if done.returncode == 1 else 3)
+        return
+    facts = json.loads(done.stdout)
+    yield Finding(
+        "bundle",
+        "ok",
+        f"{facts['model']}, signed by key {facts['key'][:12]}; {facts['golden_rows']} golden rows right here",
+    )

@@ -1,0 +1,96 @@
+"""The device's commands beside a service: `status`, `doctor`, `config`, and `run` with nothing but a bundle."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import bundles
+from tests.brokers import wait_until
+from tests.service import Service
+
+
+def command(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "edgekit_runtime", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=cwd,
+        env=os.environ | environment,
+    )
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    service = Service(tmp_path, bundles.make(tmp_path))
+    yield service
+    service.close()
+
+
+def test_the_service_is_asked_over_its_socket_and_over_any_port(service: Service, tmp_path: Path) -> None:
+    service.start()
+    done = command("status", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["version"] == "1.0"
+    assert command("doctor", "--json", cwd=tmp_path).returncode == 0
+    # Port 0 took any port, and the socket is gone: the lock's holder says where it answers.
+    service.socket_path.unlink()
+    done = command("status", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "device                        dev-1\n" in done.stdout
+    findings = {one["check"]: one for one in json.loads(command("doctor", "--json", cwd=tmp_path).stdout)["findings"]}
+    assert f"answers at http://127.0.0.1:{service.port}, unix:" in findings["lock"]["sentence"]
+    assert service.stop() == 0
+    done = command("status", cwd=tmp_path)
+    assert done.returncode == 3
+    assert done.stderr.startswith(
+        f"Error: no service answers at unix:{service.socket_path} (No such file or directory)"
+    )
+
+
+def test_a_bundle_and_its_key_are_enough_to_serve(tmp_path: Path) -> None:
+    made = bundles.make(tmp_path)
+    environ = {"EDGEKIT_SERVE_PORT": "off", "EDGEKIT_SERVE_SOCKET": "x.sock", "XDG_STATE_HOME": str(tmp_path / "home")}
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "edgekit_runtime", "run", str(made.path), "--key", str(made.public)],
+            stderr=file,
+            cwd=tmp_path,
+            env=os.environ | environ,
+        )
+    try:
+        wait_until(lambda: "serving" in log.read_text() or process.poll() is not None, "the service")
+        done = command("status", "--json", cwd=tmp_path, XDG_STATE_HOME=str(tmp_path / "home"))
+        assert done.returncode == 0, log.read_text() + done.stderr
+        assert json.loads(done.stdout)["model"] == "tiny"
+        assert (tmp_path / "home" / "edgekit" / "lock").exists()
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
+
+
+def test_every_setting_is_shown_with_its_origin(service: Service, tmp_path: Path) -> None:
+    done = command("config", "--json", cwd=tmp_path, EDGEKIT_SERVE_THREADS="2")
+    shown = {one["name"]: (one["value"], one["origin"]) for one in json.loads(done.stdout)["settings"]}
+    assert shown["serve.threads"] == (2, "EDGEKIT_SERVE_THREADS")
+    assert shown["serve.port"] == (0, "device.toml")
+    done = command("config", cwd=tmp_path, EDGEKIT_SERVE_THREADS="many")
+    assert done.returncode == 1
+    assert "configuration is not valid at EDGEKIT_SERVE_THREADS" in done.stderr
+
+
+def test_the_doctor_goes_on_where_the_settings_are_wrong(tmp_path: Path) -> None:
+    (tmp_path / "device.toml").write_text("device = 1")
+    done = command("doctor", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout.startswith("FAIL  settings      configuration is not valid")
+    assert "ok    onnxruntime" in done.stdout

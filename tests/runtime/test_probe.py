@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgekit_contracts.errors import EnvironmentFault, RuntimeUnfit
+from edgekit_runtime import probe
+from edgekit_runtime.lock import Holder, hold, holder
+from tests import bundles
+
+DIES = "import os, signal; os.kill(os.getpid(), signal.SIGILL)"
+"""As the import of onnxruntime 1.21.0 ends on a Raspberry Pi 4."""
+
+
+def shadow(folder: Path, code: str) -> dict[str, str]:
+    """An environment in which `import onnxruntime` runs this code."""
+    (folder / "onnxruntime").mkdir(parents=True)
+    (folder / "onnxruntime" / "__init__.py").write_text(code)
+    return os.environ | {"PYTHONPATH": str(folder)}
+
+
+def test_an_import_that_dies_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PYTHONPATH", shadow(tmp_path, DIES)["PYTHONPATH"])
+    with pytest.raises(RuntimeUnfit, match="ends with an illegal instruction: it was built for another") as caught:
+        probe.try_import("1.21.0")
+    assert caught.value.exit_code == 3
+    assert "pip install 'onnxruntime!=1.21.0'" in caught.value.next_step
+
+
+def test_an_import_that_fails_or_hangs_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PYTHONPATH", shadow(tmp_path, "raise ImportError('GLIBC_2.99 not found')")["PYTHONPATH"])
+    with pytest.raises(RuntimeUnfit, match=r"cannot be imported: ImportError: GLIBC_2\.99 not found"):
+        probe.try_import("1.32.0")
+    monkeypatch.setattr(probe, "TIMEOUT_S", 0.2)
+    with pytest.raises(RuntimeUnfit, match=r"takes more than 0\.2 s"):
+        probe.try_in_child(["-c", "import time; time.sleep(60)"], "1.32.0", "importing it")
+
+
+def test_a_release_that_answers_wrongly_is_refused_before_it_is_imported(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(probe, "version", lambda name: "1.27.0")
+    monkeypatch.setattr(probe, "try_import", lambda release: pytest.fail("imported"))
+    with pytest.raises(RuntimeUnfit, match=r"onnxruntime 1\.27\.0 answers wrongly for tree ensembles"):
+        probe.ensure_runs_here(tmp_path)
+
+
+def test_the_child_is_asked_once_for_each_machine_and_release(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(probe, "try_import", asked.append)
+    state = tmp_path / "state"
+    probe.ensure_runs_here(state)
+    probe.ensure_runs_here(state)
+    assert len(asked) == 1
+    assert [path.name for path in state.iterdir()] == [probe.MARKER]
+    monkeypatch.setattr(probe, "cpu_features", lambda: frozenset({"another", "processor"}))
+    probe.ensure_runs_here(state)
+    monkeypatch.setattr(probe, "version", lambda name: "1.99.0")
+    probe.ensure_runs_here(state)
+    assert len(asked) == 3
+
+
+def test_a_failed_probe_leaves_no_mark_and_a_disk_that_takes_none_does_not_matter(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fails(release: str) -> None:
+        raise RuntimeUnfit(release, "does not run here", "")
+
+    monkeypatch.setattr(probe, "try_import", fails)
+    with pytest.raises(RuntimeUnfit):
+        probe.ensure_runs_here(tmp_path)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(probe, "try_import", lambda release: None)
+    (tmp_path / "file").touch()
+    probe.ensure_runs_here(tmp_path / "file" / "state")
+
+
+def test_the_service_says_it_and_ends_with_3(tmp_path: Path) -> None:
+    made = bundles.make(tmp_path)
+    (tmp_path / "device.toml").write_text(f'bundle = "{made.path}"\nkeys = ["{made.public}"]\n[serve]\nport = 0\n')
+    done = subprocess.run(
+        [sys.executable, "-m", "edgekit_runtime", "run", "--config", str(tmp_path / "device.toml")],
+        env=shadow(tmp_path / "shadow", DIES),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "does not run here: importing it ends with an illegal instruction" in done.stderr
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_one_process_holds_a_state_directory(tmp_path: Path) -> None:
+    assert holder(tmp_path) is None
+    with hold(tmp_path) as held:
+        held.tell(["unix:/x"])
+        assert holder(tmp_path) == Holder(os.getpid(), ("unix:/x",))
+        with pytest.raises(EnvironmentFault, match=f"another edgekit-runtime \\(process {os.getpid()}\\) uses"):
+            hold(tmp_path).__enter__()
+    assert holder(tmp_path) is None
+    with hold(tmp_path):  # what an earlier holder wrote, in full, is gone
+        assert holder(tmp_path) == Holder(os.getpid())
+    (tmp_path / "lock").write_bytes(b"\0half a li")
+    assert holder(tmp_path) is None

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgekit_contracts.errors import FormatError, MissingFile, UsageError
+from edgekit_runtime.settings import find_file, load_settings, variables
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "device.toml"
+    path.write_text('device = "dev-1"\nbundle = "a.edge"\nkeys = ["a.pem"]\n[serve]\nport = 9000\n')
+    return path
+
+
+def test_paths_in_the_file_are_relative_to_it(file: Path) -> None:
+    config = load_settings(file, environ={}).config
+    assert config.bundle == str(file.parent / "a.edge")
+    assert config.keys == (str(file.parent / "a.pem"),)
+    assert config.state_dir == str(file.parent / "state")
+
+
+def test_a_bundle_and_a_key_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {"bundle": ("a.edge", "BUNDLE"), "keys": (["a.pem"], "--key")}
+    settings = load_settings(None, environ={"XDG_STATE_HOME": "/x"}, given=given)
+    assert settings.config.bundle == str(tmp_path / "a.edge")
+    assert settings.config.serve.port == 8080
+    assert settings.config.state_dir == "/x/edgekit"
+    assert settings.config.telemetry is None
+    origins = {one.name: one.origin for one in settings.listed()}
+    assert (origins["keys"], origins["serve.port"], origins["device"]) == ("--key", "default", "the host's name")
+
+
+def test_the_command_line_wins_over_the_environment_and_that_over_the_file(file: Path) -> None:
+    environ = {"EDGEKIT_SERVE_PORT": "9001", "EDGEKIT_LOG_LEVEL": "debug", "EDGEKIT_SERVE_SOCKET": "x.sock"}
+    settings = load_settings(file, environ=environ, given={"log.level": ("error", "--log-level")})
+    assert settings.config.serve.port == 9001
+    assert settings.config.serve.socket == str(Path.cwd() / "x.sock")
+    assert settings.config.log.level == "error"
+    found = {one.name: one for one in settings.listed()}
+    assert found["serve.port"].origin == "EDGEKIT_SERVE_PORT"
+    assert found["device"].origin == str(file)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "fault"),
+    [
+        ("EDGEKIT_SERVE_PORT", "http", "invalid enum value 'http'"),
+        ("EDGEKIT_SERVE_PORT", "70000", "expected `int` <= 65535"),
+        ("EDGEKIT_SERVE_PROT", "80", "there is no such setting; there are EDGEKIT_DEVICE"),
+        ("EDGEKIT_LOG_FORMAT", "xml", "invalid enum value 'xml'"),
+        ("EDGEKIT_TELEMETRY_WINDOW_S", "soon", "expected `float | null`, got `str`"),
+    ],
+)
+def test_a_wrong_variable_is_named(file: Path, variable: str, value: str, fault: str) -> None:
+    with pytest.raises(FormatError) as caught:
+        load_settings(file, environ={variable: value})
+    assert caught.value.sentence.startswith(f"configuration is not valid at {variable}: {fault}")
+
+
+def test_variables_of_our_other_programs_are_not_ours(file: Path) -> None:
+    environ = {"EDGEKIT_KEYS": "/keys", "EDGEKIT_RUNTIMES": "/r", "EDGEKIT_CONFIG": "x"}
+    assert load_settings(file, environ=environ).config.keys == (str(file.parent / "a.pem"),)
+
+
+def test_every_setting_of_one_value_has_a_variable() -> None:
+    names = variables()
+    assert names["EDGEKIT_TELEMETRY_OUTBOX_MB"] == "telemetry.outbox_mb"
+    assert names["EDGEKIT_SERVE_THREADS"] == "serve.threads"
+    assert "EDGEKIT_KEYS" not in names  # a list
+
+
+def test_telemetry_needs_a_device_s_name(file: Path) -> None:
+    file.write_text('bundle = "a.edge"\nkeys = ["a.pem"]\n[telemetry]\nbroker = "mqtt://b"\n')
+    with pytest.raises(FormatError, match="missing required field `device`"):
+        load_settings(file, environ={})
+    assert load_settings(file, environ={"EDGEKIT_DEVICE": "dev-9"}).config.device == "dev-9"
+
+
+def test_a_section_that_is_no_table_is_named(file: Path) -> None:
+    file.write_text('bundle = "a.edge"\nkeys = ["a.pem"]\nserve = 8080\n')
+    with pytest.raises(FormatError, match=r"\$\.serve"):
+        load_settings(file, environ={"EDGEKIT_SERVE_PORT": "9000"})
+
+
+def test_a_password_in_an_address_is_not_shown(file: Path) -> None:
+    environ = {"EDGEKIT_TELEMETRY_BROKER": "mqtt://me:secret@host:1883"}
+    shown = {one.name: one.value for one in load_settings(file, environ=environ).listed()}
+    assert shown["telemetry.broker"] == "mqtt://...@host:1883"
+
+
+def test_systemd_s_state_directory_is_the_default(file: Path) -> None:
+    settings = load_settings(file, environ={"STATE_DIRECTORY": "/var/lib/edgekit"})
+    assert settings.config.state_dir == "/var/lib/edgekit"
+
+
+def test_the_file_is_found_by_variable_and_by_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("edgekit_runtime.settings.PLACES", ("device.toml",))
+    assert find_file(None, {}) is None
+    (tmp_path / "device.toml").touch()
+    assert find_file(None, {}) == Path("device.toml")
+    assert find_file(None, {"EDGEKIT_CONFIG": "/x"}) == Path("/x")
+    assert find_file(Path("y"), {"EDGEKIT_CONFIG": "/x"}) == Path("y")
+
+
+def test_without_file_and_bundle_it_says_what_to_do() -> None:
+    with pytest.raises(UsageError, match="there is no configuration"):
+        load_settings(None, environ={})
+    with pytest.raises(MissingFile, match="cannot read the configuration /nowhere"):
+        load_settings(Path("/nowhere"), environ={})
