@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Final
 
 from edgekit_contracts.errors import BothInstalled, EdgekitError
@@ -16,7 +17,8 @@ from edgekit_runtime.installed import is_installed, refuse_both
 
 GLIBC_MIN: Final = (2, 28)
 """That of the wheels (manylinux_2_28)."""
-_LIBRARIES: Final = ("numpy", "msgspec", "cryptography", "securesystemslib", "paho-mqtt")
+_REQUIREMENT: Final = re.compile(r"(?P<name>[A-Za-z0-9._-]+)[^;]*(; extra == ['\"]runtime['\"])?")
+"""One that is always there, or that the toolkit's extra `runtime` brings."""
 
 
 def python() -> Iterator[Finding]:
@@ -42,9 +44,14 @@ def libraries() -> Iterator[Finding]:
     except BothInstalled as error:
         yield Finding.of("libraries", error)
         return
-    found, lacking = [], []
     ours = "edgekit-toolkit" if is_installed("edgekit-toolkit") else "edgekit-runtime"
-    for name in (ours, *_LIBRARIES):
+    if not is_installed(ours):
+        yield Finding("libraries", "warn", "edgekit-runtime runs from its sources", "install its wheel")
+        return
+    found, lacking = [], []
+    needed = {match["name"]: None for one in requires(ours) or () if (match := _REQUIREMENT.fullmatch(one))}
+    needed.pop("onnxruntime", None)  # looked at by itself, and of several names
+    for name in (ours, *needed):
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:

@@ -1,0 +1,105 @@
+"""What keeps a running service in order: reload, self-test on demand, and a watchdog that tells the truth.
+
+All of it hangs on the server's event loop (`serving.server.Keeper`): `passed` runs on the loop at least once a second,
+so that a loop that is stuck sends no ping. The other threads are asked through their `Pulse`; the ping goes out only
+when each has answered since the last one.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from edgekit_contracts.errors import EdgekitError
+from edgekit_runtime.notify import Notifier
+from edgekit_runtime.pulse import Pulse
+
+PINGS: Final = 4
+"""The threads are asked so many times in the watchdog's time, so that one slow answer does not end the service."""
+
+_log = logging.getLogger("edgekit.keeper")
+
+
+class Keeper:
+    """Hangs on the server's event loop.
+
+    Args:
+        notifier: The service manager.
+        status: One line on what is served.
+        reload: Reads the settings again and applies them; runs on a thread of its own, once at a time.
+        test: The self-test; runs on the event loop, where the models answer.
+        pulses: Threads that must go on.
+        now_s: A clock that never goes back.
+    """
+
+    def __init__(
+        self,
+        notifier: Notifier,
+        *,
+        status: Callable[[], str],
+        reload: Callable[[], None],
+        test: Callable[[], None],
+        pulses: Sequence[Pulse] = (),
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._notifier, self._status, self._reload, self._test = notifier, status, reload, test
+        self._pulses, self._now_s = tuple(pulses), now_s
+        self._asked_s = now_s()
+        self._stuck: frozenset[str] = frozenset()
+        self._wanted = threading.Semaphore(0)
+        self._reloading = threading.Thread(target=self._reload_forever, name="edgekit-reload", daemon=True)
+        self.signals: Mapping[signal.Signals, Callable[[], None]] = {
+            signal.SIGHUP: self._wanted.release,
+            signal.SIGUSR1: self._test,
+        }
+        """What the loop does on a signal."""
+
+    def started(self) -> None:
+        """The sockets answer."""
+        self._reloading.start()
+        self._notifier.ready(self._status())
+        self._notifier.alive()
+        self._ask()
+
+    def passed(self) -> None:
+        """The loop came round."""
+        interval_s = self._notifier.watchdog_s
+        if interval_s is None or self._now_s() - self._asked_s < interval_s / PINGS:
+            return
+        stuck = frozenset(pulse.name for pulse in self._pulses if not pulse.answered)
+        if stuck != self._stuck:
+            if stuck:
+                _log.error("no ping to the watchdog: %s does not go on", " and ".join(sorted(stuck)))
+            else:
+                _log.warning("all threads go on again")
+            self._stuck = stuck
+        if not stuck:
+            self._notifier.alive()
+            self._ask()
+
+    def stopping(self) -> None:
+        """A signal ends the service; what is under way is finished."""
+        self._notifier.stopping()
+
+    def _ask(self) -> None:
+        self._asked_s = self._now_s()
+        for pulse in self._pulses:
+            pulse.ask()
+
+    def _reload_forever(self) -> None:
+        while True:
+            self._wanted.acquire()
+            while self._wanted.acquire(blocking=False):
+                pass  # several signals, one reload
+            self._notifier.reloading()
+            try:
+                self._reload()
+            except EdgekitError as error:
+                _log.error("the settings stay as they were: %s; %s", error.sentence, error.next_step)
+            except Exception:
+                _log.exception("the settings stay as they were")
+            self._notifier.ready(self._status())

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from edgekit_contracts.errors import MissingFile
+from edgekit_runtime.keeper import PINGS, Keeper
+from edgekit_runtime.notify import Notifier
+from edgekit_runtime.pulse import Pulse
+from tests.brokers import wait_until
+
+
+class Manager:
+    """The service manager's end of the socket."""
+
+    def __init__(self, address: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind("\0" + address[1:] if address.startswith("@") else address)
+        self.socket.settimeout(0.0)
+        self.environ = {"NOTIFY_SOCKET": address}
+
+    def heard(self) -> list[str]:
+        """What came since it was last asked."""
+        found = []
+        while True:
+            try:
+                found.append(self.socket.recv(4096).decode())
+            except BlockingIOError:
+                return found
+
+
+@pytest.fixture(params=["path", "abstract"])
+def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]:
+    manager = Manager(str(tmp_path / "notify") if request.param == "path" else f"@edgekit-test-{os.getpid()}")
+    yield manager
+    manager.socket.close()
+
+
+def test_the_manager_hears_each_word(manager: Manager) -> None:
+    notifier = Notifier(manager.environ)
+    assert notifier.watchdog_s is None
+    notifier.ready("serving tiny 1.0\nat x")
+    notifier.status("more")
+    notifier.reloading()
+    notifier.alive()
+    notifier.stopping()
+    ready, status, reloading, alive, stopping = manager.heard()
+    assert ready == "READY=1\nSTATUS=serving tiny 1.0 at x"
+    assert status == "STATUS=more"
+    assert reloading.startswith("RELOADING=1\nMONOTONIC_USEC=")
+    assert int(reloading.rpartition("=")[2]) > 0
+    assert (alive, stopping) == ("WATCHDOG=1", "STOPPING=1")
+
+
+def test_without_a_manager_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    Notifier({}).ready("x")
+    assert not caplog.records
+
+
+def test_a_manager_that_is_gone_does_not_stop_the_service(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready("x")
+    assert "the service manager was not told READY=1: No such file or directory" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("environ", "seconds"),
+    [
+        ({"WATCHDOG_USEC": "30000000"}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_the_watchdog_s_time_is_ours_alone(environ: dict[str, str], seconds: float | None) -> None:
+    assert Notifier(environ).watchdog_s == seconds
+
+
+class Worker:
+    """A thread with a pulse, which a test can hold."""
+
+    def __init__(self, name: str) -> None:
+        self._woken, self.held = threading.Event(), threading.Event()
+        self.held.set()
+        self._ends = False
+        self.pulse = Pulse(name, self._woken.set)
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        while not self._ends:
+            self._woken.wait()
+            self._woken.clear()
+            self.held.wait()
+            self.pulse.beat()
+
+    def end(self) -> None:
+        self._ends = True
+        self.held.set()
+        self._woken.set()
+        self.thread.join(10)
+
+
+def test_the_ping_stops_with_a_stuck_thread_and_comes_back_with_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = Manager(str(tmp_path / "notify"))
+    now = [0.0]
+    workers = [Worker("the reporter"), Worker("the uplink")]
+    keeper = Keeper(
+        Notifier(manager.environ | {"WATCHDOG_USEC": "4000000"}),
+        status=lambda: "serving",
+        reload=lambda: None,
+        test=lambda: None,
+        pulses=[worker.pulse for worker in workers],
+        now_s=lambda: now[0],
+    )
+
+    def all_answered() -> bool:
+        return all(worker.pulse.answered for worker in workers)
+
+    try:
+        keeper.started()
+        assert manager.heard() == ["READY=1\nSTATUS=serving", "WATCHDOG=1"]
+        wait_until(all_answered, "both threads")
+        keeper.passed()
+        assert manager.heard() == []  # it is not time yet
+        for _ in range(3):
+            now[0] += 4 / PINGS
+            keeper.passed()
+            assert manager.heard() == ["WATCHDOG=1"]
+            wait_until(all_answered, "both threads")
+
+        workers[1].held.clear()
+        now[0] += 4 / PINGS
+        keeper.passed()  # it had answered; now it is asked again, and does not
+        manager.heard()
+        for _ in range(10):
+            now[0] += 4 / PINGS
+            keeper.passed()
+        assert manager.heard() == []
+        assert caplog.messages == ["no ping to the watchdog: the uplink does not go on"]
+
+        workers[1].held.set()
+        wait_until(all_answered, "both threads")
+        now[0] += 4 / PINGS
+        keeper.passed()
+        assert manager.heard() == ["WATCHDOG=1"]
+        assert caplog.messages[-1] == "all threads go on again"
+
+        workers[0].end()
+        now[0] += 4 / PINGS
+        keeper.passed()
+        manager.heard()
+        now[0] += 4 / PINGS
+        keeper.passed()
+        assert manager.heard() == []
+        assert "the reporter does not go on" in caplog.messages[-1]
+    finally:
+        manager.socket.close()
+        workers[1].end()
+
+
+def test_a_reload_that_fails_leaves_the_service_ready(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    manager = Manager(str(tmp_path / "notify"))
+    calls: list[int] = []
+
+    def reload() -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise MissingFile("configuration", "device.toml")
+        if len(calls) == 2:
+            raise ZeroDivisionError
+
+    keeper = Keeper(Notifier(manager.environ), status=lambda: "s", reload=reload, test=lambda: None)
+    try:
+        keeper.started()
+        manager.heard()
+        said: list[str] = []
+
+        def ready(times: int) -> bool:
+            said.extend(manager.heard())
+            return said.count("READY=1\nSTATUS=s") == times
+
+        for count in (1, 2, 3):
+            keeper.signals[signal.SIGHUP]()
+            wait_until(partial(ready, count), "a reload")
+        assert len(calls) == 3
+        assert sum(one.startswith("RELOADING=1") for one in said) == 3
+        assert caplog.messages[0].startswith("the settings stay as they were: cannot read the configuration")
+        assert caplog.records[1].exc_info is not None
+    finally:
+        manager.socket.close()
