@@ -73,7 +73,7 @@ class Keeper:
         stuck = frozenset(pulse.name for pulse in self._pulses if not pulse.answered)
         if stuck != self._stuck:
             if stuck:
-                _log.error("no ping to the watchdog: %s does not go on", " and ".join(sorted(stuck)))
+                _log.error("no ping to the watchdog: no sign of life from %s", ", ".join(sorted(stuck)))
             else:
                 _log.warning("all threads go on again")
             self._stuck = stuck
