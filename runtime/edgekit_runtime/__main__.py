@@ -92,7 +92,7 @@ def _status(options: argparse.Namespace) -> int:
         print(json.dumps({"schema": 1, **body}))
     else:
         for name, value in leaves(body):
-            print(f"{name:<28}  {value}")
+            print(f"{name:<28}  {'' if value is None else value}".rstrip())
     return 0
 
 

@@ -39,7 +39,7 @@ def test_the_service_is_asked_over_its_socket_and_over_any_port(service: Service
     service.start()
     done = command("status", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["version"] == "1.0"
+    assert json.loads(done.stdout)["models"][0]["live"]["version"] == "1.0"
     assert command("doctor", "--json", cwd=tmp_path).returncode == 0
     # Port 0 took any port, and the socket is gone: the lock's holder says where it answers.
     service.socket_path.unlink()
@@ -71,7 +71,7 @@ def test_a_bundle_and_its_key_are_enough_to_serve(tmp_path: Path) -> None:
         wait_until(lambda: "serving" in log.read_text() or process.poll() is not None, "the service")
         done = command("status", "--json", cwd=tmp_path, XDG_STATE_HOME=str(tmp_path / "home"))
         assert done.returncode == 0, log.read_text() + done.stderr
-        assert json.loads(done.stdout)["model"] == "tiny"
+        assert json.loads(done.stdout)["models"][0]["model"] == "tiny"
         assert (tmp_path / "home" / "edgekit" / "lock").exists()
     finally:
         process.terminate()

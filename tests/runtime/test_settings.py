@@ -112,3 +112,12 @@ def test_without_file_and_bundle_it_says_what_to_do() -> None:
         load_settings(None, environ={})
     with pytest.raises(MissingFile, match="cannot read the configuration /nowhere"):
         load_settings(Path("/nowhere"), environ={})
+
+
+def test_several_models_are_found_beside_the_file_and_listed_one_by_one(file: Path) -> None:
+    file.write_text('keys = ["a.pem"]\n[[models]]\nbundle = "a.edge"\n[[models]]\nbundle = "/b.edge"\n')
+    settings = load_settings(file, environ={})
+    assert [one.bundle for one in settings.config.served] == [str(file.parent / "a.edge"), "/b.edge"]
+    found = {one.name: one.origin for one in settings.listed()}
+    assert found["models[1].bundle"] == str(file)
+    assert found["models[0].threads"] == "default"
