@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from edgekit_contracts import limits
 from edgekit_contracts.manifest import AutomationLevel, ClassLabel
 from edgekit_contracts.names import DeviceName
 from edgekit_contracts.slots import Plan

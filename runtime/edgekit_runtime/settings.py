@@ -185,7 +185,7 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
     for name, value in tree.items():
         if isinstance(value, dict):
             yield from leaves(value, f"{prefix}{name}.")
-        elif isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        elif isinstance(value, (list, tuple)) and value and all(isinstance(one, dict) for one in value):
             for index, one in enumerate(value):
                 yield from leaves(one, f"{prefix}{name}[{index}].")
         else:
