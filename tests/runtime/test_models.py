@@ -315,12 +315,12 @@ def test_settings_of_models_that_mean_nothing_are_refused(
 
 @pytest.fixture
 def load(tmp_path: Path) -> Callable[[str], DeviceConfig]:
-    from edgekit_runtime.config import load_config
+    from edgekit_runtime.settings import load_settings
 
     def loaded(text: str) -> DeviceConfig:
         path = tmp_path / "device.toml"
         path.write_text(text)
-        return load_config(path)
+        return load_settings(path, environ={}).config
 
     return loaded
 
