@@ -166,7 +166,7 @@ def test_a_wrong_golden_answer_is_refused_with_exit_1(service: Service, made: bu
 @pytest.mark.parametrize(
     ("setting", "code", "sentence"),
     [
-        ("", 1, "configuration is not valid: object missing required field `bundle`"),
+        ("", 1, "configuration is not valid: object missing required field `keys`"),
         ('device = "A/B"\nbundle = "b"\nkeys = ["k"]', 1, "configuration is not valid at $.device"),
         ('device = "a"\nbundle = "b"\nkeys = ["k"]\nserv = 1', 1, "unknown field `serv`"),
         ('device = "a"\nbundle = "none.edge"\nkeys = ["none.pem"]', 2, "cannot read the public key"),
