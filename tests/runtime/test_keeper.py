@@ -143,6 +143,7 @@ def test_the_ping_stops_with_a_stuck_thread_and_comes_back_with_it(
         now[0] += 4 / PINGS
         keeper.passed()  # it had answered; now it is asked again, and does not
         manager.heard()
+        wait_until(lambda: workers[0].pulse.answered, "the one that goes on")
         for _ in range(10):
             now[0] += 4 / PINGS
             keeper.passed()
