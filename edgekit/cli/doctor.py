@@ -17,7 +17,7 @@ from edgekit.cli.output import echo_json, echo_table
 from edgekit_contracts.errors import EdgekitError
 from edgekit_runtime.doctor.finding import Finding, exit_code
 from edgekit_runtime.doctor.software import onnxruntime
-from edgekit_runtime.installed import is_installed
+from edgekit_runtime.installed import installed_version
 
 
 @click.command()
@@ -84,7 +84,7 @@ def _libraries() -> Iterator[Finding]:
 
 def _runtime() -> Iterator[Finding]:
     # A centre needs none, and `_libraries` says where it lacks.
-    if is_installed("onnxruntime"):
+    if installed_version("onnxruntime"):
         yield from onnxruntime()
 
 

@@ -12,8 +12,6 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict
-from itertools import chain
 from pathlib import Path
 
 from edgekit_contracts.errors import EdgekitError, EnvironmentFault, StorageFault
@@ -58,6 +56,9 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+    from itertools import chain
+
     from edgekit_runtime.doctor import Finding, examine, exit_code
 
     config, findings = None, []
@@ -97,6 +98,8 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _config(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
     settings = _settings(options)
     if options.json:
         print(json.dumps({"schema": 1, "settings": [asdict(setting) for setting in settings.listed()]}))

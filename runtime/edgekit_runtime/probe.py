@@ -11,17 +11,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import platform
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edgekit_contracts.errors import RuntimeUnfit
 from edgekit_contracts.limits import WRONG_RUNTIMES
+from edgekit_runtime.installed import installed_version
+
+if TYPE_CHECKING:
+    import subprocess
 
 MARKER: Final = "onnxruntime-runs-here"
 """A file of the state directory."""
@@ -32,14 +33,14 @@ _DISTRIBUTIONS: Final = ("onnxruntime", "onnxruntime-gpu")
 
 
 def installed_release() -> str:
-    """The installed release of onnxruntime, from the package's metadata: nothing is imported.
+    """The installed release of onnxruntime, from the name of its metadata: nothing is imported.
 
     Raises:
         RuntimeUnfit: None is installed.
     """
     for name in _DISTRIBUTIONS:
-        with contextlib.suppress(PackageNotFoundError):
-            return version(name)
+        if version := installed_version(name):
+            return version
     raise RuntimeUnfit("", "is not installed", "pip install onnxruntime")
 
 
@@ -81,6 +82,8 @@ def try_in_child(arguments: Sequence[str], release: str, doing: str) -> subproce
     Raises:
         RuntimeUnfit: A signal ended it, or it did not end.
     """
+    import subprocess  # a start that knows its answer does without
+
     try:
         done = subprocess.run(
             [sys.executable, "-P", *arguments],
@@ -139,7 +142,7 @@ def ensure_runs_here(state_dir: Path) -> None:
 
 def _fingerprint(release: str) -> str:
     features = " ".join(sorted(cpu_features()))
-    facts = [release, platform.machine(), features, platform.release(), sys.version, sys.executable]
+    facts = [release, os.uname().machine, features, os.uname().release, sys.version, sys.executable]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
 

@@ -43,7 +43,7 @@ def test_an_import_that_fails_or_hangs_is_a_sentence(monkeypatch: pytest.MonkeyP
 def test_a_release_that_answers_wrongly_is_refused_before_it_is_imported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(probe, "version", lambda name: "1.27.0")
+    monkeypatch.setattr(probe, "installed_version", lambda name: "1.27.0")
     monkeypatch.setattr(probe, "try_import", lambda release: pytest.fail("imported"))
     with pytest.raises(RuntimeUnfit, match=r"onnxruntime 1\.27\.0 answers wrongly for tree ensembles"):
         probe.ensure_runs_here(tmp_path)
@@ -59,7 +59,7 @@ def test_the_child_is_asked_once_for_each_machine_and_release(monkeypatch: pytes
     assert [path.name for path in state.iterdir()] == [probe.MARKER]
     monkeypatch.setattr(probe, "cpu_features", lambda: frozenset({"another", "processor"}))
     probe.ensure_runs_here(state)
-    monkeypatch.setattr(probe, "version", lambda name: "1.99.0")
+    monkeypatch.setattr(probe, "installed_version", lambda name: "1.99.0")
     probe.ensure_runs_here(state)
     assert len(asked) == 3
 

@@ -6,14 +6,14 @@ import json
 import platform
 import re
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import requires
 from typing import Final
 
 from edgekit_contracts.errors import BothInstalled, EdgekitError
 from edgekit_runtime import probe
 from edgekit_runtime.config import DeviceConfig
 from edgekit_runtime.doctor.finding import Finding
-from edgekit_runtime.installed import is_installed, refuse_both
+from edgekit_runtime.installed import installed_version, refuse_both
 
 GLIBC_MIN: Final = (2, 28)
 """That of the wheels (manylinux_2_28)."""
@@ -44,24 +44,20 @@ def libraries() -> Iterator[Finding]:
     except BothInstalled as error:
         yield Finding.of("libraries", error)
         return
-    ours = "edgekit-toolkit" if is_installed("edgekit-toolkit") else "edgekit-runtime"
-    if not is_installed(ours):
+    ours = "edgekit-toolkit" if installed_version("edgekit-toolkit") else "edgekit-runtime"
+    if not installed_version(ours):
         yield Finding("libraries", "warn", "edgekit-runtime runs from its sources", "install its wheel")
         return
-    found, lacking = [], []
     needed = {match["name"]: None for one in requires(ours) or () if (match := _REQUIREMENT.fullmatch(one))}
     needed.pop("onnxruntime", None)  # looked at by itself, and of several names
-    for name in (ours, *needed):
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            lacking.append(name)
+    found = {name: installed_version(name) for name in (ours, *needed)}
+    lacking = [name for name, version in found.items() if version is None]
     if lacking:
         yield Finding(
             "libraries", "FAIL", f"not installed: {', '.join(lacking)}", "install edgekit-runtime's wheel again"
         )
     else:
-        yield Finding("libraries", "ok", ", ".join(found))
+        yield Finding("libraries", "ok", ", ".join(f"{name} {version}" for name, version in found.items()))
 
 
 def onnxruntime() -> Iterator[Finding]:
