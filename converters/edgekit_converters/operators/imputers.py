@@ -1,8 +1,8 @@
 """SimpleImputer, for numbers and for text.
 
-Numbers: `Where(IsNaN(x), statistic, x)`, or `Equal` where `missing_values` is a number; float32 stays float32. Text
-has no `Equal` in old opsets: `LabelEncoder` maps the reserved missing text to 1 and everything else to 0, and `Where`
-takes it from there.
+Numbers: `Where(IsNaN(x), statistic, x)`, or `Equal` where `missing_values` is a number; float32 stays float32, for
+which `Imputer` is the same in one node. Text has no `Equal` in old opsets: `LabelEncoder` maps the reserved missing text
+to 1 and everything else to 0, and `Where` takes it from there.
 
 Source: `SimpleImputer.transform` and `MissingIndicator.transform` of sklearn/impute/_base.py.
 """
@@ -47,11 +47,12 @@ def simple_imputer(graph: GraphBuilder, step: Any, table: Table, *, none: bool) 
         indices = list(run)
         part = tuple(table[index] for index in indices)
         fill = [statistics[index] for index in indices]
-        value, mask = (
-            _text(graph, step.missing_values, part, fill, none)
-            if text
-            else _numbers(graph, step.missing_values, part, fill, dtype)
-        )
+        if text:
+            value, mask = _text(graph, step.missing_values, part, fill, none)
+        elif dtype == "float32" and is_null(step.missing_values) and not step.add_indicator:
+            value = mask = _single(graph, part, fill)
+        else:
+            value, mask = _numbers(graph, step.missing_values, part, fill, dtype)
         for position, index in enumerate(indices):
             filled[index] = Column(value, position, table[index].source)
             masks[index] = Column(mask, position)
@@ -72,10 +73,22 @@ def _numbers(graph: GraphBuilder, missing: Any, part: Table, fill: list[Any], dt
         mask = graph.value("IsNaN", [x], like)
     else:
         mask = graph.value("Equal", [x, graph.constant(np.array([missing], dtype=dtype), "missing")], like)
-    # A text cannot stand in a column of numbers: it stays missing, which an encoder knows as little (one that learned
-    # the text is refused). A column that is dropped afterwards may have any statistic.
-    row = np.array([[np.nan if is_null(one) or isinstance(one, str) else float(one) for one in fill]], dtype=dtype)
+    row = np.array([_statistics(fill)], dtype=dtype)
     return graph.value("Where", [mask, graph.constant(row, "statistics"), x], x), mask
+
+
+def _single(graph: GraphBuilder, part: Table, fill: list[Any]) -> Value:
+    x = graph.matrix(part, "float32")
+    return graph.value("Imputer", [x], x, ML, imputed_value_floats=_statistics(fill), replaced_value_float=float("nan"))
+
+
+def _statistics(fill: list[Any]) -> list[float]:
+    """What missing numbers become.
+
+    A text cannot stand in a column of numbers: it stays missing, which an encoder knows as little (one that learned the
+    text is refused). A column that is dropped afterwards may have any statistic.
+    """
+    return [np.nan if is_null(one) or isinstance(one, str) else float(one) for one in fill]
 
 
 def _text(graph: GraphBuilder, missing: Any, part: Table, fill: list[Any], none: bool) -> tuple[Value, Value]:
