@@ -13,7 +13,7 @@ from skl2onnx.common.data_types import FloatTensorType
 
 from benchmarks.adapter.answered import GIVEN, REFUSED, NotGiven, answer, finish
 from benchmarks.adapter.declared import DTYPES, Declared, declare, keys_of
-from benchmarks.adapter.shaped import flatten, named, rename, retype, take_dictionary
+from benchmarks.adapter.shaped import flatten, named, rename, retype, take_dictionary, without_argmax
 from edgekit_contracts.errors import EdgekitError
 from edgekit_converters.graph import ELEMENT, Dtype, GraphBuilder, operators
 from edgekit_converters.nulls import knows_none
@@ -124,6 +124,8 @@ def in_place_of(original: Callable[..., Any]) -> Callable[..., Any]:
                 raise NotGiven(f"skl2onnx's own {', '.join(used)}")
             options = options_of(model, settings.get("options"))
             found = convert(model, initial_types, options, settings.get("final_types"))
+            if "ArgMax" in (settings.get("black_op") or ()):
+                without_argmax(found)
             _check_operators(found, settings.get("white_op"), settings.get("black_op"))
             return named(found, settings["naming"]) if settings.get("naming") else found
 

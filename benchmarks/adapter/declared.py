@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final, NoReturn
 
+import numpy as np
+
+from edgekit_contracts.manifest import MISSING_TEXT
 from edgekit_converters.data import feature_names
-from edgekit_converters.graph import Column, Dtype, GraphBuilder, Table, columns
+from edgekit_converters.graph import ML, Column, Dtype, GraphBuilder, Table, Value, columns
 from edgekit_converters.walk import used_columns
 
 DTYPES: Final[dict[str, Dtype]] = {
@@ -43,7 +47,10 @@ def declare(graph: GraphBuilder, model: Any, types: Declared) -> Table:
             continue
         dtype = DTYPES.get(type(kind).__name__) or _unknown(kind)
         width = _width(model, kind, alone=len(types) == 1)
-        found[name] = list(columns(graph.input(name, dtype, width), [name] * width))
+        value = graph.input(name, dtype, width)
+        if dtype == "text" and _knows_nan(model):
+            value = _missing_texts(graph, value)
+        found[name] = list(columns(value, [name] * width))
     names = feature_names(model)
     if names is None or set(names).isdisjoint(found) or len(types) == 1:
         return tuple(column for part in found.values() for column in part)
@@ -58,6 +65,20 @@ def keys_of(model: Any) -> list[Any]:
     """The keys of numbers that the DictVectorizer at the model's start has learned, in its order."""
     first = getattr(model, "steps", [("", model)])[0][1]
     return list(getattr(first, "feature_names_", ()))
+
+
+def _knows_nan(model: Any) -> bool:
+    """Whether it is an encoder that has learned NaN among texts."""
+    learned = getattr(model, "categories_", ())
+    return any(isinstance(one, float) for texts in learned if texts.dtype == object for one in texts)
+
+
+def _missing_texts(graph: GraphBuilder, value: Value) -> Value:
+    """The text 'nan', which onnxruntime makes of a NaN among texts, as the missing text that edgekit knows."""
+    like = replace(value, dtype="int64")
+    found = graph.value("LabelEncoder", [value], like, ML, keys_strings=["nan"], values_int64s=[1], default_int64=0)
+    missing = graph.constant(np.array([MISSING_TEXT], dtype=object), "missing")
+    return graph.value("Where", [graph.cast(found, "bool"), missing, value], value)
 
 
 def _unknown(kind: Any) -> NoReturn:

@@ -102,6 +102,23 @@ def retype(model: onnx.ModelProto, name: str, element: int) -> None:
     onnx.checker.check_model(model)
 
 
+def without_argmax(model: onnx.ModelProto) -> None:
+    """The place of the largest by TopK, where the first of equals comes first too; in place."""
+    rename(
+        model, {name: f"largest_{name[6:]}" for node in model.graph.node for name in node.output if "ArgMax" in name}
+    )
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type == "ArgMax":
+            found = [f"{node.output[0]}_value", f"{node.output[0]}_place"]
+            nodes.append(helper.make_node("TopK", [node.input[0], _constant(model, "one", [1])], found, axis=-1))
+            node = helper.make_node("Reshape", [found[1], _constant(model, "flat", [-1])], list(node.output))
+        nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.checker.check_model(model)
+
+
 def rename(model: onnx.ModelProto, names: Mapping[str, str]) -> None:
     """Other names for values of the graph, in place."""
     _rename(model.graph, names)

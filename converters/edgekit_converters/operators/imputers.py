@@ -1,8 +1,8 @@
 """SimpleImputer, for numbers and for text.
 
 Numbers: `Where(IsNaN(x), statistic, x)`, or `Equal` where `missing_values` is a number; float32 stays float32, for
-which `Imputer` is the same in one node. Text has no `Equal` in old opsets: `LabelEncoder` maps the reserved missing text
-to 1 and everything else to 0, and `Where` takes it from there.
+which `Imputer` is the same in one node. Text has no `Equal` in old opsets: `LabelEncoder` maps the reserved missing
+text to 1 and everything else to 0, and `Where` takes it from there.
 
 Source: `SimpleImputer.transform` and `MissingIndicator.transform` of sklearn/impute/_base.py.
 """
