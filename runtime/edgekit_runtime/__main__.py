@@ -1,7 +1,7 @@
 """The `edgekit-runtime` command; argparse, so that the device carries no library for it.
 
 `run`, `predict` and `verify` answer with a bundle; `doctor`, `status` and `config` say what is wrong, what runs, and
-what is set. What is heavy is imported inside the functions.
+what is set; `review` is for the person who has the last word. What is heavy is imported inside the functions.
 """
 
 from __future__ import annotations
@@ -109,6 +109,19 @@ def _config(options: argparse.Namespace) -> int:
     return 0
 
 
+def _review(options: argparse.Namespace) -> int:
+    from edgekit_runtime.oversight import desk
+
+    config = _settings(options).config
+    if options.verb == "list":
+        desk.show(config, everything=options.all, as_json=options.json)
+    elif options.verb == "export":
+        desk.export(config, options.output)
+    else:
+        desk.answer(config, options.item, options.label, as_json=options.json)
+    return 0
+
+
 def _settings(options: argparse.Namespace) -> Settings:
     """The settings of a command with `--config` and, in `run`, a bundle and keys."""
     given: dict[str, tuple[object, str]] = {}
@@ -210,6 +223,19 @@ def _parser() -> argparse.ArgumentParser:
     config.set_defaults(action=_config)
     for command in (doctor, status, config):
         command.add_argument("--json", action="store_true", help="one JSON object on standard output")
+
+    review = commands.add_parser("review", help="doubtful answers that wait for a person")
+    review.set_defaults(action=_review)
+    verbs = review.add_subparsers(required=True, metavar="VERB", dest="verb")
+    listed = verbs.add_parser("list", parents=[settings], help="what waits")
+    listed.add_argument("--all", action="store_true", help="what was answered too")
+    said = verbs.add_parser("answer", parents=[settings], help="say what is true of an item")
+    said.add_argument("item", type=int, help="its number in the list")
+    said.add_argument("label", help="a class of the model, or a number")
+    for verb in (listed, said):
+        verb.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    export = verbs.add_parser("export", parents=[settings], help="everything, as JSON Lines")
+    export.add_argument("-o", "--output", type=Path, help="the file (default: standard output)")
 
     predict = commands.add_parser("predict", help="run a CSV, JSON Lines or Parquet file through a bundle")
     predict.add_argument("bundle", type=Path)

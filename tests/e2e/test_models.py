@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgekit_contracts.manifest import Monitoring, Privacy
 from tests import bundles
 from tests.brokers import wait_until
 from tests.service import Service
@@ -167,6 +170,50 @@ def test_a_shadow_sees_the_requests_and_a_canary_answers_its_keys(service: Servi
 
 def _shadow(service: Service) -> Any:
     return service.call("GET", "/edgekit/status")[1]["models"][0]["candidate"]["shadow"]
+
+
+def review(service: Service, *arguments: str) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "edgekit_runtime", "review", *arguments, "--config", str(service.config)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_doubtful_answers_wait_for_a_person_who_answers_beside_the_service(tmp_path: Path) -> None:
+    careful = bundles.make(
+        tmp_path, monitoring=Monitoring(abstain_below=0.9), privacy=Privacy(raw_fields=("age",)), automation="advise"
+    )
+    service = Service(tmp_path, careful)
+    config = service.config.read_text().replace(f'bundle = "{careful.path}"\n', "")
+    service.config.write_text(f'{config}[[models]]\nbundle = "{careful.path}"\nsafe_answer = "yes"\n')
+    assert review(service, "list")[:2] == (0, "")
+    service.start()
+    try:
+        status, answer = service.call("POST", "/v2/models/tiny/infer", json.loads(BODY) | {"id": "part 7"})
+        assert status == 200
+        assert answer["outputs"][0]["data"] == ["yes", "no", "no", "no"]
+        assert answer["parameters"] == {
+            "edgekit_automation": "advise",
+            "edgekit_abstain": True,
+            "edgekit_abstain_rows": "0",
+            "edgekit_served_by": "live",
+        }
+        wait_until(lambda: "said no" in review(service, "list")[1], "the review queue")
+        (item,) = json.loads(review(service, "list", "--json")[1])["items"]
+        assert (item["id"], item["fields"], item["request"]) == (1, {"age": 20.0}, "part 7")
+        code, _, err = review(service, "answer", "1", "perhaps")
+        assert (code, "the model has no class 'perhaps'" in err, "Try:   use one of no, yes" in err) == (2, True, True)
+        assert json.loads(review(service, "answer", "1", "yes", "--json")[1])["item"]["label"] == "yes"
+        assert review(service, "list")[1] == ""
+        assert review(service, "export", "-o", str(tmp_path / "out.jsonl"))[0] == 0
+        assert json.loads((tmp_path / "out.jsonl").read_text())["label"] == "yes"
+        assert service.infer()[0] == 200
+    finally:
+        service.close()
 
 
 def test_several_models_are_served_side_by_side(service: Service, made: bundles.Made, tmp_path: Path) -> None:
