@@ -301,6 +301,21 @@ def test_support_vectors_decide_ties_of_votes_as_libsvm_does() -> None:
         assert run(converted(model, X), model, rows)["label"].tolist()[1:] == theirs.tolist()[1:]
 
 
+@pytest.mark.parametrize("kernel", ["rbf", "linear", "poly", "sigmoid"])
+@pytest.mark.parametrize(("seed", "C"), [(32, 10.0), (54, 0.1)])
+def test_support_vectors_of_whole_numbers_cancel_as_in_libsvm(seed: int, C: float, kernel: str) -> None:
+    random = np.random.default_rng(seed)
+    X = np.hstack([np.eye(4)[random.integers(0, 4, 30)], np.eye(3)[random.integers(0, 3, 30)]])
+    assert_same(SVC(kernel=kernel, C=C).fit(X, random.integers(0, 4, 30)), X, exact=True)
+
+
+def test_a_support_vector_machine_without_vectors_answers_its_intercept() -> None:
+    X, y = two()
+    model = SVR(epsilon=1e3).fit(X, y)
+    assert len(model.support_vectors_) == 0
+    assert_same(model, X)
+
+
 @pytest.mark.parametrize("data", [two, three])
 @pytest.mark.parametrize(
     "kernel", [None, RBF(2.0) + WhiteKernel(0.1), Matern(3.0, nu=1.5) * ConstantKernel(2.0)], ids=str

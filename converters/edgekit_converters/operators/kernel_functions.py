@@ -29,6 +29,8 @@ def squared(x: Expr, rows: Rows, *, block_max: int = BLOCK_MAX) -> Expr:
     if rows.size <= block_max:
         return (x.reshape(-1, 1, x.width) - rows).square().sum().reshape(-1, len(rows))
     middle = rows.mean(axis=0)
+    if (rows == np.rint(rows)).all():  # of whole numbers every term is exact
+        middle = np.rint(middle)
     shifted, centred = rows - middle, x - middle
     lengths: Rows = (shifted**2).sum(axis=1)
     product = centred @ np.asarray(-2.0 * shifted.T)

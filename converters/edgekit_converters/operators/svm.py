@@ -15,8 +15,12 @@ from numpy.typing import NDArray
 
 from edgekit_converters.graph import GraphBuilder, Value
 from edgekit_converters.operators import Predict, Predicted, coupling, from_matrix, kernel_functions, scores
-from edgekit_converters.operators.expression import Expr, concat, total
+from edgekit_converters.operators.expression import Expr, concat, rows_of, total
 
+TIES_MAX: Final = 20_000
+"""Support vectors times decisions, up to which the sums of vectors of whole numbers are written out."""
+PACKET: Final = 8
+"""A multiple of what a processor computes at once: onnxruntime's Exp differs in the last bit for what is left over."""
 PROBABILITY_MIN: Final = 1e-7
 """libsvm keeps the pairs' probabilities within [1e-7, 1 - 1e-7]."""
 
@@ -25,14 +29,34 @@ def _dense(array: Any) -> NDArray[np.float64]:
     return np.asarray(array.toarray() if hasattr(array, "toarray") else array, dtype=np.float64)
 
 
-def _kernel(step: Any, x: Expr) -> Expr:
-    """[rows, support vectors]; the weights are at most C, so that distances by a MatMul are near enough."""
+def _weighted(step: Any, x: Expr, weights: NDArray[np.float64]) -> Expr:
+    """[rows, decisions]: kernel @ weights, with `weights` [support vectors, decisions].
+
+    Vectors of whole numbers are often at equal distances, where libsvm's terms cancel to a decision of exactly 0. So
+    for them each product is rounded, and the sum goes from the first vector to the last, as there; a MatMul does not
+    round the products, and leaves 1e-17.
+    """
+    vectors = _dense(step.support_vectors_)
+    if not len(vectors):
+        return rows_of(x.value, x.graph, np.zeros(weights.shape[1]))
+    if weights.size > TIES_MAX or not (vectors == np.rint(vectors)).all():
+        return _kernel(step, x, vectors) @ weights
+    spare = -len(vectors) % PACKET
+    vectors, weights = np.pad(vectors, ((0, spare), (0, 0))), np.pad(weights, ((0, spare), (0, 0)))
+    by_vector = _kernel(step, x, vectors).apply("Transpose", perm=[1, 0], width=0).reshape(len(vectors), -1, 1)
+    products = by_vector.apply("Mul", Expr(x.graph, Value(x.graph.constant(weights[:, None]), "float64", 0)))
+    first = x.graph.constant(np.array([0], dtype=np.int64), "first")
+    return products.apply("ReduceSum", first, width=weights.shape[1], keepdims=0)
+
+
+def _kernel(step: Any, x: Expr, vectors: NDArray[np.float64]) -> Expr:
+    """[rows, vectors]; the weights are at most C, so that distances by a MatMul are near enough."""
     if step.kernel == "rbf":
-        return kernel_functions.rbf(x, _dense(step.support_vectors_), float(step._gamma), block_max=0)
+        return kernel_functions.rbf(x, vectors, float(step._gamma), block_max=0)
     return kernel_functions.pairwise(
         step.kernel,
         x,
-        _dense(step.support_vectors_),
+        vectors,
         gamma=float(step._gamma),
         coef0=float(step.coef0),
         degree=float(step.degree),
@@ -49,7 +73,7 @@ def _pairs(step: Any, x: Expr) -> Expr:
         for one, row in ((first, second - 1), (second, first)):
             inside = slice(ends[one], ends[one + 1])
             weights[inside, pair] = coefficients[row, inside]
-    return _kernel(step, x) @ weights + np.asarray(step._intercept_, dtype=np.float64)
+    return _weighted(step, x, weights) + np.asarray(step._intercept_, dtype=np.float64)
 
 
 def _classifier(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
@@ -102,7 +126,7 @@ def _probabilities(step: Any, pairs: Expr) -> Expr:
 def decision(step: Any, x: Expr) -> Expr:
     """[rows, 1] of SVR, NuSVR and OneClassSVM: k(x, support vectors) . dual coefficients + intercept."""
     weights = _dense(step._dual_coef_).reshape(1, -1)
-    return _kernel(step, x) @ weights.T + np.asarray(step._intercept_, dtype=np.float64)
+    return _weighted(step, x, weights.T) + np.asarray(step._intercept_, dtype=np.float64)
 
 
 def _regressor(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
