@@ -22,7 +22,6 @@ from sklearn.gaussian_process.kernels import (
     DotProduct,
     ExpSineSquared,
     Matern,
-    PairwiseKernel,
     RationalQuadratic,
     WhiteKernel,
 )
@@ -282,7 +281,6 @@ def test_options_without_a_conversion_are_refused_with_what_to_do() -> None:
         (RadiusNeighborsClassifier(300.0, outlier_label="other").fit(Xc, yc), Xc, "outlier label"),
         (KernelRidge(kernel="cosine").fit(X, y), X, "cosine"),
         (SVC(kernel=lambda a, b: a @ b.T).fit(Xc, yc), Xc, "kernel"),
-        (GaussianProcessRegressor(PairwiseKernel(), optimizer=None, alpha=0.1).fit(X, y), X, "PairwiseKernel"),
         (GaussianProcessRegressor(Matern(nu=0.7), optimizer=None, alpha=0.1).fit(X, y), X, "nu=0.7"),
     ]
     for model, rows, why in refusals:
