@@ -36,10 +36,10 @@ def _weighted(step: Any, x: Expr, weights: NDArray[np.float64]) -> Expr:
     for them each product is rounded, and the sum goes from the first vector to the last, as there; a MatMul does not
     round the products, and leaves 1e-17.
     """
-    vectors = _dense(step.support_vectors_)
-    if not len(vectors):
+    if not len(weights):
         return rows_of(x.value, x.graph, np.zeros(weights.shape[1]))
-    if weights.size > TIES_MAX or not (vectors == np.rint(vectors)).all():
+    vectors = _dense(step.support_vectors_)
+    if weights.size > TIES_MAX or not vectors.size or not (vectors == np.rint(vectors)).all():
         return _kernel(step, x, vectors) @ weights
     spare = -len(vectors) % PACKET
     vectors, weights = np.pad(vectors, ((0, spare), (0, 0))), np.pad(weights, ((0, spare), (0, 0)))
