@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from edgekit_runtime.engine import Engine
+    from edgekit_runtime.model import Model
 
 __version__: Final = "0.1.0"
 
@@ -41,28 +41,27 @@ __version__: Final = "0.1.0"
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
-def load(path: str | Path, *, keys: Sequence[str | Path], threads: int = 1) -> Engine:
-    """Opens a bundle, checks its signature and its golden set, and returns the engine that answers.
+def load(path: str | Path, *, keys: Sequence[str | Path], observe: bool = False, threads: int = 1) -> Model:
+    """Opens a bundle, checks its signature and its golden set, and returns the model that answers.
 
     Args:
         path: A `.edge` file.
         keys: Public key files (PEM) that are trusted.
+        observe: Whether what passes is counted: `model.observer.close()` ends a window and returns its counts.
         threads: Threads for one call of ONNX Runtime.
 
     Raises:
         EdgekitError: The bundle is missing, damaged, not signed by one of `keys`, or answers wrongly here.
 
     Example:
-        >>> engine = edgekit_runtime.load("press-1.0.edge", keys=["release.pub.pem"])
-        >>> engine.predict({"temperature": [71.5], "material": ["steel"]}).labels
+        >>> with edgekit_runtime.load("press-1.0.edge", keys=["release.pub.pem"]) as model:
+        ...     model.predict({"temperature": 71.5, "material": "steel"}).label
+        ...     model.predict(frame).probabilities
     """
-    from edgekit_runtime.bundle import open_bundle
-    from edgekit_runtime.engine import Engine
-    from edgekit_runtime.selftest import check_golden
-    from edgekit_runtime.session import SessionSettings
+    from edgekit_runtime.loading import load_bundle
+    from edgekit_runtime.model import Model
+    from edgekit_runtime.observe import Observer
     from edgekit_runtime.signature import load_public_keys
 
-    bundle = open_bundle(path, keys=load_public_keys(keys))
-    engine = Engine(bundle.model, bundle.manifest, settings=SessionSettings(threads=threads))
-    check_golden(engine, bundle.golden)
-    return engine
+    loaded = load_bundle(path, load_public_keys(keys), threads=threads)
+    return Model(loaded.engine, Observer(loaded.manifest, loaded.bins) if observe else None)

@@ -139,7 +139,7 @@ def _predict(options: argparse.Namespace) -> int:
     from edgekit_runtime.batch import predict_file
     from edgekit_runtime.batch.progress import Progress
 
-    engine = load(options.bundle, keys=options.key, threads=options.threads)
+    engine = load(options.bundle, keys=options.key, threads=options.threads).engine
     try:
         with closing(Progress()) as progress:
             rows = predict_file(engine, options.table, options.output or sys.stdout, progress, resume=options.resume)

@@ -7,7 +7,7 @@ for.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, overload
 
@@ -106,8 +106,7 @@ class Encoder:
         Raises:
             BadInput: A feature is missing, unknown, of the wrong type, or has a value the model has no answer for.
         """
-        if columns.keys() != self.features.keys():
-            self._refuse_names(columns)
+        refuse_names(columns.keys(), self.features)
         lengths = {len(column) for column in columns.values()}
         if len(lengths) != 1:
             raise BadInput("", f"the columns have different lengths ({', '.join(map(str, sorted(lengths)))})")
@@ -159,7 +158,7 @@ class Encoder:
                 pass  # said below, by name
         return np.concatenate([self._column(name, (value,)) for name, value in zip(self.numbers, values, strict=True)])
 
-    def check(self, numbers: NDArray[np.float64] | NDArray[np.float32]) -> None:
+    def check(self, numbers: NDArray[np.float64]) -> None:
         """Refuses numbers that the model has no answer for.
 
         Args:
@@ -234,13 +233,6 @@ class Encoder:
             texts.append(value)
         return texts
 
-    def _refuse_names(self, columns: Mapping[str, Any]) -> None:
-        lacking = [name for name in self.features if name not in columns]
-        if lacking:
-            raise BadInput("", f"the request lacks {_names(lacking)}", "send every feature; null is a missing value")
-        odd = [name for name in columns if name not in self.features]
-        raise BadInput("", f"the model has no feature {_names(odd)}", "send the model's features only")
-
     def _refusal(self, name: str, fault: str, next_step: str = "correct the request") -> BadInput:
         unit = self.features[name].unit
         return BadInput(name, fault, f"{next_step}, in {unit}" if unit and next_step.startswith("send") else next_step)
@@ -250,6 +242,20 @@ class Encoder:
 
     def _no_answer_for_missing(self, name: str) -> BadInput:
         return self._refusal(name, "is missing, and the model has no answer for that", "send a value")
+
+
+def refuse_names(given: Collection[str], features: Collection[str]) -> None:
+    """Refuses names that are not exactly the features'.
+
+    Raises:
+        BadInput: One is missing, or unknown.
+    """
+    lacking = [name for name in features if name not in given]
+    if lacking:
+        raise BadInput("", f"the request lacks {_names(lacking)}", "send every feature; null is a missing value")
+    if len(given) != len(features):
+        odd = [str(name) for name in given if name not in features]
+        raise BadInput("", f"the model has no feature {_names(odd)}", "send the model's features only")
 
 
 def sum_of_squares(numbers: NDArray[Any]) -> float:

@@ -12,18 +12,46 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit_contracts import limits
-from edgekit_contracts.errors import BadInput, EdgekitError, Refused
-from edgekit_contracts.manifest import Manifest
+from edgekit_contracts.errors import BadInput, EdgekitError, Refused, UsageError
+from edgekit_contracts.manifest import ClassLabel, Manifest
 from edgekit_runtime.encoding import Batch, Column, Encoder, sum_of_squares
-from edgekit_runtime.session import Session, SessionSettings, direct_run, first_line, open_session
+from edgekit_runtime.session import Bound, Session, SessionSettings, bind, direct_run, first_line, open_session
 
-__all__ = ["Answers", "Batch", "Column", "Engine"]
+__all__ = ["Answer", "Answers", "Batch", "Column", "Engine"]
 
 _SETTINGS: Final = SessionSettings()
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """What the model says of one row."""
+
+    label: ClassLabel | None
+    """The class, of the classes' own type; None where the model gives none."""
+    probabilities: tuple[float, ...] = ()
+    """In the order of the manifest's classes; empty where the model gives none."""
+    values: tuple[float, ...] = ()
+    """What is predicted or transformed; beside a label the decision function."""
+
+    @property
+    def value(self) -> float:
+        """The only one of `values`: what a regression predicts.
+
+        Raises:
+            UsageError: The model gives none, or several.
+        """
+        if len(self.values) != 1:
+            raise UsageError(f"the answer has {len(self.values)} values", "read label, probabilities or values")
+        return self.values[0]
+
+    @property
+    def confidence(self) -> float:
+        """The largest probability; NaN where the model gives none."""
+        return max(self.probabilities, default=math.nan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +74,12 @@ class Answers:
             return self.values[:, 0] if self.labels is None else np.asarray(self.values.max(axis=1))
         assert self.labels is not None
         return np.full(len(self.labels), np.nan)
+
+    def row(self, at: int) -> Answer:
+        """What the model says of one of the rows, of a model with one label a row."""
+        label = None if self.labels is None else self.labels[at : at + 1].tolist()[0]
+        probabilities = () if self.probabilities is None else tuple(self.probabilities[at].tolist())
+        return Answer(label, probabilities, () if self.values is None else tuple(self.values[at].tolist()))
 
 
 class Engine:
@@ -88,6 +122,10 @@ class Engine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets ONNX Runtime's session go."""
         del self._session, self._run
 
     def encode(self, columns: Mapping[str, Column]) -> Batch:
@@ -115,20 +153,7 @@ class Engine:
         if self._free and batch.rows > limits.DOCUMENT_ROWS:
             starts = range(0, batch.rows, limits.DOCUMENT_ROWS)
             return _join([self.run(batch.part(start, start + limits.DOCUMENT_ROWS)) for start in starts])
-        feed: dict[str, Any] = {}
-        if self._numbers is not None:
-            feed[self._numbers] = batch.numbers
-        if self._text is not None:
-            feed[self._text] = batch.text
-        try:
-            outputs = self._run(self._outputs, feed)
-        except EdgekitError:
-            raise
-        except Exception as error:  # onnxruntime raises several unrelated classes
-            raise Refused(
-                f"ONNX Runtime failed on {batch.rows} rows: {first_line(error)}",
-                "run 'edgekit-runtime verify' on the bundle on this machine",
-            ) from error
+        outputs = self.outputs(batch)
         results = dict(zip(self._roles, outputs, strict=True))
         labels = results.get("label")
         if labels is not None and self._label_dtype == "bool":
@@ -137,8 +162,40 @@ class Engine:
         numbers = answers.probabilities if answers.probabilities is not None else answers.values
         # What a transformer makes of a missing value may be a missing value.
         if numbers is not None and not self._hands_on and math.isnan(sum_of_squares(numbers)):
-            raise BadInput("", "the model gives no number for these rows", "check them for implausible values")
+            raise no_number()
         return answers
+
+    def outputs(self, batch: Batch) -> Sequence[Any]:
+        """The graph's outputs as it gives them, in the manifest's order.
+
+        Raises:
+            Refused: ONNX Runtime failed on these rows.
+        """
+        feed: dict[str, Any] = {}
+        if self._numbers is not None:
+            feed[self._numbers] = batch.numbers
+        if self._text is not None:
+            feed[self._text] = batch.text
+        try:
+            return self._run(self._outputs, feed)
+        except EdgekitError:
+            raise
+        except Exception as error:  # onnxruntime raises several unrelated classes
+            raise Refused(
+                f"ONNX Runtime failed on {batch.rows} rows: {first_line(error)}",
+                "run 'edgekit-runtime verify' on the bundle on this machine",
+            ) from error
+
+    def bind(self, numbers: NDArray[Any], outputs: Sequence[NDArray[Any] | None]) -> Bound | None:
+        """A call on memory that stays where it is; None where the session cannot do that, or the model takes text.
+
+        Args:
+            numbers: [rows, numeric features] of the tensor's type, contiguous. The caller keeps it alive.
+            outputs: One for each output, likewise, of the answer's shape and type; None: ONNX Runtime keeps it itself.
+        """
+        if self._numbers is None or self._text is not None:
+            return None
+        return bind(self._session, {self._numbers: numbers}, dict(zip(self._outputs, outputs, strict=True)))
 
     def predict(self, columns: Mapping[str, Column]) -> Answers:
         """`run(encode(columns))`.
@@ -147,6 +204,11 @@ class Engine:
             BadInput, Refused: As `encode` and `run`.
         """
         return self.run(self.encode(columns))
+
+
+def no_number() -> BadInput:
+    """A refusal: the model answers with NaN."""
+    return BadInput("", "the model gives no number for these rows", "check them for implausible values")
 
 
 def _join(parts: Sequence[Answers]) -> Answers:

@@ -24,7 +24,7 @@ from edgekit_contracts.manifest import Manifest
 from edgekit_contracts.reference import LATENCY_BINS, Bins, latency_edges_us
 from edgekit_contracts.telemetry import Software, Window, encode_counts
 from edgekit_runtime.engine import Answers, Batch
-from edgekit_runtime.tally import Layout, Rows, Tally
+from edgekit_runtime.tally import Layout, Rows, Tally, score_columns
 
 BLOCK_NUMBERS: Final = 16_384
 """Numbers in a block, where its rows are wide."""
@@ -169,7 +169,7 @@ class Observer:
             self._text += batch.text.tolist()
         if answers.labels is not None:
             self._labels += answers.labels.tolist()
-        scores = score_columns(answers)
+        scores = score_columns(answers.labels is not None, answers.probabilities, answers.values)
         if scores is not None:
             if self._scores is None:
                 self._scores = np.empty((self.block_rows, scores.shape[1]))
@@ -204,17 +204,8 @@ class Observer:
         self._latencies = []
 
 
-def score_columns(answers: Answers) -> NDArray[Any] | None:
-    """[rows, columns], of which a row's largest is its score (`Answers.scores`); None where labels are all there is."""
-    if answers.probabilities is not None:
-        return answers.probabilities
-    if answers.values is None or answers.labels is not None:
-        return answers.values
-    return answers.values[:, :1]
-
-
 def _rows(batch: Batch, answers: Answers, part: slice) -> Rows:
-    scores = score_columns(answers)
+    scores = score_columns(answers.labels is not None, answers.probabilities, answers.values)
     return Rows(
         batch.rows,
         batch.numbers,

@@ -202,6 +202,15 @@ class Tally:
             take(known, np.where(count > 0, here, np.nan), out=known)
 
 
+def score_columns(
+    labelled: bool, probabilities: NDArray[Any] | None, values: NDArray[Any] | None
+) -> NDArray[Any] | None:
+    """[rows, columns], of which a row's largest is its score, as `Answers.scores`; None for labels alone."""
+    if probabilities is not None:
+        return probabilities
+    return values if values is None or labelled else values[:, :1]
+
+
 def _edges(inner: Sequence[float], low: float | None, high: float | None, widest: int) -> list[float]:
     return [
         -np.inf,

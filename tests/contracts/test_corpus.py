@@ -23,9 +23,9 @@ EPOCH = 81985529216486895
 
 def test_a_bundle_1_0_verifies_tests_itself_and_answers(tmp_path: Path) -> None:
     folder = CORPUS / "bundle-1.0"
-    with edgekit_runtime.load(folder / "progression-1.0.edge", keys=[folder / "signer.pub.pem"]) as engine:
-        assert engine.manifest.title == "progression 1.0"
-        predict_file(engine, folder / "patients.csv", tmp_path / "out.csv")
+    with edgekit_runtime.load(folder / "progression-1.0.edge", keys=[folder / "signer.pub.pem"]) as model:
+        assert model.manifest.title == "progression 1.0"
+        predict_file(model.engine, folder / "patients.csv", tmp_path / "out.csv")
     lines = (tmp_path / "out.csv").read_text().splitlines()
     assert len(lines) == 21
     assert lines[0].endswith("progression,prediction,probability_fast,probability_slow")
@@ -33,14 +33,14 @@ def test_a_bundle_1_0_verifies_tests_itself_and_answers(tmp_path: Path) -> None:
 
 def test_a_bundle_1_1_tells_what_was_proved(tmp_path: Path) -> None:
     folder = CORPUS / "bundle-1.1"
-    with edgekit_runtime.load(folder / "disease-1.1.edge", keys=[folder / "signer.pub.pem"]) as engine:
-        parity = engine.manifest.parity
-        predict_file(engine, folder / "patients.csv", tmp_path / "out.csv")
-    assert engine.manifest.format == "edgekit-bundle/1.1"
+    with edgekit_runtime.load(folder / "disease-1.1.edge", keys=[folder / "signer.pub.pem"]) as model:
+        parity = model.manifest.parity
+        predict_file(model.engine, folder / "patients.csv", tmp_path / "out.csv")
+    assert model.manifest.format == "edgekit-bundle/1.1"
     assert 0 < parity.marks_reached <= parity.marks
     assert parity.worst_row is not None
     assert parity.worst_row.original != parity.worst_row.converted
-    assert len(parity.worst_row.values) == len(engine.manifest.features)
+    assert len(parity.worst_row.values) == len(model.manifest.features)
     assert parity.differs is not None
     assert parity.runtimes == ("1.32.0", "1.28.0")
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 21
@@ -48,9 +48,9 @@ def test_a_bundle_1_1_tells_what_was_proved(tmp_path: Path) -> None:
 
 def test_a_bundle_2_0_verifies_tests_itself_and_answers(tmp_path: Path) -> None:
     folder = CORPUS / "bundle-2.0"
-    with edgekit_runtime.load(folder / "unusual-2.0.edge", keys=[folder / "signer.pub.pem"]) as engine:
-        assert (engine.manifest.task, engine.manifest.classes) == ("outlier_detection", (-1, 1))
-        predict_file(engine, folder / "patients.csv", tmp_path / "out.csv")
+    with edgekit_runtime.load(folder / "unusual-2.0.edge", keys=[folder / "signer.pub.pem"]) as model:
+        assert (model.manifest.task, model.manifest.classes) == ("outlier_detection", (-1, 1))
+        predict_file(model.engine, folder / "patients.csv", tmp_path / "out.csv")
     lines = (tmp_path / "out.csv").read_text().splitlines()
     assert lines[0].endswith("blood_pressure,prediction,decision")
     assert sorted(line.split(",")[4] for line in lines[1:]) == ["-1"] * 2 + ["1"] * 18

@@ -1,0 +1,166 @@
+"""The library's own face: a bundle that answers whatever a program holds its rows in."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from time import perf_counter_ns
+from types import TracebackType
+from typing import Any, Final, Self, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit_contracts.errors import BadInput, EdgekitError, UsageError
+from edgekit_contracts.manifest import Feature
+from edgekit_runtime.encoding import Batch, Column, Scalar
+from edgekit_runtime.engine import Answer, Answers, Engine
+from edgekit_runtime.observe import Observer
+from edgekit_runtime.ring import Ring
+from edgekit_runtime.rows import Table, columns_of, is_row, row_values
+
+_DOUBLE: Final = np.dtype(np.float64)
+
+
+class Model:
+    """A bundle that was verified, loaded and tested here. Safe to use from several threads.
+
+    Args:
+        engine: What answers.
+        observer: What counts; None: nothing is counted.
+    """
+
+    def __init__(self, engine: Engine, observer: Observer | None = None) -> None:
+        self.engine, self.manifest, self.observer = engine, engine.manifest, observer
+        self.features: tuple[Feature, ...] = engine.manifest.features
+        """What the model takes, in the order of a row: names, types, units, categories."""
+        names, encoder = [feature.name for feature in self.features], engine.encoder
+        self._names, self._width = names, (len(names),)
+        order = [names.index(name) for name in encoder.numbers]
+        self._order = None if order == sorted(order) else np.array(order, dtype=np.intp)
+        self._bindable = not encoder.text
+        self._ring: Ring | None = None
+        self._lock = threading.Lock()  # the ring's beginning and end
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets the model go. What it answered is with the observer, whose window can still be closed."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            if self._ring is not None and self.observer is not None:
+                self._ring.flush()
+                self.observer.leave(self._ring.flush)
+            self._ring = None
+            self.engine.close()
+
+    @overload  # a list of texts is one row, though each text is a sequence of texts
+    def predict(  # type: ignore[overload-overlap]
+        self, rows: Mapping[str, Scalar] | Sequence[Scalar] | np.ndarray[tuple[int], Any], /
+    ) -> Answer: ...
+
+    @overload
+    def predict(
+        self,
+        rows: Mapping[str, Column]
+        | Sequence[Mapping[str, Scalar]]
+        | Sequence[Sequence[Scalar]]
+        | np.ndarray[tuple[int, int], Any]
+        | Table,
+        /,
+    ) -> Answers: ...
+
+    def predict(self, rows: Any, /) -> Answer | Answers:
+        """Answers one row, or many.
+
+        Args:
+            rows: One row: its values in the order of `features` (a list, a tuple or an array), or feature -> value.
+                Several: an array [rows, features], a list of rows of either kind, feature -> column, or a data frame.
+                None and NaN are missing values.
+
+        Returns:
+            An `Answer` to one row, `Answers` to several.
+
+        Raises:
+            BadInput: A feature is missing, unknown, of the wrong type, or has a value the model has no answer for.
+            Refused: ONNX Runtime failed on these rows.
+        """
+        started_ns = perf_counter_ns()
+        try:
+            ring, vector = self._ring, rows
+            if ring is not None:
+                if type(rows) is not np.ndarray or rows.dtype is not _DOUBLE:
+                    vector = self._vector(rows)
+                elif rows.shape != self._width:
+                    vector = None
+                elif self._order is not None:
+                    vector = rows[self._order]
+                if vector is not None:
+                    answer = ring.answer(vector, started_ns)
+                    if answer is not None:
+                        return answer
+            return self._usual(rows, started_ns)
+        except BadInput:
+            if self.observer is not None:
+                self.observer.count_rejected()
+            raise
+        except EdgekitError:
+            if self.observer is not None:
+                self.observer.count_failed()
+            raise
+
+    def _usual(self, rows: Any, started_ns: int) -> Answer | Answers:
+        """By way of tensors made for these rows."""
+        single = is_row(rows)
+        batch = self._batch(rows, single)
+        if self._closed:
+            raise UsageError("the model is closed", "load it again")
+        answers = self.engine.run(batch)
+        if self.observer is not None:
+            self.observer.record(batch, answers, (perf_counter_ns() - started_ns) / 1000)
+        if not single:
+            return answers
+        if self._bindable and self._ring is None:
+            self._bind(batch)
+        return answers.row(0)
+
+    def _bind(self, sample: Batch) -> None:
+        with self._lock:
+            if self._ring is not None or self._closed:
+                return
+            try:
+                ring = Ring(self.engine, self.observer, sample)
+            except ValueError:
+                self._bindable = False
+                return
+            if self.observer is not None:
+                self.observer.follow(ring.flush)
+            self._ring = ring
+
+    def _vector(self, rows: Any) -> NDArray[np.float64] | None:
+        """One row's numbers in the tensor's order, of a model that takes numbers alone; None for several rows."""
+        if not is_row(rows):
+            return None
+        if isinstance(rows, np.ndarray) and rows.dtype.kind in "fiub" and rows.shape == self._width:
+            return (rows if self._order is None else rows[self._order]).astype(np.float64)
+        values = row_values(rows, self._names)
+        encoder = self.engine.encoder
+        return encoder.vector(values if self._order is None else [values[at] for at in self._order])
+
+    def _batch(self, rows: Any, single: bool) -> Batch:
+        names, encoder = self._names, self.engine.encoder
+        if single:
+            return encoder.encode({name: (value,) for name, value in zip(names, row_values(rows, names), strict=True)})
+        if isinstance(rows, np.ndarray) and rows.ndim == 2 and rows.shape[1] == len(names) and self._bindable:
+            matrix = rows if self._order is None else rows[:, self._order]
+            return encoder.encode_tensors({self.manifest.inputs[0].name: matrix})
+        return encoder.encode(columns_of(rows, names))

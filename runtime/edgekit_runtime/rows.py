@@ -1,0 +1,95 @@
+"""Whatever a program holds its rows in, as rows or columns by the features' names.
+
+Data frames are known by what they do (`columns`, `frame[name]`), so that no such library is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+from edgekit_contracts.errors import BadInput, UsageError
+from edgekit_runtime.encoding import Column, Scalar, refuse_names
+
+_NULLS: Final = frozenset({"NAType", "NaTType"})
+"""Types by which pandas says that a value is missing."""
+
+
+class Table(Protocol):
+    """A data frame, of pandas, polars or another library."""
+
+    @property
+    def columns(self) -> Iterable[Any]:
+        """The columns' names."""
+        ...
+
+    def __getitem__(self, name: Any, /) -> Any: ...
+
+
+def is_row(rows: Any) -> bool:
+    """Whether this is one row: values, or feature -> value."""
+    if isinstance(rows, np.ndarray):
+        return rows.ndim == 1
+    if isinstance(rows, list | tuple):
+        return not rows or _is_value(rows[0])
+    if hasattr(rows, "columns") or not hasattr(rows, "keys"):
+        return False
+    return all(_is_value(rows[name]) for name in rows.keys())  # noqa: SIM118 - a Series of pandas iterates its values
+
+
+def row_values(row: Any, names: Sequence[str]) -> Sequence[Scalar]:
+    """The values of one row, in the order of the names.
+
+    Raises:
+        BadInput: They are not the row's names, or not as many.
+    """
+    if isinstance(row, np.ndarray):
+        row = row.tolist()
+    if not isinstance(row, list | tuple):
+        refuse_names(row.keys(), names)
+        row = [row[name] for name in names]
+    elif len(row) != len(names):
+        raise BadInput(
+            "", f"the row has {len(row)} values; the model has {len(names)} features", "send a value for each feature"
+        )
+    return [None if type(value).__name__ in _NULLS else value for value in row]
+
+
+def columns_of(rows: Any, names: Sequence[str]) -> dict[str, Column]:
+    """Several rows as columns.
+
+    Raises:
+        BadInput: They are not the features' columns, or rows differ in length.
+        UsageError: Nothing that holds rows.
+    """
+    if isinstance(rows, np.ndarray) and rows.ndim == 2:
+        if rows.shape[1] != len(names):
+            raise BadInput(
+                "", f"the rows have {rows.shape[1]} columns; the model has {len(names)} features", "send every feature"
+            )
+        return dict(zip(names, rows.T, strict=True))
+    if hasattr(rows, "columns"):
+        return {str(name): _column(str(name), rows[name]) for name in rows.columns}
+    if hasattr(rows, "keys"):
+        return {name: _column(name, rows[name]) for name in rows.keys()}  # noqa: SIM118
+    if isinstance(rows, list | tuple):
+        return dict(zip(names, zip(*(row_values(row, names) for row in rows), strict=True), strict=True))
+    raise UsageError(
+        f"{type(rows).__name__} holds no rows that the model reads", "give a row, a list, an array or a data frame"
+    )
+
+
+def _column(name: str, values: Any) -> Column:
+    """One column, with a missing value as None or NaN."""
+    column: Any = values.to_numpy() if hasattr(values, "to_numpy") else values
+    if not isinstance(column, np.ndarray | Sequence) or isinstance(column, str):
+        raise BadInput(name, "is one value beside columns", "send one row, or columns of equal length")
+    if isinstance(column, np.ndarray) and column.dtype == object:
+        return [None if type(value).__name__ in _NULLS else value for value in column.tolist()]
+    return column
+
+
+def _is_value(value: Any) -> bool:
+    return isinstance(value, str | bytes) or not hasattr(value, "__len__")

@@ -1,0 +1,401 @@
+"""The public API: whatever holds the rows, the answers are the engine's, bit for bit."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx.parser
+import pandas as pd
+import pytest
+
+import edgekit_runtime
+from edgekit_contracts.errors import BadInput, Refused, UsageError
+from edgekit_contracts.manifest import Feature, Output, Tensor
+from edgekit_contracts.reference import Bins, FeatureBins
+from edgekit_contracts.telemetry import decode_counts
+from edgekit_runtime.engine import Answer, Answers, Engine
+from edgekit_runtime.model import Model
+from edgekit_runtime.observe import Observer
+from edgekit_runtime.session import SessionSettings
+from tests import bundles
+
+NAMES = ("c", "a", "b")
+KINDS = ("float64", "float32", "text", "bool", "regression", "decision", "outlier", "label", "transformation", "all")
+
+HEAD = """<ir_version: 8, opset_import: ["" : 18, "ai.onnx.ml" : 2]>
+model ({type}[N, 3] numbers) => ({outputs})
+<{type}[3, 2] w = {{0.5, -1.25, 0.3, 0.7, -0.2, 0.1}}, {type}[3, 1] v = {{1.5, -0.3, 0.1}}, int64[2] ints = {{3, 7}},
+ {type}[1] zero = {{0}}>
+{{
+  raw = MatMul (numbers, w)
+  decision = MatMul (numbers, v)
+  probabilities = Softmax <axis = 1> (raw)
+  index = ArgMax <axis = 1, keepdims = 0> (raw)
+  integer = Gather (ints, index)
+  truth = Cast <to = 9> (index)
+  text = ai.onnx.ml.LabelEncoder <keys_int64s = [0, 1], values_strings = ["no", "yes"]> (index)
+}}
+"""
+
+
+class Frame:
+    """What every library's data frame can do."""
+
+    def __init__(self, columns: Any) -> None:
+        self._columns, self.columns = columns, list(columns)
+
+    def __getitem__(self, name: Any, /) -> Any:
+        return self._columns[name]
+
+
+@cache
+def engine_of(kind: str) -> Engine:
+    """A small model of this kind; its tensor's order is not the features' order."""
+    single = kind == "float32"
+    label = {"text": ("text", "text", ("no", "yes")), "bool": ("truth", "bool", (False, True))}.get(
+        kind, ("integer", "int64", (3, 7))
+    )
+    number = "float32" if single else "float64"
+    every = {
+        "label": Output(name=label[0], role="label", dtype=label[1]),  # type: ignore[arg-type]
+        "probabilities": Output(name="probabilities", role="probabilities", dtype=number),  # type: ignore[arg-type]
+        "raw": Output(name="raw", role="value", dtype="float64"),
+        "decision": Output(name="decision", role="value", dtype="float64"),
+    }
+    roles = {
+        "regression": ("decision",),
+        "decision": ("label", "raw"),
+        "outlier": ("label", "decision"),
+        "label": ("label",),
+        "transformation": ("raw",),
+        "all": ("raw", "label", "probabilities"),
+    }.get(kind, ("label", "probabilities"))
+    real = "float" if single else "double"
+    types = {
+        "integer": "int64[N] integer",
+        "truth": "bool[N] truth",
+        "text": "string[N] text",
+        "probabilities": f"{real}[N, 2] probabilities",
+        "raw": f"{real}[N, 2] raw",
+        "decision": f"{real}[N, 1] decision",
+    }
+    outputs = tuple(every[role] for role in roles)
+    text = HEAD.format(type=real, outputs=", ".join(types[output.name] for output in outputs))
+    graph = onnx.parser.parse_model(text)
+    task = {"regression": "regression", "transformation": "transformation"}.get(kind, "classification")
+    manifest = bundles.manifest(
+        task=task,
+        classes=label[2] if "label" in roles else (),
+        features=tuple(Feature(name=name, dtype="float64", nullable=name == "a") for name in sorted(NAMES)),
+        inputs=(Tensor(name="numbers", dtype=number, features=NAMES),),  # type: ignore[arg-type]
+        outputs=outputs,
+    )
+    return Engine(graph.SerializeToString(), manifest)
+
+
+def bins_of(engine: Engine) -> Bins:
+    features = tuple(FeatureBins(name=name, edges=(-1.0, 0.0, 1.0), minimum=-2, maximum=2) for name in sorted(NAMES))
+    return Bins(features=features, classes=engine.manifest.classes, score_edges=(0.6, 0.9))
+
+
+def rows(count: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).normal(size=(count, 3))
+
+
+def plain(engine: Engine, table: Any) -> list[Answer]:
+    """The engine's answers to each row alone; the table's columns are a, b, c."""
+    found = []
+    for row in table.tolist():
+        answers = engine.predict({name: [value] for name, value in zip("abc", row, strict=True)})
+        found.append(answers.row(0))
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("observed", [False, True])
+def test_bound_rows_are_answered_bit_for_bit_like_the_engine_and_counted_alike(kind: str, observed: bool) -> None:
+    engine = engine_of(kind)
+    observer, other = (Observer(engine.manifest, bins_of(engine)) for _ in range(2))
+    model, table = Model(engine, observer if observed else None), rows(600)
+    expected = plain(engine, table)
+    assert [model.predict(row) for row in table] == expected
+    assert model._ring is not None
+    assert [model.predict(row.tolist()) for row in table[:50]] == expected[:50]
+    assert [type(answer.label) for answer in map(model.predict, table[:3])] == [type(expected[0].label)] * 3
+    if not observed:
+        return
+    for row in (*table, *table[:50], *table[:3]):
+        batch = engine.encode(dict(zip("abc", row[:, None], strict=True)))
+        other.record(batch, engine.run(batch), 1.0)
+    window, reference = observer.close(), other.close()
+    assert (window.n, window.body.software.calls) == (653, 653)
+    seen, right = (decode_counts(one.body.counts, bins_of(engine), one.n) for one in (window, reference))
+    assert (seen.features, seen.classes, seen.scores) == (right.features, right.classes, right.scores)
+    moments, expected_moments = (np.frombuffer(one.body.moments, "<f4") for one in (window, reference))
+    np.testing.assert_allclose(moments, expected_moments, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["float64", "float32", "text"])
+def test_whatever_holds_the_rows_the_answers_are_the_same(kind: str) -> None:
+    engine, table = engine_of(kind), rows(5)
+    model = Model(engine)
+    columns = dict(zip("abc", table.T, strict=True))
+    frame = pd.DataFrame(columns)
+    expected = engine.predict(columns)
+    many: list[Any] = [
+        table,
+        table.tolist(),
+        [tuple(row) for row in table],
+        list(table),
+        columns,
+        OrderedDict(reversed(columns.items())),
+        {name: column.tolist() for name, column in columns.items()},
+        frame.to_dict("records"),
+        frame,
+        frame[["b", "c", "a"]],
+        Frame(columns),
+        table.astype(object),
+    ]
+    for given in many:
+        answers = model.predict(given)
+        assert isinstance(answers, Answers)
+        assert answers.probabilities is not None
+        assert answers.probabilities.tolist() == expected.probabilities.tolist()  # type: ignore[union-attr]
+    first = plain(engine, table[:1])[0]
+    one: list[Any] = [
+        table[0],
+        tuple(table[0]),
+        table[0].tolist(),
+        table[0].astype(object),
+        frame.iloc[0],
+        frame.iloc[0].to_dict(),
+        {"c": table[0, 2], "a": table[0, 0], "b": table[0, 1]},
+    ]
+    for _ in range(2):  # by tensors of its own first, then in the ring
+        assert [model.predict(given) for given in one] == [first] * len(one)
+    single = model.predict(table[0].astype(np.float32))
+    assert single == plain(engine, table[:1].astype(np.float32).astype(np.float64))[0]
+
+
+def test_integers_booleans_and_missing_values_are_numbers_of_a_row() -> None:
+    model = Model(engine_of("float64"))
+    for _ in range(2):
+        assert model.predict([1, True, 0]) == model.predict(np.array([1.0, 1.0, 0.0]))
+        assert model.predict(np.array([1, 1, 0])) == model.predict([1, True, 0])
+        with pytest.raises(BadInput, match="the model gives no number"):
+            model.predict({"a": None, "b": 1, "c": 2})
+        with pytest.raises(BadInput, match="the model gives no number"):
+            model.predict([float("nan"), 1, 2])
+
+
+def test_a_transformation_hands_a_missing_value_on() -> None:
+    model = Model(engine_of("transformation"))
+    for _ in range(2):
+        assert np.isnan(model.predict([float("nan"), 1.0, 2.0]).values).all()
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ([1.0, float("nan"), 1.0], "feature 'b': is missing, and the model has no answer for that"),
+        (np.array([1.0, np.nan, 1.0]), "feature 'b': is missing"),
+        (np.array([1.0, 1.0, 1e39]), "feature 'c': a value is beyond 3.4e38"),
+        (np.array([-np.inf, 1.0, 1.0]), "feature 'a': a value is beyond 3.4e38"),
+        (np.array([1e200, 1.0, 1.0]), "feature 'a': a value is beyond 3.4e38"),
+        (["1", 1.0, 1.0], "feature 'a': '1' is not a number"),
+        (np.array(["1", "2", "3"]), "feature 'c': '3' is not a number"),
+        ([1.0, 10**400, 1.0], "feature 'b': a value is not a 64-bit number"),
+        (np.array([1.0]), "the row has 1 values; the model has 3 features"),
+        ([], "the row has 0 values"),
+        (np.array([1.0 + 1j, 1, 1]), r"feature 'c': \(1\+0j\) is not a number|not a 64-bit number"),
+        ({"a": 1.0, "b": 2.0}, "the request lacks 'c'"),
+        ({"a": 1.0, "b": 2.0, "c": 1.0, "d": 1.0}, "the model has no feature 'd'"),
+        ({"a": 1.0, "b": [2.0], "c": [1.0]}, "feature 'a': is one value beside columns"),
+        (np.zeros((2, 4)), "the rows have 4 columns; the model has 3 features"),
+        ([[1.0, 2.0, 3.0], [1.0, 2.0]], "the row has 2 values"),
+        ([{"a": 1.0, "b": 2.0, "c": 3.0}, {"a": 1.0, "b": 2.0}], "the request lacks 'c'"),
+        ({"a": [1.0], "b": [2.0, 3.0], "c": [1.0]}, "different lengths"),
+        ({"a": [], "b": [], "c": []}, "no rows"),
+        (np.zeros((0, 3)), "no rows"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused_by_name_in_the_ring_and_out_of_it(row: Any, sentence: str) -> None:
+    engine = engine_of("float64")
+    observer = Observer(engine.manifest, bins_of(engine))
+    model = Model(engine, observer)
+    with pytest.raises(BadInput, match=sentence):
+        model.predict(row)
+    model.predict([1.0, 2.0, 3.0])
+    assert model._ring is not None
+    with pytest.raises(BadInput, match=sentence):
+        model.predict(row)
+    window = observer.close()
+    assert (window.n, window.body.software.rejected, window.body.software.calls) == (1, 2, 1)
+
+
+def test_what_holds_no_rows_is_said() -> None:
+    model = Model(engine_of("float64"))
+    odd: Any
+    for odd in (3.0, np.zeros((2, 2, 3)), iter([])):
+        with pytest.raises(UsageError, match="holds no rows that the model reads"):
+            model.predict(odd)
+
+
+def test_a_table_with_texts_and_missing_values_is_read_from_any_data_frame() -> None:
+    engine = Engine(bundles.model(), bundles.manifest())
+    observer = Observer(engine.manifest, bundles.reference().bins)
+    model = Model(engine, observer)
+    expected = engine.predict(bundles.ROWS)
+    assert expected.probabilities is not None
+    frame = pd.DataFrame(bundles.ROWS)
+    frames: list[Any] = [
+        frame,
+        frame.astype({"sex": "category"}),
+        frame.astype({"age": "Float64", "bmi": "Float64", "sex": "string"}),
+        Frame(bundles.ROWS),
+        frame.where(frame.notna(), None).to_dict("records"),
+    ]
+    for given in frames:
+        answers = model.predict(given)
+        assert answers.probabilities is not None
+        assert answers.probabilities.tolist() == expected.probabilities.tolist()
+    for row in frame.to_dict("records"):
+        answer = model.predict({str(name): value for name, value in row.items()})
+        assert answer.probabilities in [tuple(each) for each in expected.probabilities.tolist()]
+    assert model.predict([20, 22.0, "f"]) == expected.row(0)
+    assert observer.close().n == 4 * len(frames) + 5
+    with pytest.raises(BadInput, match="feature 'sex': 3 is not text"):
+        model.predict([20, 22.0, 3])
+
+
+def test_threads_share_a_model_and_every_row_is_counted_once() -> None:
+    engine = engine_of("text")
+    observer = Observer(engine.manifest, bins_of(engine))
+    model, table = Model(engine, observer), rows(200)
+    expected = plain(engine, table)
+    wrong: list[Answer] = []
+
+    def work() -> None:
+        for _ in range(5):
+            for row, answer in zip(table, expected, strict=True):
+                if model.predict(row) != answer:
+                    wrong.append(answer)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    windows = [observer.close() for _ in range(30)]
+    for thread in threads:
+        thread.join()
+    windows.append(observer.close())
+    assert not wrong
+    assert sum(window.n for window in windows) == sum(window.body.software.calls for window in windows) == 4000
+    assert sum(sum(decode_counts(w.body.counts, bins_of(engine), w.n).classes) for w in windows) == 4000
+
+
+def test_rows_in_the_ring_are_counted_when_the_model_is_closed() -> None:
+    manifest = engine_of("float64").manifest
+    engine = Engine(MODEL_BYTES(), manifest)
+    observer = Observer(manifest, bins_of(engine))
+    with Model(engine, observer) as model:
+        for row in rows(7):
+            model.predict(row)
+    model.close()
+    assert observer.close().n == 7
+    assert observer.close().n == 0
+    with pytest.raises(UsageError, match="the model is closed"):
+        model.predict([1.0, 2.0, 3.0])
+
+
+def MODEL_BYTES() -> bytes:  # noqa: N802
+    text = HEAD.format(type="double", outputs="int64[N] integer, double[N, 2] probabilities")
+    return bytes(onnx.parser.parse_model(text).SerializeToString())
+
+
+def test_without_the_inner_objects_of_onnxruntime_the_public_ones_answer_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = engine_of("text")
+    expected = plain(shown, rows(30))
+    engine = Engine.__new__(Engine)
+    engine.__dict__.update(shown.__dict__)
+    session, made = shown._session, []
+    bare: Any = session
+    io_binding, run = bare.io_binding, bare.run_with_iobinding
+
+    def public_binding() -> Any:
+        binding = io_binding()
+        made.append(binding)
+        public = ("bind_input", "bind_output", "get_outputs_as_ortvaluevector")
+        return SimpleNamespace(real=binding, **{name: getattr(binding, name) for name in public})
+
+    monkeypatch.setattr(session, "io_binding", public_binding)
+    monkeypatch.setattr(session, "run_with_iobinding", lambda binding: run(binding.real))
+    model = Model(engine)
+    assert [model.predict(row) for row in rows(30)] == expected
+    assert len(made) == 1
+
+
+def test_a_session_that_cannot_be_bound_answers_the_usual_way() -> None:
+    engine = engine_of("float64")
+
+    class Remote:
+        def run(self, names: Any, feed: Any, /) -> Any:
+            return engine._session.run(names, feed)
+
+    model = Model(Engine(b"", engine.manifest, session=Remote()))
+    assert [model.predict(row) for row in rows(3)] == plain(engine, rows(3))
+    assert model._ring is None
+
+
+def test_a_bound_call_that_fails_gives_way_to_the_usual_one_and_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = engine_of("float64")
+    observer = Observer(engine.manifest, bins_of(engine))
+    model = Model(engine, observer)
+    expected = model.predict([1.0, 2.0, 3.0])
+    assert model._ring is not None
+    monkeypatch.setattr(model._ring, "_calls", [SimpleNamespace(run=lambda: 1 / 0)] * observer.block_rows)
+    assert model.predict([1.0, 2.0, 3.0]) == expected
+    monkeypatch.setattr(engine, "_run", lambda *_: 1 / 0)
+    with pytest.raises(Refused, match="ONNX Runtime failed on 1 rows"):
+        model.predict([1.0, 2.0, 3.0])
+    window = observer.close()
+    assert (window.n, window.body.software.failed) == (2, 1)
+
+
+def test_an_answer_gives_its_only_value_and_its_confidence() -> None:
+    assert Model(engine_of("regression")).predict([1.0, 2.0, 3.0]).value == pytest.approx(3 * 1.5 - 1 * 0.3 + 2 * 0.1)
+    answer = Model(engine_of("float64")).predict([1.0, 2.0, 3.0])
+    assert answer.confidence == max(answer.probabilities)
+    with pytest.raises(UsageError, match="the answer has 0 values"):
+        assert answer.value
+
+
+@pytest.mark.parametrize(
+    "settings", [SessionSettings(optimisation="none"), SessionSettings(arena=False, threads=2, spinning=True)]
+)
+def test_the_session_runs_as_its_settings_say(settings: SessionSettings) -> None:
+    engine = Engine(MODEL_BYTES(), engine_of("float64").manifest, settings=settings)
+    assert engine.predict(dict(zip("abc", rows(3).T, strict=True))).labels is not None
+    options = engine._session.get_session_options()  # type: ignore[attr-defined]
+    assert options.intra_op_num_threads == settings.threads
+    assert options.enable_cpu_mem_arena == settings.arena
+    assert (options.graph_optimization_level.name == "ORT_DISABLE_ALL") == (settings.optimisation == "none")
+    spinning = options.get_session_config_entry("session.intra_op.allow_spinning")
+    assert spinning == ("1" if settings.spinning else "0")
+
+
+def test_load_verifies_and_counts_where_it_is_told_to(tmp_path: Path) -> None:
+    made = bundles.make(tmp_path)
+    with edgekit_runtime.load(made.path, keys=[made.public], observe=True) as model:
+        assert [feature.name for feature in model.features] == ["age", "bmi", "sex"]
+        assert model.predict({"age": 30.0, "bmi": 22.0, "sex": "f"}).label == "no"
+        assert model.predict(bundles.ROWS).row(3).label == "no"
+        assert model.observer is not None
+    assert model.observer.close().n == 5
+    with edgekit_runtime.load(made.path, keys=[made.public]) as model:
+        assert model.observer is None
