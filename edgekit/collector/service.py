@@ -25,7 +25,7 @@ from edgekit_contracts.errors import BrokerUnreachable, StorageFault
 from edgekit_contracts.names import check_device
 from edgekit_contracts.state import Host
 from edgekit_contracts.telemetry import Ack, encode
-from edgekit_runtime.mqtt import Broker, Link, Publication, Timing
+from edgekit_runtime.mqtt import Broker, Link, Publication, Received, Timing
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +165,8 @@ class Collector:
         )
         self._link.publish(self._presence(alive=True))
 
-    def _on_message(self, topic: str, payload: bytes) -> None:
+    def _on_message(self, received: Received) -> None:
+        topic, payload = received.topic, received.payload
         if topic == topics.host(self.name):
             self._guard_presence(payload)
             return

@@ -8,6 +8,8 @@
 | `ek/1/dn/DEVICE/ack` | down | `telemetry.Ack`, after the collector's commit |
 | `ek/1/dn/DEVICE/cmd` | down | commands |
 | `ek/1/dn/DEVICE/want` | down, retained | `state.Want` |
+| `ek/1/dn/DEVICE/infer/MODEL` | down | a request of the Open Inference Protocol, in JSON |
+| `ek/1/up/P/DEVICE/answer/MODEL` | up | its answer |
 | `ek/1/host/COLLECTOR` | retained | `state.Host` (presence; last will) |
 
 P = crc32(device) mod 16 lets collectors share a fleet on any broker.
@@ -21,7 +23,7 @@ from typing import Final, Literal, Self
 
 import msgspec
 
-from edgekit_contracts.names import DEVICE_PATTERN
+from edgekit_contracts.names import DEVICE_PATTERN, MODEL_PATTERN
 
 ROOT: Final = "ek/1"
 PARTITIONS: Final = 16
@@ -33,6 +35,7 @@ ALL_HOSTS: Final = f"{ROOT}/host/+"
 _NAME: Final = DEVICE_PATTERN[1:-1]
 _UP: Final = re.compile(rf"{ROOT}/up/(?P<partition>[0-9]|1[0-5])/(?P<device>{_NAME})/(?P<lane>[we])")
 _STATUS: Final = re.compile(rf"{ROOT}/st/(?P<device>{_NAME})")
+_INFER: Final = re.compile(rf"{ROOT}/dn/(?P<device>{_NAME})/infer/(?P<model>{MODEL_PATTERN[1:-1]})")
 _HOST: Final = re.compile(rf"{ROOT}/host/(?P<collector>{_NAME})")
 
 
@@ -57,6 +60,32 @@ class Up(msgspec.Struct, frozen=True):
         if match is None or int(match["partition"]) != partition(match["device"]):
             return None
         return cls(match["device"], "w" if match["lane"] == "w" else "e")
+
+
+class Infer(msgspec.Struct, frozen=True):
+    """Where a device takes requests to a model."""
+
+    device: str
+    model: str
+
+    def __str__(self) -> str:
+        return f"{ROOT}/dn/{self.device}/infer/{self.model}"
+
+    @classmethod
+    def parse(cls, topic: str) -> Self | None:
+        """The device and model that a topic names, or None."""
+        match = _INFER.fullmatch(topic)
+        return cls(match["device"], match["model"]) if match else None
+
+    @property
+    def answer(self) -> str:
+        """Where the answers go, unless a request says otherwise."""
+        return f"{ROOT}/up/{partition(self.device)}/{self.device}/answer/{self.model}"
+
+
+def every_infer(device: str) -> str:
+    """The filter of a device's requests, to any model."""
+    return f"{ROOT}/dn/{device}/infer/+"
 
 
 def status(device: str) -> str:

@@ -16,7 +16,7 @@ On the way `observe` copies the rows into a block that is counted elsewhere. Not
 | `mqtt`, `uplink` | the way to the broker and back |
 | `reporter` | a window every so often: observe -> outbox -> uplink |
 | `served` | which bundle answers a request |
-| `serving` | Open Inference Protocol v2 over TCP and a Unix socket |
+| `serving` | Open Inference Protocol v2 over TCP, a Unix socket and a broker |
 | `batch` | CSV, JSON Lines or Parquet through the model |
 | `config`, `settings` | `device.toml`, the environment and the command line |
 | `service` | the process that puts all of it together |

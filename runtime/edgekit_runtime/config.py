@@ -58,6 +58,8 @@ class Telemetry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     window_s: Annotated[float, msgspec.Meta(ge=0.1, le=86_400)] | None = None
     """Instead of the bundle's."""
     outbox_mb: Annotated[float, msgspec.Meta(ge=1, le=100_000)] = 64.0
+    infer: bool = False
+    """Requests that come over the broker are answered too."""
 
 
 class CandidateSettings(Plan, frozen=True, kw_only=True, forbid_unknown_fields=True):

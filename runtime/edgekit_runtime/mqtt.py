@@ -101,6 +101,20 @@ class Publication(msgspec.Struct, frozen=True):
     topic: str
     payload: bytes
     retain: bool = False
+    correlation: bytes | None = None
+    """MQTT 5: the request that this answers, in the requester's own words."""
+
+
+class Received(msgspec.Struct, frozen=True):
+    """A message that came."""
+
+    topic: str
+    payload: bytes
+    retained: bool = False
+    """It stood at the broker before we subscribed."""
+    response_topic: str | None = None
+    correlation: bytes | None = None
+    """MQTT 5: where the answer is to go, and what is to be said with it."""
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,7 +152,7 @@ class Link:
         will: Makes the last will, at each connection.
         subscriptions: Topic filters, subscribed at QoS 1 before `on_up` is called.
         on_up: Connected and subscribed.
-        on_message: A topic and its payload.
+        on_message: A message came.
         on_down: The connection was lost or could not be made, and why.
         on_room: The broker took a message over.
         on_refused: The broker forbids a subscription or, in MQTT 5, a message; once a connection for each reason.
@@ -152,7 +166,7 @@ class Link:
         will: Callable[[], Publication | None],
         subscriptions: Sequence[str],
         on_up: Callable[[], None],
-        on_message: Callable[[str, bytes], None],
+        on_message: Callable[[Received], None],
         on_down: Callable[[str], None],
         on_room: Callable[[], None] = lambda: None,
         on_refused: Callable[[str], None] = lambda reason: None,
@@ -198,7 +212,16 @@ class Link:
     def _hand_over(self, publication: Publication, qos: int) -> bool:
         if self._client is None:
             return False
-        info = self._client.publish(publication.topic, publication.payload, qos=qos, retain=publication.retain)
+        properties = None
+        if publication.correlation is not None:
+            from paho.mqtt.packettypes import PacketTypes
+            from paho.mqtt.properties import Properties
+
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            properties.CorrelationData = publication.correlation
+        info = self._client.publish(
+            publication.topic, publication.payload, qos=qos, retain=publication.retain, properties=properties
+        )
         if info.rc:  # MQTT_ERR_SUCCESS is 0
             return False
         if qos:
@@ -295,7 +318,7 @@ class Link:
                 self._attempt = client
             client.on_connect = connected
             client.on_disconnect = disconnected
-            client.on_message = lambda _c, _u, message: self._call(self._on_message, message.topic, message.payload)
+            client.on_message = lambda _c, _u, message: self._call(self._on_message, _received(message))
             client.on_subscribe = subscribed
             client.on_publish = published
             client.connect(self.broker.host, self.broker.port, keepalive=self._timing.keepalive_s)
@@ -320,6 +343,17 @@ class Link:
             callback(*values)
         except Exception:
             log.exception("a callback of the connection to %s failed", self.broker)
+
+
+def _received(message: paho.MQTTMessage) -> Received:
+    properties = message.properties  # of MQTT 5 alone
+    return Received(
+        message.topic,
+        bytes(message.payload),
+        message.retain,
+        getattr(properties, "ResponseTopic", None),
+        getattr(properties, "CorrelationData", None),
+    )
 
 
 def open_client(broker: Broker, client_id: str, will: Publication | None, timing: Timing) -> paho.Client:
@@ -383,7 +417,7 @@ def _once(broker: Broker, client_id: str, publication: Publication | None, timeo
         will=lambda: None,
         subscriptions=(),
         on_up=lambda: None,
-        on_message=lambda topic, payload: None,
+        on_message=lambda received: None,
         on_down=lambda reason: None,
         timing=Timing(connect_timeout_s=timeout_s),
     )

@@ -23,6 +23,7 @@ from edgekit_runtime.mqtt import Broker, Publication, broker_of, publish_once
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.reporter import Reporter
 from edgekit_runtime.serving.app import App
+from edgekit_runtime.serving.mqtt import MqttServer
 from edgekit_runtime.serving.server import addresses, bind, serve_until_signal
 from edgekit_runtime.uplink import Uplink
 
@@ -80,7 +81,13 @@ def run(config: DeviceConfig, say: Callable[[str], None]) -> None:
         stack.callback(models.stop)
         titles = ", ".join(f"{one.model} {one.version}" for one in models.running)
         say(f"serving     {titles} at {', '.join(addresses(sockets))}")
-        serve_until_signal(App(models.served, status, config.serve, models.command), sockets, config.serve)
+        app = App(models.served, status, config.serve, models.command)
+        if config.telemetry is not None and config.telemetry.infer:
+            requests = MqttServer(broker, config.device, app.answer, config.serve)
+            requests.start()
+            stack.callback(requests.stop, config.serve.drain_timeout_s)
+            say(f"            and at {topics.every_infer(config.device)} of {broker}")
+        serve_until_signal(app, sockets, config.serve)
         say("stopping    no new requests; storing the last window")
 
 

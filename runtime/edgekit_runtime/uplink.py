@@ -24,7 +24,7 @@ from edgekit_contracts.decode import decode_msgpack, encode_json
 from edgekit_contracts.errors import EdgekitError, StorageFault
 from edgekit_contracts.state import Status, decode_host
 from edgekit_contracts.telemetry import Ack, Kind, decode_envelope, encode_message
-from edgekit_runtime.mqtt import Broker, Link, Publication, Timing
+from edgekit_runtime.mqtt import Broker, Link, Publication, Received, Timing
 from edgekit_runtime.outbox import Outbox, Waiting
 
 log = logging.getLogger(__name__)
@@ -232,7 +232,8 @@ class Uplink:
         self._refusal = reason
         log.error("uplink of %s: %s", self._outbox.device, reason)
 
-    def _on_message(self, topic: str, payload: bytes) -> None:
+    def _on_message(self, received: Received) -> None:
+        topic, payload = received.topic, received.payload
         try:
             if topic == self._ack_topic:
                 ack = decode_msgpack(payload, Ack, what="acknowledgement", limit=limits.MESSAGE_MAX_BYTES)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import edgekit_runtime
@@ -16,6 +18,13 @@ from edgekit_contracts.slots import decode_slots
 from edgekit_contracts.state import WANT_FORMAT, Want, decode_host, decode_status
 from edgekit_contracts.telemetry import Ack, Clock, Event, Gap, Kind, ReferencePart, Window
 from edgekit_runtime.batch import predict_file
+from edgekit_runtime.bundle import open_bundle
+from edgekit_runtime.engine import Engine
+from edgekit_runtime.observe import Observer
+from edgekit_runtime.served import Lineup, Member, Served
+from edgekit_runtime.serving.app import App
+from edgekit_runtime.serving.message import Request
+from edgekit_runtime.serving.mqtt import Unanswered
 
 CORPUS = Path(__file__).parents[1] / "corpus"
 EPOCH = 81985529216486895
@@ -104,3 +113,18 @@ def test_slots_1_0_are_read() -> None:
 
 def test_a_profile_1_0_is_read() -> None:
     assert decode_profile((CORPUS / "profile-1.0.toml").read_bytes()).name == "raspberry-pi-4"
+
+
+def test_a_request_over_the_broker_is_answered_as_it_was() -> None:
+    folder, bundle = CORPUS / "inference-1", open_bundle(CORPUS / "bundle-1.0" / "progression-1.0.edge", keys=None)
+    member = Member(Engine(bundle.model, bundle.manifest), Observer(bundle.manifest, bundle.reference.bins))
+    app = App({"progression": Served(Lineup(member))}, dict)
+    request = Request("POST", b"/v2/models/progression/infer", {}, (folder / "request.json").read_bytes(), 0.0)
+    found, kept = json.loads(app.answer(request).body), json.loads((folder / "answer.json").read_bytes())
+    assert (found["id"], found["model_name"], found["model_version"]) == ("ward-3", "progression", "1.0")
+    (labels, probabilities), (old_labels, old_probabilities) = found["outputs"], kept["outputs"]
+    assert labels == old_labels
+    assert probabilities.pop("data") == pytest.approx(old_probabilities.pop("data"))
+    assert probabilities == old_probabilities
+    unanswered = msgspec.json.decode((folder / "unanswered.json").read_bytes(), type=Unanswered)
+    assert (unanswered.id, unanswered.status) == ("ward-3", 404)

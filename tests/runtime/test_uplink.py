@@ -38,7 +38,7 @@ class Centre:
             will=lambda: self._presence(False),
             subscriptions=(topics.ALL_UP, topics.ALL_STATUS),
             on_up=self.ready.set,
-            on_message=lambda topic, payload: self.heard.append((topic, payload)),
+            on_message=lambda received: self.heard.append((received.topic, received.payload)),
             on_down=lambda reason: None,
             timing=QUICK,
         )

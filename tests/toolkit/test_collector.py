@@ -17,7 +17,7 @@ from edgekit_contracts.decode import encode_json
 from edgekit_contracts.errors import BrokerUnreachable, StorageFault
 from edgekit_contracts.state import Host, Status, decode_host
 from edgekit_contracts.telemetry import Ack, Event, Kind, encode, encode_message
-from edgekit_runtime.mqtt import Broker, Link, Publication
+from edgekit_runtime.mqtt import Broker, Link, Publication, Received
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.uplink import Flight, Uplink
 from tests.brokers import QUICK, Mosquitto, ScriptedBroker, free_port, wait_until
@@ -52,7 +52,7 @@ def stranger(broker: Broker) -> Iterator[Link]:
         will=lambda: Publication("nobody", b""),
         subscriptions=(topics.ALL_HOSTS,),
         on_up=lambda: None,
-        on_message=lambda topic, payload: heard.append((topic, payload)),
+        on_message=lambda received: heard.append((received.topic, received.payload)),
         on_down=lambda reason: None,
         timing=QUICK,
     )
@@ -319,13 +319,13 @@ def test_what_waits_for_the_worker_is_bounded_and_of_each_device_the_latest_stat
     monkeypatch.setattr(service, "QUEUE_BYTES", 1000)
     centre = collector(Broker(host="127.0.0.1"), tmp_path)
     up, status = str(topics.Up("pump-1")), topics.status("pump-1")
-    centre._on_message(status, b"early")
+    centre._on_message(Received(status, b"early"))
     for _ in range(5):
-        centre._on_message(up, bytes(500))
+        centre._on_message(Received(up, bytes(500)))
     assert (centre.counts.let_go, centre._queued_bytes <= 1000) == (4, True)
     for number in range(100):
-        centre._on_message(status, b"%03d" % number + bytes(500))
-        centre._on_message(topics.status("pump-2"), b"%03d" % number + bytes(500))
+        centre._on_message(Received(status, b"%03d" % number + bytes(500)))
+        centre._on_message(Received(topics.status("pump-2"), b"%03d" % number + bytes(500)))
     assert centre._queue.qsize() == 4
     batch, more = centre._take()
     assert [(message.topic, message.payload[:5]) for message in batch] == [
@@ -339,7 +339,7 @@ def test_what_waits_for_the_worker_is_bounded_and_of_each_device_the_latest_stat
 
 def test_of_a_message_that_is_too_large_only_the_head_waits(tmp_path: Path) -> None:
     centre = collector(Broker(host="127.0.0.1"), tmp_path)
-    centre._on_message(str(topics.Up("pump-1")), bytes(5_000_000))
+    centre._on_message(Received(str(topics.Up("pump-1")), bytes(5_000_000)))
     assert centre._queued_bytes < 5000
 
 

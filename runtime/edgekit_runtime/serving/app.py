@@ -169,14 +169,12 @@ class App:
         """Counts a request that has no answer."""
         counts = self._metrics.of(route.manifest.name, route.manifest.version)
         if isinstance(error, _Status):
-            counts.statuses[error.status] += 1
+            counts.ended(error.status)
         elif isinstance(error, BadInput | FormatError | TooLarge):
-            counts.statuses[_status_of(error)] += 1
-            counts.rejected += 1
+            counts.ended(_status_of(error), rejected=True)
             route.observer.count_rejected()
         else:
-            counts.statuses[500] += 1
-            counts.failed += 1
+            counts.ended(500, failed=True)
             route.observer.count_failed()
 
     def _exposition(self) -> Response:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import threading
 import time
 from bisect import bisect_left
 from collections import Counter
@@ -47,9 +48,10 @@ class Traffic:
 
 
 class ModelCounts:
-    """The inference requests to one version of a model."""
+    """The inference requests to one version of a model. Safe to use from several threads."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self.statuses: Counter[int] = Counter()
         self.rejected = self.failed = 0
         self.rows = self.abstained = 0
@@ -58,11 +60,19 @@ class ModelCounts:
 
     def answered(self, seconds: float, rows: int, abstained: int) -> None:
         """A request got its answers."""
-        self.statuses[200] += 1
-        self.rows += rows
-        self.abstained += abstained
-        self.seconds += seconds
-        self._buckets[bisect_left(LATENCY_EDGES_S, seconds)] += 1
+        with self._lock:
+            self.statuses[200] += 1
+            self.rows += rows
+            self.abstained += abstained
+            self.seconds += seconds
+            self._buckets[bisect_left(LATENCY_EDGES_S, seconds)] += 1
+
+    def ended(self, status: int, *, rejected: bool = False, failed: bool = False) -> None:
+        """A request got none."""
+        with self._lock:
+            self.statuses[status] += 1
+            self.rejected += rejected
+            self.failed += failed
 
     def histogram(self) -> Iterator[tuple[str, int]]:
         """Upper edge -> answered requests up to it."""
@@ -83,7 +93,7 @@ class Metrics:
         if counts is None:
             if len(self._models) >= MODELS_MAX:
                 del self._models[next(iter(self._models))]
-            counts = self._models[name, version] = ModelCounts()
+            counts = self._models.setdefault((name, version), ModelCounts())
         return counts
 
     def exposition(self, *, ready: bool, telemetry: str, outbox_records: int | None) -> bytes:
@@ -94,7 +104,9 @@ class Metrics:
             telemetry: The uplink's state.
             outbox_records: Records that wait for the collector; None without telemetry.
         """
-        models = [({"model": name, "version": version}, counts) for (name, version), counts in self._models.items()]
+        models = [
+            ({"model": name, "version": version}, counts) for (name, version), counts in list(self._models.items())
+        ]
         traffic, usage = self.traffic, resource.getrusage(resource.RUSAGE_SELF)
         build = {
             "version": __version__,

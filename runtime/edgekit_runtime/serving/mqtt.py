@@ -1,0 +1,175 @@
+"""Inference over a broker: requests come on one topic, and their answers go out on another.
+
+A request is what HTTP takes, in JSON, and is answered by the same `App`: the same limits, the same counts. It is
+answered on a thread of its own, one after the other; the network's thread only puts it into a queue that is bounded.
+Every request that was heard gets an answer or an error, and none is kept: what is sent while the device is away, or
+lost with it, is asked again by whoever waits for it.
+
+| requester speaks | it gets back | on |
+|---|---|---|
+| MQTT 3.1.1 | the request's `id` | `ek/1/up/P/DEVICE/answer/MODEL` |
+| MQTT 5 | `id` and correlation data | the response topic that it names, else the same |
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from queue import Full, Queue
+from typing import Final
+
+import msgspec
+
+from edgekit_contracts import topics
+from edgekit_runtime.config import Serve
+from edgekit_runtime.mqtt import Broker, Link, Publication, Received, Timing
+from edgekit_runtime.serving.message import JSON, Request, Response, error
+
+ANSWERS_AT_BROKER_MAX: Final = 32
+"""Answers that the broker has not taken over; then the next request waits."""
+REFUSALS_AT_BROKER_MAX: Final = 128
+"""The same, where even a refusal is not sent any more."""
+
+_log = logging.getLogger("edgekit.serving")
+
+
+class Unanswered(msgspec.Struct, frozen=True, kw_only=True):
+    """What comes in the place of an answer."""
+
+    id: str | None
+    """The request's, where it could be read."""
+    status: int
+    """As HTTP would say it: 4xx for a fault of the request; 429 and 503 to ask again later; 500 for one of ours."""
+    error: str
+    """A sentence."""
+
+
+class _Identified(msgspec.Struct, frozen=True):
+    id: str | None = None
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    received: Received
+    infer: topics.Infer
+    started: float
+
+
+class MqttServer:
+    """Answers the requests that a broker brings.
+
+    Args:
+        broker: Where it is. That it is down is no error: the link keeps trying.
+        device: This device.
+        answer: What answers: `App.answer`.
+        settings: `max_request_bytes` and, for the requests that wait, `max_concurrent`.
+        timing: Of the connection.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        device: str,
+        answer: Callable[[Request], Response],
+        settings: Serve,
+        *,
+        timing: Timing | None = None,
+    ) -> None:
+        self._device, self._answer, self._settings = device, answer, settings
+        self._queue: Queue[_Asked | None] = Queue(settings.max_concurrent)
+        self._stopping = False
+        self._room = threading.Event()
+        self._link = Link(
+            broker,
+            f"ek-{device}-infer",
+            will=lambda: None,
+            subscriptions=(topics.every_infer(device),),
+            on_up=lambda: _log.info("requests are taken from %s", broker),
+            on_message=self._on_message,
+            on_down=lambda reason: _log.warning("no requests from %s: %s", broker, reason),
+            on_room=self._room.set,
+            on_refused=lambda reason: _log.error("requests from %s: %s", broker, reason),
+            timing=timing,
+        )
+        self._thread = threading.Thread(target=self._work, name="edgekit-mqtt-infer", daemon=True)
+
+    def start(self) -> None:
+        """Starts both threads and returns at once."""
+        self._thread.start()
+        self._link.start()
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Refuses what still comes, answers what waits, and disconnects."""
+        end = time.monotonic() + timeout_s
+        self._stopping = True
+        with contextlib.suppress(Full):
+            self._queue.put(None, timeout=timeout_s)
+        self._thread.join(max(0.0, end - time.monotonic()))
+        while self._link.outstanding and time.monotonic() < end:
+            time.sleep(0.005)
+        self._link.stop(timeout_s=max(0.0, end - time.monotonic()))
+
+    # --- the link's thread ---
+
+    def _on_message(self, received: Received) -> None:
+        infer = topics.Infer.parse(received.topic)
+        if infer is None or infer.device != self._device:
+            return
+        asked = _Asked(received, infer, time.perf_counter())
+        if received.response_topic is not None and not _may_answer_at(received.response_topic):
+            refusal = error(400, "the response topic has a wildcard or is one of edgekit's own; name another")
+        elif received.retained:
+            # It would come again, and be answered again, at each connection.
+            refusal = error(400, "a retained request is not answered; publish it without retain")
+        elif len(received.payload) > self._settings.max_request_bytes:
+            refusal = error(413, f"a request of {len(received.payload)} bytes; send {self._settings.max_request_bytes}")
+        elif self._stopping:
+            refusal = error(503, "the service is stopping")
+        else:
+            try:
+                self._queue.put_nowait(asked)
+                return
+            except Full:
+                refusal = error(503, "more requests wait than this device is to keep; ask again")
+        if self._link.outstanding < REFUSALS_AT_BROKER_MAX:
+            self._publish(asked, refusal)
+
+    # --- the worker's thread ---
+
+    def _work(self) -> None:
+        while (asked := self._queue.get()) is not None:
+            while self._link.outstanding >= ANSWERS_AT_BROKER_MAX:
+                self._room.clear()
+                self._room.wait(0.05)
+            target = f"/v2/models/{asked.infer.model}/infer".encode()
+            self._publish(asked, self._answer(Request("POST", target, {}, asked.received.payload, asked.started)))
+
+    # --- both ---
+
+    def _publish(self, asked: _Asked, response: Response) -> None:
+        received, body = asked.received, response.body
+        if response.content_type != JSON:
+            response = error(400, "tensors in bytes are for HTTP; ask for the outputs in JSON")
+        if response.status != 200:
+            sentence = msgspec.json.decode(response.body, type=dict[str, str])["error"]
+            said = Unanswered(id=self._id(received.payload), status=response.status, error=sentence)
+            body = msgspec.json.encode(said)
+        named = received.response_topic
+        topic = named if named is not None and _may_answer_at(named) else asked.infer.answer
+        self._link.publish(Publication(topic, body, correlation=received.correlation))
+
+    def _id(self, payload: bytes) -> str | None:
+        if len(payload) > self._settings.max_request_bytes:
+            return None
+        try:
+            return msgspec.json.decode(payload, type=_Identified).id
+        except (msgspec.MsgspecError, RecursionError):
+            return None
+
+
+def _may_answer_at(topic: str) -> bool:
+    """Whether a requester may send us there: to no topic of this tree, or it could make us say what others believe."""
+    ours = topic.split("/")[0] == topics.ROOT.split("/")[0]
+    return bool(topic) and not ours and topic[0] != "$" and not set("+#\0") & set(topic)
