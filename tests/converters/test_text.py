@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from functools import cache
+from functools import cache, partial
+from operator import methodcaller
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,7 @@ from edgekit_converters import schema
 from edgekit_converters.cost import cost
 from edgekit_converters.draft import draft_manifest
 from edgekit_converters.graph import GraphBuilder, serialize
+from edgekit_converters.operators.tokenizers import tokens_of
 from edgekit_converters.reference import reference
 from edgekit_converters.verify import verify
 from edgekit_converters.walk import Walk
@@ -331,16 +334,57 @@ def test_float32_weights_are_answered_in_float64_and_said_to_be() -> None:
 
 
 @pytest.mark.parametrize(
+    "tokenizer",
+    [
+        str.split,
+        partial(str.split, sep=","),
+        methodcaller("split", "|"),
+        lambda text: text.split(" "),
+        re.compile(r"\w+-?").findall,
+    ],
+    ids=["white space", "partial", "method", "lambda", "pattern"],
+)
+def test_a_tokenizer_that_is_a_pattern_counts_what_the_original_counts(tokenizer: Any) -> None:
+    texts = [*documents(), *(text.replace(" ", ",").replace(".", "|") for text in documents())]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # token_pattern is not used
+        known = sorted(set().union(*map(tokenizer, (text.lower() for text in texts))) - {""})
+        step = CountVectorizer(tokenizer=tokenizer, vocabulary=known[::3])
+        assert_counts(step, texts)
+
+
+@pytest.mark.parametrize(
+    "tokenizer",
+    [
+        list,
+        re.compile(r"\w", re.ASCII).findall,
+        re.compile(r"(\w)\w").findall,
+        re.compile(r"\W").split,
+        partial(str.split, maxsplit=1),
+        methodcaller("split", ", "),
+        lambda text: ["none"] if text == "" else text.split(),
+        lambda text: text.split() if text else [],
+        lambda text: text.split() if isinstance(text, str) and len(text) < 200 else text.split(","),
+        lambda text: str(text).split(),
+        lambda text: [one for one in text.split() if len(one) > 2],
+    ],
+)
+def test_a_tokenizer_that_looks_at_the_text_is_no_pattern(tokenizer: Any) -> None:
+    assert tokens_of(tokenizer) is None
+
+
+@pytest.mark.parametrize(
     ("step", "why"),
     [
-        (CountVectorizer(tokenizer=str.split, token_pattern=None), "its tokenizer is a function"),
+        (CountVectorizer(tokenizer=list, token_pattern=None), "its tokenizer is a function"),
+        (HashingVectorizer(n_features=8, tokenizer=methodcaller("split", ","), token_pattern=None), "empty tokens"),
         (TfidfVectorizer(analyzer=str.split), "its analyzer is a function"),
         (TfidfVectorizer(preprocessor=str.strip), "its preprocessor is a function"),
         (CountVectorizer(strip_accents=str.strip), "its strip_accents is a function"),
         (CountVectorizer(dtype=np.uint8), "can overflow"),
         (HashingVectorizer(n_features=2**21), "a row of them is dense"),
     ],
-    ids=["tokenizer", "analyzer", "preprocessor", "strip_accents", "dtype", "width"],
+    ids=["tokenizer", "empty tokens", "analyzer", "preprocessor", "strip_accents", "dtype", "width"],
 )
 def test_what_cannot_convert_is_refused_by_its_setting(step: Any, why: str) -> None:
     model = make_pipeline(ColumnTransformer([("words", step, "text")]), MaxAbsScaler(), Ridge())

@@ -35,6 +35,7 @@ from edgekit_converters.operators.documents import (
 )
 from edgekit_converters.operators.expression import Expr
 from edgekit_converters.operators.token_patterns import TokenPattern, token_pattern
+from edgekit_converters.operators.tokenizers import tokens_of
 
 if TYPE_CHECKING:
     from edgekit_converters.walk import Path, Walk
@@ -181,8 +182,9 @@ def _checked(walk: Walk, step: Any, table: Table, width: int) -> TokenPattern | 
     Raises:
         Unfaithful: It calls functions of its own, or reads anything but one column of text.
     """
+    tokens = tokens_of(step.tokenizer) if step.analyzer == "word" and step.tokenizer is not None else None
     for setting in ("analyzer", "preprocessor", "tokenizer", "strip_accents"):
-        if callable(getattr(step, setting)):
+        if callable(getattr(step, setting)) and not (setting == "tokenizer" and tokens is not None):
             raise Unfaithful(
                 f"its {setting} is a function of its own",
                 "use scikit-learn's own settings (analyzer, token_pattern, stop_words), or apply the function to the "
@@ -207,7 +209,18 @@ def _checked(walk: Walk, step: Any, table: Table, width: int) -> TokenPattern | 
     walk.graph.opset = max(walk.graph.opset, OPSET)
     if table[0].source is not None:
         walk.documents.add(table[0].source)
-    return token_pattern(step.token_pattern) if step.analyzer == "word" else None
+    if step.analyzer != "word":
+        return None
+    if tokens is not None and tokens.separator is not None and not _drops_empty(step):
+        raise Unfaithful(
+            "its tokenizer gives empty tokens, which count", r"use token_pattern, such as '[^,]+', and fit again"
+        )
+    return token_pattern(step.token_pattern if tokens is None else tokens.pattern)
+
+
+def _drops_empty(step: Any) -> bool:
+    """Whether an empty token is none of the terms, nor a part of one."""
+    return step.ngram_range[1] == 1 and "" not in getattr(step, "vocabulary_", ("",))
 
 
 TRANSFORMERS: Final[Mapping[str, Transform]] = {
