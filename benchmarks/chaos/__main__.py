@@ -1,0 +1,182 @@
+"""Kills, cuts, repeats; then compares what was produced with what is stored.
+
+    .venv/bin/python -m benchmarks.chaos [--short] [--seed N]
+
+Ends with 1 where a record is lost, stored with other content, or stored twice. The figures are counts, not times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sqlite3
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.chaos.centre import Process, collector, free_port, mosquitto, wait_for
+from benchmarks.chaos.device import rows_of
+from benchmarks.chaos.network import Echo, Relay
+
+
+class Plan(NamedTuple):
+    """How much of everything."""
+
+    devices: int
+    records: int
+    """Of all devices together."""
+    kills: int
+    cuts: int
+    outbox_bytes: int
+    limit_s: float
+
+
+FULL = Plan(devices=16, records=100_000, kills=200, cuts=50, outbox_bytes=20_000, limit_s=3600.0)
+SHORT = Plan(devices=4, records=2_000, kills=16, cuts=6, outbox_bytes=10_000, limit_s=300.0)
+
+
+class Outcome(NamedTuple):
+    """What became of the records."""
+
+    produced: int
+    stored: int
+    given_up: int
+    """Produced, not stored, and within a gap."""
+    lost: int
+    changed: int
+    """Stored with another number of rows."""
+    unnoted: int
+    """Stored and not noted: a kill fell between the two, so there is at most one for each."""
+
+
+def main() -> int:
+    """Runs it and prints what came out."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--short", action="store_true", help="4 devices, 2,000 records, 16 kills")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    plan = SHORT if options.short else FULL
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        begun = time.monotonic()
+        done = run(plan, folder, random.Random(options.seed))
+        found = compare(folder, plan.devices)
+    print(
+        f"{plan.devices} devices, {time.monotonic() - begun:.0f} s; " + ", ".join(f"{n} {w}" for w, n in done.items())
+    )
+    print(", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in found._asdict().items()))
+    return int(bool(found.lost or found.changed or found.unnoted > done["device kills"]))
+
+
+def run(plan: Plan, folder: Path, dice: random.Random) -> Counter[str]:
+    """Starts everything, kills and cuts it, and waits until every outbox is empty."""
+    port, done = free_port(), Counter[str]()
+    broker, centre = mosquitto(folder, port), collector(folder, port)
+    devices: list[Process] = []
+    broker.start()
+    wait_for(port)
+    centre.start()
+    try:
+        with Relay(port) as relay, Echo(port) as echo:
+            devices += [_device(plan, folder, number, relay.port, dice) for number in range(plan.devices)]
+            echo.wait()
+            _disturb(plan, dice, done, broker, centre, devices, relay, echo)
+            _finish(plan, broker, centre, devices)
+    finally:
+        for process in (*devices, centre, broker):
+            process.stop()
+    return done
+
+
+def _device(plan: Plan, folder: Path, number: int, port: int, dice: random.Random) -> Process:
+    command = [sys.executable, "-m", "benchmarks.chaos.device", f"device-{number}", str(folder), str(port)]
+    windows = plan.records // plan.devices
+    process = Process(
+        [*command, str(windows), str(plan.outbox_bytes), str(dice.randrange(2**31))], folder / f"device-{number}.log"
+    )
+    process.start()
+    return process
+
+
+def _disturb(
+    plan: Plan,
+    dice: random.Random,
+    done: Counter[str],
+    broker: Process,
+    centre: Process,
+    devices: list[Process],
+    relay: Relay,
+    echo: Echo,
+) -> None:
+    acts = ["kill"] * plan.kills + ["cut"] * plan.cuts + ["again"] * plan.cuts
+    dice.shuffle(acts)
+    for act in acts:
+        time.sleep(dice.uniform(0.02, 0.3))
+        if act == "cut":
+            done["connections cut"] += relay.cut(0.5, dice)
+        elif act == "again":
+            done["messages delivered again"] += echo.again(20, dice)
+        else:
+            what = dice.choices(("device", "broker", "collector"), (6, 1, 2))[0]
+            done[f"{what} kills"] += 1
+            if what == "device":
+                number = dice.randrange(len(devices))
+                devices[number].kill()
+            else:
+                process = broker if what == "broker" else centre
+                process.kill()
+                time.sleep(dice.uniform(0.0, 0.3))
+                process.start()
+        for process in (broker, centre, *devices):
+            process.tend()
+
+
+def _finish(plan: Plan, broker: Process, centre: Process, devices: list[Process]) -> None:
+    end = time.monotonic() + plan.limit_s
+    while any(device.ended is None for device in devices):
+        for process in (broker, centre, *devices):
+            process.tend()
+        if time.monotonic() > end:
+            waiting = next(device for device in devices if device.ended is None)
+            raise SystemExit(f"a device still waits after {plan.limit_s:g} s; its log:\n{waiting.log}\n{centre.log}")
+        time.sleep(0.1)
+
+
+def compare(folder: Path, devices: int) -> Outcome:
+    """What the devices noted, beside what the store holds."""
+    produced = stored = given_up = lost = changed = unnoted = 0
+    with closing(sqlite3.connect(folder / "fleet.db")) as store:
+        for device in (f"device-{number}" for number in range(devices)):
+            lines = [line.split() for line in _lines(folder / f"{device}.journal")]
+            noted = {(int(epoch), int(sequence)) for epoch, sequence in lines}
+            here = dict(_keyed(store.execute("SELECT epoch, seq, n FROM window WHERE dev = ?", (device,))))
+            here |= dict(_keyed(store.execute("SELECT epoch, seq, 0 FROM part WHERE dev = ?", (device,))))
+            gaps = store.execute("SELECT epoch, first, last FROM gap WHERE dev = ?", (device,)).fetchall()
+            produced, stored = produced + len(noted), stored + len(here)
+            for epoch, sequence in noted:
+                if (epoch, sequence) in here:
+                    continue
+                if any(one == epoch and first <= sequence <= last for one, first, last in gaps):
+                    given_up += 1
+                else:
+                    lost += 1
+            changed += sum(rows not in {0, rows_of(sequence)} for (_, sequence), rows in here.items())
+            unnoted += len(here.keys() - noted)
+    return Outcome(produced, stored, given_up, lost, changed, unnoted)
+
+
+def _keyed(rows: sqlite3.Cursor) -> list[tuple[tuple[int, int], int]]:
+    return [((epoch, sequence), n) for epoch, sequence, n in rows]
+
+
+def _lines(path: Path) -> list[str]:
+    """Whole lines: a kill may leave the last one unfinished."""
+    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""The broker and the collector, as processes that can be killed and come back where they were."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+WITHIN_S: Final = 60.0
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Process:
+    """A command that is started again and again, with its words in a file.
+
+    Args:
+        command: What is run.
+        log: Where it writes.
+    """
+
+    def __init__(self, command: list[str], log: Path) -> None:
+        self._command, self._log = command, log
+        self._process: subprocess.Popen[bytes] | None = None
+        self.ended: int | None = None
+        """Exit code of a process that ended by itself with 0."""
+
+    def start(self) -> None:
+        """Runs it, where it does not run."""
+        if self._process is None:
+            with self._log.open("ab") as log:
+                self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def stop(self) -> None:
+        """SIGTERM, and waits."""
+        if self._process is not None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(30)
+            self.kill()
+
+    def tend(self) -> None:
+        """Starts it again where it has failed, and notes where it has ended well."""
+        if self._process is not None and (code := self._process.poll()) is not None:
+            self._process = None
+            if code == 0:
+                self.ended = 0
+                return
+        if self.ended is None:
+            self.start()
+
+    @property
+    def log(self) -> str:
+        """Its last words."""
+        return self._log.read_text(errors="replace")[-2000:]
+
+
+def mosquitto(folder: Path, port: int) -> Process:
+    """Debian's configuration, but for the address and the folder: persistence with the default interval."""
+    binary = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+    if binary is None:
+        raise SystemExit("mosquitto is not installed: apt install mosquitto")
+    user = "user root\n" if os.geteuid() == 0 else ""
+    config = folder / "mosquitto.conf"
+    config.write_text(
+        f"{user}listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {folder}/\n"
+    )
+    return Process([binary, "-c", str(config)], folder / "mosquitto.log")
+
+
+def collector(folder: Path, port: int) -> Process:
+    """`edgekit collect`."""
+    command = [sys.executable, "-c", "from edgekit.cli import main; main()", "collect"]
+    options = ["--broker", f"mqtt://127.0.0.1:{port}", "--store", str(folder / "fleet.db")]
+    return Process([*command, *options], folder / "collector.log")
+
+
+def wait_for(port: int) -> None:
+    """Until somebody listens there."""
+    end = time.monotonic() + WITHIN_S
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        if time.monotonic() > end:
+            raise SystemExit(f"nobody listens on port {port} after {WITHIN_S:g} s")
+        time.sleep(0.02)
