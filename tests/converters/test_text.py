@@ -136,7 +136,7 @@ def test_hashes_fall_where_the_original_puts_them(analyzer: str, accents: str | 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=60), min_size=1, max_size=5))
-@pytest.mark.parametrize("kind", ["words", "characters", "edges", "ascii"])
+@pytest.mark.parametrize("kind", ["words", "characters", "edges", "ascii", "ahead"])
 def test_any_text_is_hashed_as_the_original_does(kind: str, texts: list[str]) -> None:
     step, run = _hashing(kind)
     np.testing.assert_array_equal(counted(run, texts), step.transform(texts).toarray())
@@ -149,6 +149,7 @@ def _hashing(kind: str) -> tuple[Any, ort.InferenceSession]:
         "characters": HashingVectorizer(n_features=2**10, norm=None, analyzer="char", ngram_range=(1, 2)),
         "edges": HashingVectorizer(n_features=2**10, norm=None, analyzer="char_wb", ngram_range=(2, 4)),
         "ascii": HashingVectorizer(n_features=2**10, norm=None, strip_accents="ascii", lowercase=False),
+        "ahead": HashingVectorizer(n_features=2**10, norm=None, ngram_range=(1, 2), token_pattern=r"\w+(?=\s)"),
     }[kind]
     return step, session(step)
 
@@ -171,6 +172,7 @@ def test_every_character_becomes_what_python_makes_of_it() -> None:
         *(r"[a-zA-Z]+", r"(?u)\b[a-zA-Z]{2,}\b", r"\b[a-zA-Z]\w+\b", r"\b[^\d\W]+\b", r"\b\w{1,3}\b", r"(?i)[a-z]+"),
         *(r"\S+", r"[^,]+", r".", r"\d{1,2}", r"\W+", r"#?\w+", r"\w+|[^\w\s]", r"[\w-]+"),
         *(r"[A-Za-z]+(?:'[a-z]+)?", r"\b\w+(?:'\w+)?\b", r"\b\w\w+(?:-\w+)*\b"),
+        *(r"[A-Za-z0-9]+(?=\s+)", r"\w{2,}(?=[^\w\s])", r"\w\w+(?=\W)"),
     ],
 )
 def test_a_token_pattern_finds_the_tokens_of_python(pattern: str) -> None:
@@ -188,6 +190,9 @@ def test_a_token_pattern_finds_the_tokens_of_python(pattern: str) -> None:
         (r"\b\w", "boundaries"),
         (r"\w+?", "not greedy"),
         (r"(?<=a)\w+", "look-around"),
+        (r"\w+(?!\d)", "look-around"),
+        (r"\w+(?=\d)", "may be its own"),
+        (r"[^\W\d]\w*(?=\s)", "not from a run"),
         (r"\w*", "empty text"),
         (r"\b\d+\b|\b[a-z]+\b", "a position inside"),
         (r"(\w)\w+", "a group that is not the whole"),

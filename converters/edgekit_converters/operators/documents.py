@@ -79,6 +79,11 @@ class Texts:
         self.graph.declare(padded.name, "text", [None, None])
         return padded.apply("Reshape", self.of(-1))
 
+    def each_within(self, pattern: str) -> Texts:
+        """The one token of each text."""
+        # An empty text beside them, for there is no token in no text; what stands for its token goes again.
+        return self.concat(self.of("")).tokens(tokenexp=pattern).slice(0, -1)
+
     def characters(self) -> Texts:
         """The characters of one text [1]."""
         return self.tokens(separators=[""])

@@ -127,7 +127,7 @@ def _terms(document: Texts, step: Any, pattern: TokenPattern | None, how: Foldin
         text = joined(folded(document, how)) if how.table or how.sigma else document
         tokens = text.tokens(tokenexp=pattern.finds)
         # Without a mask or neighbours, what is dropped is in no table.
-        if masked or high > 1:
+        if masked or high > 1 or pattern.within is not None:
             tokens = _kept(tokens, pattern, _stop_words(step))
         grams = word_grams(tokens, low, high)
     return grams[0].concat(*grams[1:])
@@ -136,6 +136,8 @@ def _terms(document: Texts, step: Any, pattern: TokenPattern | None, how: Foldin
 def _kept(tokens: Texts, pattern: TokenPattern, stop_words: Sequence[str]) -> Texts:
     if pattern.keeps is not None:
         tokens = tokens.compress(tokens.matches(pattern.keeps))
+    if pattern.within is not None:
+        tokens = tokens.each_within(pattern.within)
     if stop_words:
         tokens = tokens.compress(tokens.is_in(stop_words).apply("Not"))
     return tokens

@@ -7,7 +7,8 @@ automaton. Each class of characters is what Python's own compiler makes of it, o
 
 RE2 knows word boundaries of ASCII only, so `\b` at both ends is resolved: where a pattern holds word characters only,
 its tokens are the whole runs of word characters that match it to the end; where it begins and ends with unlimited runs
-of them (`\w+(?:-\w+)*`), it ends at boundaries by itself.
+of them (`\w+(?:-\w+)*`), it ends at boundaries by itself. Nor does RE2 look ahead: a run of one class before a character
+of another (`\w+(?=\s)`) is found with that character, kept where that is there, and taken out of it again.
 
 Source: V. M. Glushkov, The abstract theory of automata, Russian Math. Surveys 16 (1961); A. Brueggemann-Klein, D. Wood,
 One-unambiguous regular languages, Information and Computation 140 (1998); CPython's Lib/re/_parser.py.
@@ -44,10 +45,13 @@ class TokenPattern:
     """The RE2 pattern that a token must match to the end; None: all are kept."""
     kinds: tuple[Points, ...]
     """The sets of characters that it tells apart."""
+    within: str | None = None
+    """The RE2 pattern of the token in what was found and kept; None: that is the token."""
 
     def is_token(self, text: str) -> bool:
         """Whether a text could be a token: false only where it is dropped by `keeps`."""
-        return self.keeps is None or re.fullmatch(_python(self.keeps), text) is not None
+        whole = self.keeps if self.within is None else self.within
+        return whole is None or re.fullmatch(_python(whole), text) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,8 @@ def token_pattern(pattern: str) -> TokenPattern:
     """
     tree = _parser.parse(pattern)
     items, starts, ends = _stripped(list(tree))
+    if items and not starts and _is_look_ahead(items[-1]):
+        return _before(items, tree.state)
     word = points_of("".join(re.compile(r"\w", tree.state.flags & re.ASCII).findall(alphabet())))
     node = _merged(_Sequence(tuple(_nodes(items, tree.state))))
     automaton = _Automaton(node)
@@ -104,6 +110,23 @@ def token_pattern(pattern: str) -> TokenPattern:
     if not automaton.deterministic:
         raise _odd(pattern, "one text can match it in several ways, of which RE2 takes another than Python")
     return TokenPattern(finds, None, kinds)
+
+
+def _before(items: list[Any], state: Any) -> TokenPattern:
+    """A run of one class before a character of another: then no shorter run, and no later start, matches either."""
+    run, after = (
+        _counted(_merged(_Sequence(tuple(_nodes(part, state))))) for part in (items[:-1], list(items[-1][1][1]))
+    )
+    if run is None or after is None or run[1] < 1 or run[2] is not None or after[1] != 1:
+        raise _odd(state.str, "it looks ahead, not from a run of one class to a character of another")
+    if (run[0].points & after[0].points).any():
+        raise _odd(state.str, "it looks ahead to a character that may be its own")
+    token, next_one = f"{expression(run[0].points)}{{{run[1]},}}", expression(after[0].points)
+    return TokenPattern(f"{token}{next_one}?", token + next_one, (run[0].points, after[0].points), token)
+
+
+def _is_look_ahead(item: Any) -> bool:
+    return str(item[0]) == "ASSERT" and item[1][0] > 0
 
 
 def _odd(pattern: str, why: str) -> Unfaithful:
