@@ -7,8 +7,8 @@ automaton. Each class of characters is what Python's own compiler makes of it, o
 
 RE2 knows word boundaries of ASCII only, so `\b` at both ends is resolved: where a pattern holds word characters only,
 its tokens are the whole runs of word characters that match it to the end; where it begins and ends with unlimited runs
-of them (`\w+(?:-\w+)*`), it ends at boundaries by itself. Nor does RE2 look ahead: a run of one class before a character
-of another (`\w+(?=\s)`) is found with that character, kept where that is there, and taken out of it again.
+of them (`\w+(?:-\w+)*`), it ends at boundaries by itself. Nor does RE2 look ahead: a run of one class before another
+class (`\w+(?=\s)`) is found with the next character, kept where that is there, and taken out of it again.
 
 Source: V. M. Glushkov, The abstract theory of automata, Russian Math. Surveys 16 (1961); A. Brueggemann-Klein, D. Wood,
 One-unambiguous regular languages, Information and Computation 140 (1998); CPython's Lib/re/_parser.py.
