@@ -55,16 +55,22 @@ class Service:
         )
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def spawn(self, **environment: str) -> None:
+        """Starts the process."""
+        with self.log_path.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "edgekit_runtime", "run", "--config", str(self.config)],
+                stderr=log,
+                env=os.environ | environment,
+            )
+
+    def start(self, **environment: str) -> None:
         """Starts the process and waits until it serves.
 
         Raises:
             AssertionError: It ended instead.
         """
-        with self.log_path.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "edgekit_runtime", "run", "--config", str(self.config)], stderr=log
-            )
+        self.spawn(**environment)
         wait_until(lambda: "serving" in self.log or self.process.poll() is not None, "the service")  # type: ignore[union-attr]
         assert "serving" in self.log, self.log
 

@@ -142,7 +142,7 @@ def running(**changes: Any) -> Iterator[Server]:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
         server.stop = lambda: None if loop.is_closed() else loop.call_soon_threadsafe(stop.set)
         loop.call_soon(started.set)
-        await serve(app, sockets, settings, stop)
+        await serve(app, sockets, stop)
 
     thread = threading.Thread(target=asyncio.run, args=(run(),))
     thread.start()

@@ -23,6 +23,7 @@ On the way `observe` copies the rows into a block that is counted elsewhere. Not
 | `batch` | CSV, JSON Lines or Parquet through the model |
 | `config`, `settings` | `device.toml`, the environment and the command line |
 | `service` | the process that puts all of it together |
+| `keeper`, `reload`, `pulse`, `notify`, `logs` | reload, self-test on demand, the watchdog, what is written |
 | `lock`, `ask` | whose the state directory is; asking the service that runs |
 | `probe`, `doctor` | whether onnxruntime runs here at all; what is wrong with this device |
 """

@@ -1,7 +1,8 @@
 """The `edgekit-runtime` command; argparse, so that the device carries no library for it.
 
 `run`, `predict` and `verify` answer with a bundle; `doctor`, `status` and `config` say what is wrong, what runs, and
-what is set; `review` is for the person who has the last word. What is heavy is imported inside the functions.
+what is set; `review` is for the person who has the last word, `unit` for systemd. What is heavy is imported inside the
+functions.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from contextlib import closing
 from pathlib import Path
 
 from edgekit_contracts.errors import EdgekitError, EnvironmentFault, StorageFault
-from edgekit_runtime import __version__
+from edgekit_runtime import __version__, logs
+from edgekit_runtime.config import Log
 from edgekit_runtime.installed import refuse_both
 from edgekit_runtime.settings import Settings, find_file, leaves, load_settings
+
+_log = logging.getLogger("edgekit.command")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,9 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 done; 1 refused for a stated reason; 2 usage; 3 the environment; 130 interrupted.
     """
     options = _parser().parse_args(arguments)
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-    )
+    logs.configure(Log())
     try:
         refuse_both()
         return int(options.action(options))
@@ -47,11 +49,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     from edgekit_runtime.probe import ensure_runs_here
 
-    settings = _settings(options)
-    ensure_runs_here(Path(settings.config.state_dir))
-    from edgekit_runtime.service import run
+    config = _settings(options).config
+    logs.configure(config.log)
+    as_json = config.log.format == "json"
+    try:
+        ensure_runs_here(Path(config.state_dir))
+        from edgekit_runtime.service import run
 
-    run(settings.config, _say)
+        run(config, _log_step if as_json else _say, lambda: _settings(options).config)
+    except EdgekitError as error:
+        if not as_json:
+            raise
+        _log.critical("%s; %s", error.sentence, error.next_step)
+        return error.exit_code
     return 0
 
 
@@ -122,6 +132,17 @@ def _review(options: argparse.Namespace) -> int:
     return 0
 
 
+def _unit(options: argparse.Namespace) -> int:
+    from importlib.resources import files
+
+    program = Path(sys.argv[0]).resolve()
+    text = (files("edgekit_runtime") / "files" / "edgekit-runtime.service").read_text(encoding="utf-8")
+    print(text.replace("@PROGRAM@", str(program)), end="")
+    if any(program.is_relative_to(home) for home in ("/home", "/root", "/run/user")):
+        _say(f"note: the unit does not let its service see {program.parents[-3]}; install edgekit-runtime elsewhere")
+    return 0
+
+
 def _settings(options: argparse.Namespace) -> Settings:
     """The settings of a command with `--config` and, in `run`, a bundle and keys."""
     given: dict[str, tuple[object, str]] = {}
@@ -188,6 +209,10 @@ def _verify(options: argparse.Namespace) -> int:
     return 0
 
 
+def _log_step(line: str) -> None:
+    _log.info("%s", " ".join(line.split()))
+
+
 def _say(line: str) -> None:
     # One write: two would let a line of the log in between.
     sys.stderr.write(f"{line}\n")
@@ -221,6 +246,8 @@ def _parser() -> argparse.ArgumentParser:
     status.set_defaults(action=_status)
     config = commands.add_parser("config", parents=[settings], help="show every setting, and where it comes from")
     config.set_defaults(action=_config)
+    unit = commands.add_parser("unit", help="print a systemd unit for this installation")
+    unit.set_defaults(action=_unit)
     for command in (doctor, status, config):
         command.add_argument("--json", action="store_true", help="one JSON object on standard output")
 

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import msgspec
 
-from edgekit_contracts.errors import EdgekitError
+from edgekit_contracts.errors import EdgekitError, MissingFile
+from edgekit_contracts.manifest import Manifest
 from edgekit_contracts.slots import ModelSlots, Plan, Slot
+from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.config import CandidateSettings, DeviceConfig, ModelSettings
 from edgekit_runtime.loading import load_bundle
 from edgekit_runtime.observe import Observer
@@ -25,6 +27,7 @@ from edgekit_runtime.oversight.intake import Intake
 from edgekit_runtime.oversight.review import FILE as REVIEW_FILE
 from edgekit_runtime.oversight.review import ReviewQueue
 from edgekit_runtime.reporter import Reporter, Source
+from edgekit_runtime.selftest import GoldenResult, check_golden
 from edgekit_runtime.served import Lineup, Member, Trial, check_trial
 from edgekit_runtime.signature import load_public_keys
 from edgekit_runtime.slots import SlotStore, file_sha256
@@ -90,8 +93,7 @@ class Assembly:
         self._say(f"self-test   {golden.rows} golden rows, largest difference {golden.max_difference:.2g}")
         oversight = Oversight(manifest, level=settings.automation, safe=settings.safe_answer)
         observer = Observer(manifest, loaded.bins)
-        window_s = config.telemetry.window_s if config.telemetry is not None else None
-        source = Source(manifest, loaded.reference, loaded.bins_id, observer, window_s or manifest.monitoring.window_s)
+        source = Source(manifest, loaded.reference, loaded.bins_id, observer, self.window_s(manifest))
         intake = Intake(manifest, loaded.bins, self._queue, per_minute=config.review.per_minute)
         member = Member(loaded.engine, observer, oversight, intake, sha256=loaded.sha256, source=source)
         weakref.finalize(member, self._release, source, intake).atexit = False
@@ -99,6 +101,25 @@ class Assembly:
             source.idles = True  # until it is live
             self.reporter.add(source)
         return member
+
+    def window_s(self, manifest: Manifest) -> float:
+        """The length of a bundle's windows in seconds: the settings', else its own."""
+        telemetry = self.config.telemetry
+        return (telemetry.window_s if telemetry is not None else None) or manifest.monitoring.window_s
+
+    def test(self, member: Member, settings: ModelSettings) -> GoldenResult:
+        """Replays the golden set of a bundle in service; it is read from the bundle's file again.
+
+        Raises:
+            GoldenMismatch: It answers wrongly.
+            EdgekitError: The file is gone, or another one.
+        """
+        files = {file_sha256(path): path for path in [Path(settings.bundle), *_bundle_of(settings.candidate)]}
+        path = files.get(member.sha256) or self.store.path(member.sha256)
+        if not path.exists():
+            raise MissingFile(f"bundle of {member.manifest.title}", settings.bundle, "another file lies there by now")
+        bundle = open_bundle(path, keys=load_public_keys(self.config.keys))
+        return check_golden(member.engine, bundle.golden)
 
     def candidate(self, path: Path, settings: ModelSettings, plan: Plan) -> Member:
         """A bundle in service that is tried: in one thread, where it runs beside the live one.

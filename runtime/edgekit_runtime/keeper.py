@@ -8,13 +8,15 @@ when each has answered since the last one.
 from __future__ import annotations
 
 import logging
+import os
+import queue
 import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from edgekit_contracts.errors import EdgekitError
+from edgekit_contracts.errors import EdgekitError, GoldenMismatch
 from edgekit_runtime.notify import Notifier
 from edgekit_runtime.pulse import Pulse
 
@@ -31,7 +33,8 @@ class Keeper:
         notifier: The service manager.
         status: One line on what is served.
         reload: Reads the settings again and applies them; runs on a thread of its own, once at a time.
-        test: The self-test; runs on the event loop, where the models answer.
+        test: The self-test; runs on a thread of its own. Where it fails, the service ends: no answer is better than a
+            wrong one.
         pulses: Threads that must go on.
         now_s: A clock that never goes back.
     """
@@ -50,17 +53,19 @@ class Keeper:
         self._pulses, self._now_s = tuple(pulses), now_s
         self._asked_s = now_s()
         self._stuck: frozenset[str] = frozenset()
-        self._wanted = threading.Semaphore(0)
-        self._reloading = threading.Thread(target=self._reload_forever, name="edgekit-reload", daemon=True)
+        self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._obey, name="edgekit-keeper", daemon=True)
+        self.fault: EdgekitError | None = None
+        """Why the service ends by itself."""
         self.signals: Mapping[signal.Signals, Callable[[], None]] = {
-            signal.SIGHUP: self._wanted.release,
-            signal.SIGUSR1: self._test,
+            signal.SIGHUP: lambda: self._orders.put(self._read_again),
+            signal.SIGUSR1: lambda: self._orders.put(self._test_again),
         }
         """What the loop does on a signal."""
 
     def started(self) -> None:
         """The sockets answer."""
-        self._reloading.start()
+        self._thread.start()
         self._notifier.ready(self._status())
         self._notifier.alive()
         self._ask()
@@ -90,16 +95,27 @@ class Keeper:
         for pulse in self._pulses:
             pulse.ask()
 
-    def _reload_forever(self) -> None:
+    def _obey(self) -> None:
         while True:
-            self._wanted.acquire()
-            while self._wanted.acquire(blocking=False):
-                pass  # several signals, one reload
-            self._notifier.reloading()
-            try:
-                self._reload()
-            except EdgekitError as error:
-                _log.error("the settings stay as they were: %s; %s", error.sentence, error.next_step)
-            except Exception:
-                _log.exception("the settings stay as they were")
-            self._notifier.ready(self._status())
+            self._orders.get()()
+
+    def _read_again(self) -> None:
+        self._notifier.reloading()
+        try:
+            self._reload()
+        except EdgekitError as error:
+            _log.error("the settings stay as they were: %s; %s", error.sentence, error.next_step)
+        except Exception:
+            _log.exception("the settings stay as they were")
+        self._notifier.ready(self._status())
+
+    def _test_again(self) -> None:
+        try:
+            self._test()
+        except GoldenMismatch as error:
+            self.fault = error
+            os.kill(os.getpid(), signal.SIGTERM)
+        except EdgekitError as error:
+            _log.error("no self-test: %s; %s", error.sentence, error.next_step)
+        except Exception:
+            _log.exception("the self-test failed")

@@ -23,6 +23,7 @@ from edgekit_contracts.state import Running
 from edgekit_runtime.assembly import Assembly, configured
 from edgekit_runtime.config import CandidateSettings, DeviceConfig, ModelSettings
 from edgekit_runtime.reporter import Reporter, Source
+from edgekit_runtime.selftest import GoldenResult
 from edgekit_runtime.served import Lineup, Member, Served, Trial, check_trial
 from edgekit_runtime.strategies.agreement import Share
 
@@ -125,6 +126,17 @@ class Models:
         """
         return self._worker.submit(self._apply, config)
 
+    def test(self) -> Future[list[GoldenResult]]:
+        """Replays the golden set of every live bundle, on the engine that answers.
+
+        Returns:
+            A result for each, or the error.
+        """
+        return self._worker.submit(self._test)
+
+    def _test(self) -> list[GoldenResult]:
+        return [self._assembly.test(unit.served.lineup.live, unit.settings) for unit in list(self._units.values())]
+
     def _command(self, name: str, command: Command, body: bytes) -> dict[str, Any]:
         unit = self._units.get(name)
         if unit is None:
@@ -186,6 +198,10 @@ class Models:
             _end_shadow(self._units[name].served.lineup.candidate)
             lines.append(f"{name} is served no more")
             del self._units[name], self.served[name]
+        for unit in self._units.values():
+            for member in _members(unit.served.lineup):
+                if member.source is not None:
+                    member.source.resize(self._assembly.window_s(member.manifest))
         self._keep()
         self.changed()
         return lines

@@ -2,23 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
 
-from edgekit_runtime.config import DeviceConfig
-from edgekit_runtime.settings import leaves
+from edgekit_runtime import logs
+from edgekit_runtime.config import DeviceConfig, Serve
+from edgekit_runtime.models import Models
+from edgekit_runtime.settings import hide_password, leaves
 
-LIVE: Final = frozenset({"log.level", "log.format", "telemetry.window_s"})
-"""Settings that are applied to a running service."""
+_log = logging.getLogger("edgekit.reload")
+
+
+class Reload:
+    """Goes over to other settings. What is wrong in them changes nothing.
+
+    Args:
+        config: What the service was started with.
+        read: Reads the settings again.
+        models: What is served.
+        adopt: Takes the server's limits.
+    """
+
+    def __init__(
+        self,
+        config: DeviceConfig,
+        read: Callable[[], DeviceConfig],
+        models: Models,
+        adopt: Callable[[Serve], None],
+    ) -> None:
+        self.config = config
+        """What is in force."""
+        self._read, self._models, self._adopt = read, models, adopt
+
+    def __call__(self) -> None:
+        """Reads the settings, applies what can be, and says in the log what waits for a restart.
+
+        Raises:
+            EdgekitError: They are wrong, or a bundle that they name does not load; all is as it was.
+        """
+        wanted = self._read()
+        now = applicable(self.config, wanted)
+        # Also where no setting has changed: a bundle's file may be another one.
+        lines = self._models.apply(now).result()
+        logs.configure(now.log)
+        self._adopt(now.serve)
+        applied, waiting = changes(self.config, now), changes(now, wanted)
+        self.config = now
+        for name, (before, after) in applied.items():
+            _log.info("%s is %s now (was %s)", name, _shown(after), _shown(before))
+        for line in lines:
+            _log.info("%s", line)
+        for name, (before, after) in waiting.items():
+            _log.warning("%s stays %s until a restart (%s is set)", name, _shown(before), _shown(after))
+        _log.info("settings read again: %d changed, %d wait for a restart", len(applied), len(waiting))
+
+
+def applicable(old: DeviceConfig, new: DeviceConfig) -> DeviceConfig:
+    """The settings that can be in force without a restart: the new ones, but for addresses, threads and the state."""
+    replace = msgspec.structs.replace
+    serve = replace(
+        new.serve, host=old.serve.host, port=old.serve.port, socket=old.serve.socket, threads=old.serve.threads
+    )
+    telemetry = old.telemetry
+    if telemetry is not None and new.telemetry is not None:
+        telemetry = replace(telemetry, window_s=new.telemetry.window_s)
+    return replace(
+        old, bundle=new.bundle, models=new.models, keys=new.keys, log=new.log, serve=serve, telemetry=telemetry
+    )
 
 
 def changes(old: DeviceConfig, new: DeviceConfig) -> Mapping[str, tuple[Any, Any]]:
-    """Every setting that differs: its name -> what it was and what it is to be."""
+    """Every setting that differs: its name -> what it was and what it is to be; None where it is not set."""
     before, after = (dict(leaves(msgspec.to_builtins(one))) for one in (old, new))
     return {
         name: (before.get(name), after.get(name))
         for name in sorted(before.keys() | after.keys())
         if before.get(name) != after.get(name)
     }
+
+
+def _shown(value: object) -> str:
+    return "not set" if value is None else hide_password(str(value))

@@ -24,6 +24,7 @@ from edgekit_contracts.manifest import Manifest
 from edgekit_contracts.telemetry import Clock, Kind, ReferencePart, encode
 from edgekit_runtime.observe import ClosedWindow, Observer
 from edgekit_runtime.outbox import Outbox
+from edgekit_runtime.pulse import Pulse
 
 MEMORY_WINDOWS: Final = 1440
 """Windows kept in memory while the disk refuses them: a day at one a minute."""
@@ -62,6 +63,11 @@ class Source:
         self.clock = _clock()
         """How far the clock could be trusted when the present window began, for that is when its start was read."""
 
+    def resize(self, window_s: float) -> None:
+        """Other windows, the present one included: it ends no later than one of them."""
+        self.window_s = window_s
+        self.due_s = min(self.due_s, time.monotonic() + window_s)
+
 
 class Reporter:
     """Closes the windows of several bundles, each in its time, on a thread of its own.
@@ -77,6 +83,7 @@ class Reporter:
         self._waiting: deque[tuple[Source, ClosedWindow, Clock]] = deque(maxlen=MEMORY_WINDOWS)
         self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="edgekit-reporter", daemon=True)
+        self.pulse = Pulse("the reporter", lambda: self._orders.put(lambda: None))
 
     def start(self, sources: Iterable[Source]) -> None:
         """Stores the references of the first bundles, each unless all of it waits already, and begins.
@@ -113,6 +120,7 @@ class Reporter:
 
     def _run(self) -> None:
         while True:
+            self.pulse.beat()
             due_s = min((source.due_s for source in self._sources), default=time.monotonic() + 60.0)
             try:
                 order = self._orders.get(timeout=max(0.0, due_s - time.monotonic()))

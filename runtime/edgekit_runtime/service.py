@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -17,10 +18,14 @@ from edgekit_contracts.errors import EdgekitError, StorageFault, UnsupportedForm
 from edgekit_contracts.state import Status
 from edgekit_runtime import __version__
 from edgekit_runtime.config import DeviceConfig
+from edgekit_runtime.keeper import Keeper
 from edgekit_runtime.lock import Lock, hold
 from edgekit_runtime.models import Models
 from edgekit_runtime.mqtt import Broker, Publication, broker_of, publish_once
+from edgekit_runtime.notify import Notifier
 from edgekit_runtime.outbox import Outbox
+from edgekit_runtime.pulse import Pulse
+from edgekit_runtime.reload import Reload
 from edgekit_runtime.reporter import Reporter
 from edgekit_runtime.serving.app import App
 from edgekit_runtime.serving.mqtt import MqttServer
@@ -33,16 +38,19 @@ DRAIN_S: Final = 3.0
 """How long a service that stops waits for the collector; what is left stays in the outbox."""
 
 
-def run(config: DeviceConfig, say: Callable[[str], None]) -> None:
+def run(config: DeviceConfig, say: Callable[[str], None], read: Callable[[], DeviceConfig] | None = None) -> None:
     """Verifies, tests, serves and reports until a signal.
 
     Args:
         config: What `device.toml` says.
         say: Takes a line for a person at each step.
+        read: Reads the settings again, on SIGHUP; None: they are what they are.
 
     Raises:
-        EdgekitError: A step refused; nothing was served.
+        EdgekitError: A step refused and nothing was served, or a self-test on demand (SIGUSR1) failed.
     """
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # until there is something to reload and to test
     with ExitStack() as stack:
         held = _hold(config, stack)
         try:
@@ -57,11 +65,12 @@ def run(config: DeviceConfig, say: Callable[[str], None]) -> None:
         if held is not None:
             held.tell(addresses(sockets))
         uplink, telemetry = None, "off"
+        pulses: list[Pulse] = []
         if config.telemetry is not None:
             broker = broker_of(config.telemetry)
             try:
                 with ExitStack() as started:
-                    uplink = _start_telemetry(config, broker, models, started)
+                    uplink = _start_telemetry(config, broker, models, started, pulses)
                     stack.push(started.pop_all())
                 telemetry = f"to {broker} as {config.device}"
             except (StorageFault, UnsupportedFormat) as fault:
@@ -79,16 +88,33 @@ def run(config: DeviceConfig, say: Callable[[str], None]) -> None:
             }
 
         stack.callback(models.stop)
-        titles = ", ".join(f"{one.model} {one.version}" for one in models.running)
-        say(f"serving     {titles} at {', '.join(addresses(sockets))}")
+
+        def titles() -> str:
+            return ", ".join(f"{one.model} {one.version}" for one in models.running)
+
         app = App(models.served, status, config.serve, models.command)
+        keeper = Keeper(
+            Notifier(),
+            status=lambda: f"serving {titles()}",
+            reload=Reload(config, read or (lambda: config), models, app.adopt),
+            test=lambda: _test(models),
+            pulses=pulses,
+        )
+        say(f"serving     {titles()} at {', '.join(addresses(sockets))}")
         if config.telemetry is not None and config.telemetry.infer:
             requests = MqttServer(broker, config.device, app.answer, config.serve)
             requests.start()
             stack.callback(requests.stop, config.serve.drain_timeout_s)
             say(f"            and at {topics.every_infer(config.device)} of {broker}")
-        serve_until_signal(app, sockets, config.serve)
+        serve_until_signal(app, sockets, keeper)
         say("stopping    no new requests; storing the last window")
+        if keeper.fault is not None:
+            raise keeper.fault
+
+
+def _test(models: Models) -> None:
+    for result in models.test().result():
+        _log.info("self-test: %d golden rows right, largest difference %.2g", result.rows, result.max_difference)
 
 
 def _hold(config: DeviceConfig, stack: ExitStack) -> Lock | None:
@@ -122,7 +148,9 @@ def _report_refusal(config: DeviceConfig, broker: Broker, refusal: EdgekitError)
         _log.warning("the centre does not hear of this: %s", fault.sentence)
 
 
-def _start_telemetry(config: DeviceConfig, broker: Broker, models: Models, stack: ExitStack) -> Uplink:
+def _start_telemetry(
+    config: DeviceConfig, broker: Broker, models: Models, stack: ExitStack, pulses: list[Pulse]
+) -> Uplink:
     telemetry = config.telemetry
     assert telemetry is not None
     outbox = Outbox(Path(config.state_dir) / "outbox.db", config.device, max_bytes=int(telemetry.outbox_mb * 1e6))
@@ -148,6 +176,7 @@ def _start_telemetry(config: DeviceConfig, broker: Broker, models: Models, stack
     # In reverse: the last window is stored, a collector that is there gets a moment to take it, then the farewell.
     stack.callback(_drain, uplink)
     stack.callback(reporter.stop)
+    pulses += [reporter.pulse, uplink.pulse]
     return uplink
 
 

@@ -69,8 +69,13 @@ class Settings:
     def listed(self) -> Iterator[Setting]:
         """Every setting; a password inside a broker's address is left out."""
         for name, value in leaves(msgspec.to_builtins(self.config)):
-            shown = _SECRET.sub("...", value) if isinstance(value, str) else value
+            shown = hide_password(value) if isinstance(value, str) else value
             yield Setting(name, shown, self.origins.get(name, "default"))
+
+
+def hide_password(text: str) -> str:
+    """The text without user and password of an address in it."""
+    return _SECRET.sub("...", text)
 
 
 def find_file(named: Path | None, environ: Mapping[str, str] = os.environ) -> Path | None:

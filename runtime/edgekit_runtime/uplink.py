@@ -26,6 +26,7 @@ from edgekit_contracts.state import Status, decode_host
 from edgekit_contracts.telemetry import Ack, Kind, decode_envelope, encode_message
 from edgekit_runtime.mqtt import Broker, Link, Publication, Received, Timing
 from edgekit_runtime.outbox import Outbox, Waiting
+from edgekit_runtime.pulse import Pulse
 
 log = logging.getLogger(__name__)
 
@@ -169,6 +170,7 @@ class Uplink:
             timing=timing,
         )
         self._thread = threading.Thread(target=self._run, name=f"uplink-{outbox.device}", daemon=True)
+        self.pulse = Pulse("the uplink", self.wake)
 
     def start(self) -> None:
         """Starts both threads and returns at once."""
@@ -264,6 +266,7 @@ class Uplink:
                     self._condition.wait(None if due is None else max(0.05, due - time.monotonic()))
                 if self._stopping:
                     return
+                self.pulse.beat()
                 self._woken = False
                 acks = list(self._acks)
                 self._acks.clear()

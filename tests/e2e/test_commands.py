@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -94,3 +95,16 @@ def test_the_doctor_goes_on_where_the_settings_are_wrong(tmp_path: Path) -> None
     assert done.returncode == 1
     assert done.stdout.startswith("FAIL  settings      configuration is not valid")
     assert "ok    onnxruntime" in done.stdout
+
+
+def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
+    program = Path(sys.executable).with_name("edgekit-runtime")
+    done = subprocess.run([program, "unit"], capture_output=True, text=True, check=True)
+    assert f"\nExecStart={program} run --config /etc/edgekit/device.toml\n" in done.stdout
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd-analyze is not installed")
+    unit = tmp_path / "edgekit-runtime.service"
+    unit.write_text(done.stdout)
+    checked = subprocess.run([analyze, "verify", unit], capture_output=True, text=True, check=False)
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")

@@ -77,6 +77,17 @@ class App:
             "/edgekit/status": lambda: _reply(self._status()),
         }
 
+    def adopt(self, settings: Serve) -> None:
+        """Other limits, from the next request on."""
+        if settings.max_rate != self._settings.max_rate:
+            self._bucket = None if settings.max_rate is None else TokenBucket(settings.max_rate)
+        self._settings = settings
+
+    @property
+    def settings(self) -> Serve:
+        """The limits."""
+        return self._settings
+
     @property
     def traffic(self) -> Traffic:
         """What the server counts."""

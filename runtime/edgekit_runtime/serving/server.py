@@ -12,9 +12,9 @@ import os
 import signal
 import socket
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from edgekit_contracts.errors import PortInUse, UsageError
 from edgekit_runtime.config import Serve
@@ -28,41 +28,70 @@ SWEEP_S: Final = 1.0
 DRAIN_STEP_S: Final = 0.02
 
 
-def serve_until_signal(app: App, sockets: Sequence[socket.socket], settings: Serve) -> None:
+class Keeper(Protocol):
+    """Who hangs on the event loop; every call is on the loop's thread and returns at once."""
+
+    @property
+    def signals(self) -> Mapping[signal.Signals, Callable[[], None]]:
+        """What to do on a signal that does not end the service."""
+
+    def started(self) -> None:
+        """Requests are answered from now on."""
+
+    def passed(self) -> None:
+        """The loop came round; at least once in `SWEEP_S`."""
+
+    def stopping(self) -> None:
+        """No new requests."""
+
+
+def serve_until_signal(app: App, sockets: Sequence[socket.socket], keeper: Keeper | None = None) -> None:
     """Answers until SIGTERM or SIGINT, then drains.
 
     Args:
-        app: What answers.
+        app: What answers, and the limits.
         sockets: Listening sockets, from `bind`. They are closed at the end.
-        settings: The limits.
+        keeper: Hangs on the loop.
     """
+    signals = keeper.signals if keeper is not None else {}
 
     async def until_signal() -> None:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, stop.set)
-        await serve(app, sockets, settings, stop)
+        for number, action in signals.items():
+            loop.add_signal_handler(number, action)
+        await serve(app, sockets, stop, keeper)
 
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(until_signal())
     # The loop left SIGTERM's own handler behind, which would end us before the last window is stored.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in signals:
+        signal.signal(number, signal.SIG_IGN)
 
 
-async def serve(app: App, sockets: Sequence[socket.socket], settings: Serve, stop: asyncio.Event) -> None:
+async def serve(app: App, sockets: Sequence[socket.socket], stop: asyncio.Event, keeper: Keeper | None = None) -> None:
     """Answers until `stop` is set; then takes no more connections and gives those there are `drain_timeout_s`."""
     loop = asyncio.get_running_loop()
-    connections = Connections(app.answer, settings, app.traffic)
+    connections = Connections(app.answer, app.settings, app.traffic)
     servers = [await loop.create_server(lambda: Connection(connections), sock=opened) for opened in sockets]
-    sweep_s = min(SWEEP_S, settings.request_timeout_s / 4, settings.idle_timeout_s / 4)
+    if keeper is not None:
+        keeper.started()
     stopping = asyncio.ensure_future(stop.wait())
     while not stopping.done():
+        sweep_s = min(SWEEP_S, app.settings.request_timeout_s / 4, app.settings.idle_timeout_s / 4)
         await asyncio.wait([stopping], timeout=sweep_s)
         connections.expire()
+        connections.settings = app.settings  # of the next connections
+        if keeper is not None:
+            keeper.passed()
+    if keeper is not None:
+        keeper.stopping()
     for server in servers:
         server.close()
     connections.drain()
-    deadline = loop.time() + settings.drain_timeout_s
+    deadline = loop.time() + app.settings.drain_timeout_s
     while connections.open and loop.time() < deadline:
         await asyncio.sleep(DRAIN_STEP_S)
         connections.expire()

@@ -1,0 +1,181 @@
+"""A running service: settings read again, self-test on demand, the service manager, clean starts after crashes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import bundles
+from tests.brokers import Mosquitto, free_port, wait_until
+from tests.service import Service
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> bundles.Made:
+    return bundles.make(tmp_path)
+
+
+@pytest.fixture
+def service(tmp_path: Path, made: bundles.Made) -> Iterator[Service]:
+    service = Service(tmp_path, made)
+    yield service
+    service.close()
+
+
+def signalled(service: Service, number: int) -> None:
+    assert service.process is not None
+    os.kill(service.process.pid, number)
+
+
+def reread(service: Service) -> None:
+    """Has the settings read again and waits until that is done."""
+    count = service.log.count("settings read again") + service.log.count("settings stay as they were")
+    signalled(service, signal.SIGHUP)
+    wait_until(
+        lambda: service.log.count("settings read again") + service.log.count("settings stay as they were") > count,
+        "the settings are read again",
+    )
+
+
+def test_settings_are_read_again_and_what_must_wait_is_said(service: Service, made: bundles.Made) -> None:
+    service.start()
+    text = service.config.read_text()
+    service.config.write_text(text + 'threads = 2\nmax_rows = 3\n[log]\nlevel = "debug"\n')
+    reread(service)
+    assert "serve.max_rows is 3 now (was 10000)" in service.log
+    assert "serve.threads stays 1 until a restart (2 is set)" in service.log
+    assert service.infer()[0] == 413  # four rows
+    for broken in ("no toml", text + "max_rows = 0\n", text.replace("tiny-1.0.edge", "none.edge")):
+        service.config.write_text(broken)
+        reread(service)
+    assert service.log.count("the settings stay as they were: ") == 3
+    assert service.infer()[0] == 413
+    service.config.write_text(text)
+    reread(service)
+    assert service.infer()[0] == 200
+    assert service.stop() == 0
+    assert "Traceback" not in service.log
+
+
+def test_another_bundle_is_served_after_a_reload(service: Service, made: bundles.Made, tmp_path: Path) -> None:
+    service.start()
+    (tmp_path / "other").mkdir()
+    other = bundles.make(tmp_path / "other", version="2.0")
+    service.config.write_text(
+        service.config.read_text().replace(str(made.path), str(other.path)).replace(str(made.public), str(other.public))
+    )
+    reread(service)
+    assert "tiny 1.0 gives way to tiny 2.0" in service.log
+    assert service.infer()[1]["model_version"] == "2.0"
+
+
+def test_the_self_test_runs_on_demand(service: Service) -> None:
+    service.start()
+    signalled(service, signal.SIGUSR1)
+    wait_until(lambda: "self-test: 4 golden rows right, largest difference" in service.log, "the self-test")
+    assert service.infer()[0] == 200
+
+
+def test_a_self_test_without_the_file_that_runs_is_said(service: Service, made: bundles.Made) -> None:
+    service.start()
+    made.path.write_bytes(made.path.read_bytes() + b"\0")
+    signalled(service, signal.SIGUSR1)
+    wait_until(lambda: "no self-test: cannot read the bundle of tiny 1.0" in service.log, "the sentence")
+    assert service.infer()[0] == 200
+
+
+WRONG = """
+import sys
+from edgekit_contracts.errors import GoldenMismatch
+from edgekit_runtime import assembly
+from edgekit_runtime.__main__ import main
+
+def wrong(engine, golden):
+    raise GoldenMismatch(engine.manifest.title, 4, 1, "first at row 0")
+
+assembly.check_golden = wrong
+sys.exit(main(sys.argv[1:]))
+"""
+"""As when memory or the processor went bad after the start, whose self-test is another call."""
+
+
+def test_a_service_that_answers_wrongly_ends(service: Service) -> None:
+    with service.log_path.open("wb") as log:
+        service.process = subprocess.Popen(
+            [sys.executable, "-c", WRONG, "run", "--config", str(service.config)], stderr=log
+        )
+    wait_until(lambda: "serving" in service.log, "the service")
+    assert service.infer()[0] == 200
+    signalled(service, signal.SIGUSR1)
+    assert service.process.wait(60) == 1
+    assert "Error: tiny 1.0 fails its self-test here: 1 of 4 golden rows differ" in service.log
+
+
+def test_the_manager_hears_of_the_start_each_reload_the_pings_and_the_end(
+    service: Service, tmp_path: Path, mosquitto: Mosquitto, made: bundles.Made
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(60)
+        reporting = Service(tmp_path, made, broker=f"mqtt://127.0.0.1:{mosquitto.port}")
+        try:
+            reporting.start(NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="400000")
+            assert manager.recv(4096) == b"READY=1\nSTATUS=serving tiny 1.0"
+            assert [manager.recv(4096) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+            signalled(reporting, signal.SIGHUP)
+            heard = b""
+            while b"READY=1" not in heard:
+                heard += manager.recv(4096)
+            assert b"RELOADING=1\nMONOTONIC_USEC=" in heard
+            assert reporting.stop() == 0
+            while (last := manager.recv(4096)) == b"WATCHDOG=1":
+                pass
+            assert last == b"STOPPING=1"
+        finally:
+            reporting.close()
+
+
+def test_logs_are_lines_of_json_where_that_is_set(service: Service, tmp_path: Path) -> None:
+    service.config.write_text(service.config.read_text() + '[log]\nformat = "json"\n')
+    service.start()
+    reread(service)
+    assert service.stop() == 0
+    messages = [json.loads(line)["message"] for line in service.log.splitlines()]
+    assert messages[0].startswith("verified tiny 1.0, signed by key")
+    assert messages[-1] == "stopping no new requests; storing the last window"
+    service.config.write_text(service.config.read_text().replace("tiny-1.0.edge", "none.edge"))
+    with pytest.raises(AssertionError):
+        service.start()
+    (line,) = service.log.splitlines()
+    assert json.loads(line)["level"] == "critical"
+
+
+def test_it_starts_cleanly_after_being_killed_at_any_time(tmp_path: Path, made: bundles.Made) -> None:
+    service = Service(tmp_path, made, broker=f"mqtt://127.0.0.1:{free_port()}")
+    draw = random.Random(0)
+    try:
+        for _ in range(5):
+            service.spawn()
+            time.sleep(draw.uniform(0.0, 2.0))
+            service.stop(signal.SIGKILL)
+        # What a crash can leave behind: a socket that nobody hears, a lock that nobody holds, half a file.
+        if not service.socket_path.exists():
+            with socket.socket(socket.AF_UNIX) as left:
+                left.bind(str(service.socket_path))
+        (tmp_path / "state" / "lock").write_text('{"pid": 1, "addr')
+        service.start()
+        assert service.infer(unix=True)[0] == 200
+        assert service.stop() == 0
+        assert "Traceback" not in service.log
+    finally:
+        service.close()
