@@ -35,6 +35,7 @@ class Keeper:
         reload: Reads the settings again and applies them; runs on a thread of its own, once at a time.
         test: The self-test; runs on a thread of its own. Where it fails, the service ends: no answer is better than a
             wrong one.
+        announce: Says that requests are answered and signals heard from now on.
         pulses: Threads that must go on.
         now_s: A clock that never goes back.
     """
@@ -46,11 +47,12 @@ class Keeper:
         status: Callable[[], str],
         reload: Callable[[], None],
         test: Callable[[], None],
+        announce: Callable[[], None] = lambda: None,
         pulses: Sequence[Pulse] = (),
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._notifier, self._status, self._reload, self._test = notifier, status, reload, test
-        self._pulses, self._now_s = tuple(pulses), now_s
+        self._announce, self._pulses, self._now_s = announce, tuple(pulses), now_s
         self._asked_s = now_s()
         self._stuck: frozenset[str] = frozenset()
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -66,6 +68,7 @@ class Keeper:
     def started(self) -> None:
         """The sockets answer."""
         self._thread.start()
+        self._announce()
         self._notifier.ready(self._status())
         self._notifier.alive()
         self._ask()

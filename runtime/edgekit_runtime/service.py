@@ -62,6 +62,7 @@ def run(config: DeviceConfig, say: Callable[[str], None], read: Callable[[], Dev
         sockets = bind(config.serve)
         for opened in sockets:
             stack.callback(opened.close)
+        where = ", ".join(addresses(sockets))
         if held is not None:
             held.tell(addresses(sockets))
         uplink, telemetry = None, "off"
@@ -98,14 +99,14 @@ def run(config: DeviceConfig, say: Callable[[str], None], read: Callable[[], Dev
             status=lambda: f"serving {titles()}",
             reload=Reload(config, read or (lambda: config), models, app.adopt),
             test=lambda: _test(models),
+            announce=lambda: say(f"serving     {titles()} at {where}"),
             pulses=pulses,
         )
-        say(f"serving     {titles()} at {', '.join(addresses(sockets))}")
         if config.telemetry is not None and config.telemetry.infer:
             requests = MqttServer(broker, config.device, app.answer, config.serve)
             requests.start()
             stack.callback(requests.stop, config.serve.drain_timeout_s)
-            say(f"            and at {topics.every_infer(config.device)} of {broker}")
+            say(f"answering   {topics.every_infer(config.device)} of {broker}")
         serve_until_signal(app, sockets, keeper)
         say("stopping    no new requests; storing the last window")
         if keeper.fault is not None:
