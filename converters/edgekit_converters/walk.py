@@ -195,9 +195,10 @@ class Walk:
                 )
 
     def _transform(self, step: Any, table: Table, path: Path) -> Table:
-        kind = type(step).__name__
         if not table:
             return ()
+        step = catalog.plain(step)
+        kind = type(step).__name__
         if kind == "FunctionTransformer" and step.func is None:
             return table
         if selection.is_selector(step):
@@ -215,6 +216,7 @@ class Walk:
     def _predict(self, step: Any, table: Table, path: Path) -> Predicted:
         if not table:
             raise Unfaithful("no column reaches it", "check the selection of columns before it")
+        step = catalog.plain(step)
         if type(step).__name__ in catalog.PREDICTORS and catalog.is_original(step):
             return catalog.PREDICTORS[type(step).__name__](self, step, table, path)
         return self.delegate(step, table)

@@ -29,6 +29,7 @@ from edgekit_converters.operators import (
     factorization,
     functions,
     imputers,
+    inheritance,
     isotonic,
     kernels,
     labels,
@@ -116,6 +117,11 @@ PACKAGES: Final[Mapping[str, str]] = {
     for kind in getattr(family, name, {})
 }
 """Class name -> the package that the class must come from."""
+
+
+def plain(step: Any) -> Any:
+    """The step, as an object of the class that an emitter was written for where its own class inherits the answers."""
+    return inheritance.as_base(step, PACKAGES)
 
 
 def is_original(step: Any) -> bool:
