@@ -151,7 +151,7 @@ class Connection(asyncio.BufferedProtocol):
             self._refuse(400, "the request ended before it was whole")
         self._last = True
         self._serve()
-        return bool(self._waiting)
+        return bool(self._waiting) or self._awaiting
 
     def pause_writing(self) -> None:
         """The client does not read its answers."""
