@@ -1,8 +1,8 @@
 """The `edgekit-runtime` command; argparse, so that the device carries no library for it.
 
 `run`, `predict` and `verify` answer with a bundle; `doctor`, `status` and `config` say what is wrong, what runs, and
-what is set; `review` is for the person who has the last word, `unit` for systemd. What is heavy is imported inside the
-functions.
+what is set; `model` exchanges bundles, `review` is for the person who has the last word, `unit` for systemd. What is
+heavy is imported inside the functions.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from edgekit_contracts.errors import EdgekitError, EnvironmentFault, StorageFault
 from edgekit_runtime import __version__, logs
@@ -93,9 +94,7 @@ def _doctor(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     from edgekit_runtime.ask import ask, places
 
-    # A service that was started with nothing but a bundle has no file, and answers where the defaults say.
-    given = {"bundle": ("", "default"), "keys": ([""], "default")} if find_file(options.config) is None else None
-    settings = load_settings(find_file(options.config), given=given)
+    settings = _asked(options)
     status, body = ask(places(settings.config), "/edgekit/status")
     if status != 200:
         raise EnvironmentFault(f"the service answers with status {status}", "look into its log")
@@ -116,6 +115,21 @@ def _config(options: argparse.Namespace) -> int:
     else:
         for setting in settings.listed():
             print(f"{setting.name:<24}  {json.dumps(setting.value):<40}  {setting.origin}")
+    return 0
+
+
+def _model(options: argparse.Namespace) -> int:
+    from edgekit_runtime import commanding
+
+    config = _asked(options).config
+    if options.verb == "show":
+        commanding.show(config, as_json=options.json)
+    elif options.verb == "stage":
+        plan = {name: getattr(options, name) for name in ("strategy", "share", "cpu_share", "tolerance")}
+        said = {name: value for name, value in plan.items() if value is not None}
+        commanding.stage(config, options.bundle, said, as_json=options.json)
+    else:
+        commanding.command(config, options.verb, options.model, as_json=options.json)
     return 0
 
 
@@ -141,6 +155,14 @@ def _unit(options: argparse.Namespace) -> int:
     if any(program.is_relative_to(home) for home in ("/home", "/root", "/run/user")):
         _say(f"note: the unit does not let its service see {program.parents[-3]}; install edgekit-runtime elsewhere")
     return 0
+
+
+def _asked(options: argparse.Namespace) -> Settings:
+    """The settings of a command that asks the service."""
+    path = find_file(options.config)
+    # A service that was started with nothing but a bundle has no file, and answers where the defaults say.
+    given = {"bundle": ("", "default"), "keys": ([""], "default")} if path is None else None
+    return load_settings(path, given=given)
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -251,6 +273,10 @@ def _parser() -> argparse.ArgumentParser:
     for command in (doctor, status, config):
         command.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
+    model = commands.add_parser("model", help="the bundles of the service that runs: show, stage, activate, return")
+    model.set_defaults(action=_model)
+    _add_model(model.add_subparsers(required=True, metavar="VERB", dest="verb"), settings)
+
     review = commands.add_parser("review", help="doubtful answers that wait for a person")
     review.set_defaults(action=_review)
     verbs = review.add_subparsers(required=True, metavar="VERB", dest="verb")
@@ -290,6 +316,25 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--json", action="store_true", help="one JSON object on standard output")
     verify.set_defaults(action=_verify)
     return parser
+
+
+def _add_model(verbs: Any, settings: argparse.ArgumentParser) -> None:
+    verbs.add_parser("show", parents=[settings], help="what is live, what is tried, and what was live before")
+    stage = verbs.add_parser("stage", parents=[settings], help="try a bundle beside the live one")
+    stage.add_argument("bundle", type=Path)
+    stage.add_argument("--strategy", choices=("shadow", "canary", "blue-green"), help="default: shadow")
+    stage.add_argument("--share", type=float, help="of the keys, for a canary (default 0.05)")
+    stage.add_argument("--cpu-share", type=float, help="of one processor, for a shadow (default 0.1)")
+    stage.add_argument("--tolerance", type=float, help="within which a shadow's values agree (default 0.01)")
+    for verb, words in (
+        ("activate", "the candidate becomes live; what was live is kept warm"),
+        ("return", "what was live before is live again"),
+        ("promote", "make it final: what was live before leaves memory"),
+        ("drop", "end the trial"),
+    ):
+        verbs.add_parser(verb, parents=[settings], help=words).add_argument("--model", help="where there are several")
+    for parser in verbs.choices.values():
+        parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
 
 if __name__ == "__main__":

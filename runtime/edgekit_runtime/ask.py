@@ -58,7 +58,9 @@ def reachable(address: str) -> str:
     return address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
 
-def ask(addresses: Sequence[str], path: str, method: str = "GET", timeout_s: float = TIMEOUT_S) -> tuple[int, Any]:
+def ask(
+    addresses: Sequence[str], path: str, method: str = "GET", timeout_s: float = TIMEOUT_S, body: bytes | None = None
+) -> tuple[int, Any]:
     """The first answer of any address.
 
     Args:
@@ -66,6 +68,7 @@ def ask(addresses: Sequence[str], path: str, method: str = "GET", timeout_s: flo
         path: Of the resource.
         method: Of HTTP.
         timeout_s: For each step of the connection.
+        body: JSON.
 
     Returns:
         The status, and the JSON of the body.
@@ -77,7 +80,7 @@ def ask(addresses: Sequence[str], path: str, method: str = "GET", timeout_s: flo
     for address in addresses:
         connection = _connection(address, timeout_s)
         try:
-            connection.request(method, path)
+            connection.request(method, path, body)
             response = connection.getresponse()
             return response.status, msgspec.json.decode(response.read(_ANSWER_MAX_BYTES))
         except (OSError, http.client.HTTPException, msgspec.DecodeError) as error:

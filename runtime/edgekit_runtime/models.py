@@ -153,7 +153,7 @@ class Models:
         self._settle(before, served.lineup)
         del before  # the last that holds what was let go
         found = describe(served.lineup)
-        _log.info("%s %s: %s is live", command, name, served.lineup.live.manifest.title)
+        _log.info("%s: %s", command, _titles(served.lineup))
         try:
             self._keep()
         except StorageFault as fault:
@@ -268,6 +268,12 @@ def describe(lineup: Lineup) -> dict[str, Any]:
                 "fault": state.fault,
             }
     return found
+
+
+def _titles(lineup: Lineup) -> str:
+    trial = lineup.candidate
+    tried = "" if trial is None else f", {trial.member.manifest.version} is tried as {trial.plan.strategy}"
+    return f"{lineup.live.manifest.title} is live{tried}"
 
 
 def _bundle(member: Member) -> dict[str, str]:

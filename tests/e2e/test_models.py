@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import io
 import json
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from edgekit_contracts.manifest import Monitoring, Privacy
+from edgekit_runtime.__main__ import main
 from tests import bundles
 from tests.brokers import wait_until
 from tests.service import Service
@@ -172,15 +173,31 @@ def _shadow(service: Service) -> Any:
     return service.call("GET", "/edgekit/status")[1]["models"][0]["candidate"]["shadow"]
 
 
-def review(service: Service, *arguments: str) -> tuple[int, str, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "edgekit_runtime", "review", *arguments, "--config", str(service.config)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr
-    return done.returncode, done.stdout, done.stderr
+def run(service: Service, *arguments: str) -> tuple[int, str, str]:
+    """A command beside the service: exit code and words."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main([*arguments, "--config", str(service.config)])
+    return code, out.getvalue(), err.getvalue()
+
+
+def test_a_person_commands_from_the_shell(service: Service, other: str) -> None:
+    code, _, err = run(service, "model", "activate")
+    assert (code, "no service answers" in err) == (3, True)
+    service.start()
+    code, words, _ = run(service, "model", "show")
+    assert (code, words.startswith("tiny (act)\n  live       1.0 ")) == (0, True)
+    code, words, _ = run(service, "model", "stage", other, "--strategy", "canary", "--share", "0.25")
+    assert (code, "canary, 25.0% of the keys" in words) == (0, True)
+    code, words, _ = run(service, "model", "activate", "--json")
+    assert (code, json.loads(words)["models"][0]["live"]["version"]) == (0, "2.0")
+    assert run(service, "model", "return")[0] == 0
+    assert service.infer()[1]["model_version"] == "1.0"
+    code, _, err = run(service, "model", "drop")
+    assert (code, "there is no candidate" in err) == (1, True)
+    code, _, err = run(service, "model", "drop", "--model", "x")
+    assert (code, "there is no model 'x'" in err) == (2, True)
+    assert run(service, "model", "stage", "/none.edge")[0] == 2
 
 
 def test_doubtful_answers_wait_for_a_person_who_answers_beside_the_service(tmp_path: Path) -> None:
@@ -190,7 +207,7 @@ def test_doubtful_answers_wait_for_a_person_who_answers_beside_the_service(tmp_p
     service = Service(tmp_path, careful)
     config = service.config.read_text().replace(f'bundle = "{careful.path}"\n', "")
     service.config.write_text(f'{config}[[models]]\nbundle = "{careful.path}"\nsafe_answer = "yes"\n')
-    assert review(service, "list")[:2] == (0, "")
+    assert run(service, "review", "list")[:2] == (0, "")
     service.start()
     try:
         status, answer = service.call("POST", "/v2/models/tiny/infer", json.loads(BODY) | {"id": "part 7"})
@@ -202,14 +219,14 @@ def test_doubtful_answers_wait_for_a_person_who_answers_beside_the_service(tmp_p
             "edgekit_abstain_rows": "0",
             "edgekit_served_by": "live",
         }
-        wait_until(lambda: "said no" in review(service, "list")[1], "the review queue")
-        (item,) = json.loads(review(service, "list", "--json")[1])["items"]
+        wait_until(lambda: "said no" in run(service, "review", "list")[1], "the review queue")
+        (item,) = json.loads(run(service, "review", "list", "--json")[1])["items"]
         assert (item["id"], item["fields"], item["request"]) == (1, {"age": 20.0}, "part 7")
-        code, _, err = review(service, "answer", "1", "perhaps")
+        code, _, err = run(service, "review", "answer", "1", "perhaps")
         assert (code, "the model has no class 'perhaps'" in err, "Try:   use one of no, yes" in err) == (2, True, True)
-        assert json.loads(review(service, "answer", "1", "yes", "--json")[1])["item"]["label"] == "yes"
-        assert review(service, "list")[1] == ""
-        assert review(service, "export", "-o", str(tmp_path / "out.jsonl"))[0] == 0
+        assert json.loads(run(service, "review", "answer", "1", "yes", "--json")[1])["item"]["label"] == "yes"
+        assert run(service, "review", "list")[1] == ""
+        assert run(service, "review", "export", "-o", str(tmp_path / "out.jsonl"))[0] == 0
         assert json.loads((tmp_path / "out.jsonl").read_text())["label"] == "yes"
         assert service.infer()[0] == 200
     finally:
