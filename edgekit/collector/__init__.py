@@ -7,6 +7,7 @@
 | module | holds |
 |---|---|
 | `ingest` | pure: one message and what is known -> accepted and refused records; the arithmetic of cursors |
+| `sums` | whether the counts of a window add up, asked of whole arrays |
 | `archive` | the SQLite file and what can be read of it |
 | `store` | writing to it: one transaction for a batch; quarantine, gaps, references, the dead letters |
 | `service` | the MQTT side: presence, batches, acknowledgements after the commit |

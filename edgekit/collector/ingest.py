@@ -16,6 +16,7 @@ from typing import Final, Literal, NamedTuple, Protocol
 
 import msgspec
 
+from edgekit.collector.sums import sums_of
 from edgekit_contracts import limits, topics
 from edgekit_contracts.decode import decode_msgpack
 from edgekit_contracts.errors import EdgekitError, FormatError, TooLarge, UnsupportedFormat
@@ -30,7 +31,6 @@ from edgekit_contracts.telemetry import (
     ReferencePart,
     Window,
     decode_body,
-    decode_counts,
     decode_envelope,
 )
 
@@ -150,8 +150,7 @@ def check_window(envelope: Envelope, window: Window, bins: Bins) -> None:
     Raises:
         FormatError: They do not fit.
     """
-    counts = decode_counts(window.counts, bins, envelope.n)
-    if sum(counts.latency) != window.software.calls:
+    if sums_of(envelope.bins_id, bins).check(window.counts, envelope.n) != window.software.calls:
         raise FormatError("window", "$.counts.latency", f"counts do not add up to {window.software.calls} calls")
     numbers = sum(feature.categories is None for feature in bins.features)
     if len(window.moments) not in {0, 16 * numbers}:

@@ -49,10 +49,20 @@ def decode_varint_block(data: bytes) -> NDArray[np.int64]:
     Source: DWARF 5, section 7.6.
     """
     octets = np.frombuffer(data, np.uint8)
+    values = octets.astype(np.int64)
+    if data.isascii():
+        return values
+    more = np.flatnonzero(octets > 0x7F)
+    if more[-1] + 1 < len(octets) and (more[1:] - more[:-1] > 1).all():
+        # The usual case: none of more than two bytes.
+        values[more] = (values[more] & 0x7F) | (values[more + 1] << 7)
+        whole = np.ones(len(values), dtype=bool)
+        whole[more + 1] = False
+        return values[whole]
     ends = np.flatnonzero(octets < 0x80)
     if len(ends) == 0:
         return np.empty(0, np.int64)
     starts = np.concatenate(([0], ends[:-1] + 1))
     place = np.arange(ends[-1] + 1) - np.repeat(starts, ends - starts + 1)
-    digits = (octets[: ends[-1] + 1] & 0x7F).astype(np.int64) << (7 * place)
+    digits = (values[: ends[-1] + 1] & 0x7F) << (7 * place)
     return np.add.reduceat(digits, starts)

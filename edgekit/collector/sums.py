@@ -1,0 +1,88 @@
+"""Do a window's counts add up? Asked of whole arrays at once; what does not is told by the contract's own reader.
+
+The collector asks it of every window, so it is quick: one read of the varints, one sum for each part of the layout that
+`telemetry.Window` describes.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import accumulate
+from typing import Final
+
+import numpy as np
+
+from edgekit.monitor.merge import decode_varint_block
+from edgekit_contracts.reference import LATENCY_BINS, Bins
+from edgekit_contracts.telemetry import decode_counts
+
+KEPT: Final = 4096
+"""Layouts that are remembered."""
+
+_TOO_LONG: Final = re.compile(rb"[\x80-\xff]{9}")
+"""A number of more than 63 bits."""
+
+
+class Sums:
+    """The parts of a window's counts on some bins.
+
+    Args:
+        bins: What is counted on.
+    """
+
+    def __init__(self, bins: Bins) -> None:
+        self._bins, self._features = bins, len(bins.features)
+        parts = [size for feature in bins.features for size in (feature.size + 2, 1)]
+        self._classes = bool(bins.classes)
+        parts += [len(bins.classes)] if self._classes else []
+        parts += [bins.score_size, 1, 1, 1, LATENCY_BINS]
+        self._length = sum(parts)
+        self._starts = np.array([0, *accumulate(parts[:-1])])
+
+    def check(self, data: bytes, n: int) -> int:
+        """Checks a window's counts.
+
+        Args:
+            data: `Window.counts`.
+            n: Its rows.
+
+        Returns:
+            The calls in its latency bins.
+
+        Raises:
+            FormatError: As `decode_counts`.
+        """
+        if (calls := self._calls(data, n)) is not None:
+            return calls
+        return sum(decode_counts(data, self._bins, n).latency)
+
+    def _calls(self, data: bytes, n: int) -> int | None:
+        """The calls; None where something is not plainly right."""
+        if not data or data[-1] > 0x7F or _TOO_LONG.search(data):
+            return None
+        values = decode_varint_block(data)
+        if len(values) != self._length:
+            return None
+        sums = np.add.reduceat(values, self._starts)
+        features = sums[: 2 * self._features]
+        *answers, nulls, abstained, resent, calls = sums[2 * self._features :].tolist()
+        right = (
+            bool((features[::2] == n).all() and (features[1::2] <= n).all())
+            and all(one + nulls == n for one in answers)
+            and abstained <= n
+            and resent <= calls
+        )
+        return calls if right else None
+
+
+_sums: dict[bytes, Sums] = {}
+
+
+def sums_of(bins_id: bytes, bins: Bins) -> Sums:
+    """The parts of the bins that `bins_id` names."""
+    found = _sums.get(bins_id)
+    if found is None:
+        if len(_sums) >= KEPT:
+            _sums.clear()
+        found = _sums[bins_id] = Sums(bins)
+    return found

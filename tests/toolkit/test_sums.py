@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from edgekit.collector.sums import Sums
+from edgekit_contracts.errors import FormatError
+from edgekit_contracts.reference import Bins, FeatureBins
+from edgekit_contracts.telemetry import decode_counts
+from tests.telemetry_samples import BINS, window
+
+REGRESSION = Bins(features=(FeatureBins(name="x", edges=(0.0,)),), classes=(), score_edges=())
+
+
+def outcome(data: bytes, n: int, sums: bool) -> int | str:
+    try:
+        return Sums(BINS).check(data, n) if sums else sum(decode_counts(data, BINS, n).latency)
+    except FormatError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("rows", [4, 40, 4_000, 400_000, 40_000_000])
+def test_counts_are_judged_as_the_contract_s_reader_judges_them(rows: int) -> None:
+    body, n = window((rows // 4,) * 4, calls=min(rows, 1000))
+    assert outcome(body.counts, n, sums=True) == min(rows, 1000)
+    dice = random.Random(rows)
+    for _ in range(300):
+        data = bytearray(body.counts)
+        for _ in range(dice.randint(1, 3)):
+            at = dice.randrange(len(data))
+            data[at : at + dice.randint(0, 1)] = bytes(
+                dice.choice((0, 1, 127, 128, 255)) for _ in range(dice.randint(0, 2))
+            )
+        given = n + dice.choice((0, 0, 1))
+        assert outcome(bytes(data), given, sums=True) == outcome(bytes(data), given, sums=False)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x80", b"\x80" * 300, b"\xff" * 9 + b"\x7f" + b"\x00" * 100])
+def test_what_is_no_run_of_counts_is_refused(data: bytes) -> None:
+    with pytest.raises(FormatError):
+        Sums(BINS).check(data, 4)
+
+
+def test_a_regression_has_no_classes() -> None:
+    data = bytes([3, 1, 0, 0, 2]) + bytes([4, 0, 0, 1]) + bytes([5]) + bytes(71)
+    assert Sums(REGRESSION).check(data, 4) == sum(decode_counts(data, REGRESSION, 4).latency) == 5
+    with pytest.raises(FormatError, match="add up to 5"):
+        Sums(REGRESSION).check(data, 5)
