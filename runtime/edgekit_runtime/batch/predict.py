@@ -20,7 +20,7 @@ KINDS: Final = {
     suffix: kind for kind in (csv_file.KIND, jsonl_file.KIND, parquet_file.KIND) for suffix in kind.suffixes
 }
 SEGMENT_ROWS: Final = 65_536
-SEGMENT_BYTES: Final = 16 << 20
+SEGMENT_BYTES: Final = 8 << 20
 SEGMENT_S: Final = 5.0
 """What is written, synced and noted at once, at most: what a crash costs."""
 
