@@ -40,7 +40,7 @@ _WHY_NOT: Final = {
     ),
     "NearestNeighbors": (
         "it finds rows of its own, and neither predicts nor transforms",
-        "use KNeighborsClassifier, KNeighborsRegressor or KNeighborsTransformer",
+        "wrap it in edgekit_converters.extended.WithNeighbours, or use KNeighborsClassifier or KNeighborsRegressor",
     ),
     "PatchExtractor": ("it cuts images to pieces: one row becomes several", "cut them before the model"),
 }

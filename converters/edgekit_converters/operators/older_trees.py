@@ -62,19 +62,23 @@ class _Nodes:
     attributes: Mapping[str, Any]
     element: int
     """FLOAT or DOUBLE: of the splits, and so of what is compared."""
+    splits: list[float]
+    trees: Mapping[int, list[int]]
+    """Tree -> the places of its nodes in the attributes."""
 
-    def wide(self, name: str) -> list[float]:
-        """Numbers that may be given as float32 or as a tensor of float64."""
-        tensor = self.attributes.get(f"{name}_as_tensor")
-        return list(self.attributes.get(name, ()) if tensor is None else numpy_helper.to_array(tensor).tolist())
+    def weights(self, part: str) -> dict[int, dict[int, list[tuple[int, float]]]]:
+        """Tree -> its leaves -> the targets to which a leaf gives, and what.
 
-    def weights(self, part: str) -> dict[tuple[int, int], list[tuple[int, float]]]:
-        """(tree, node) -> the targets to which that leaf gives, and what."""
+        Raises:
+            Unfaithful: Twice to the same.
+        """
         given = self.attributes
-        found = defaultdict(list)
+        found: dict[int, dict[int, list[tuple[int, float]]]] = {tree: defaultdict(list) for tree in self.trees}
         places = zip(given[f"{part}_treeids"], given[f"{part}_nodeids"], given[f"{part}_ids"], strict=True)
-        for (tree, node, target), weight in zip(places, self.wide(f"{part}_weights"), strict=True):
-            found[tree, node].append((target, weight))
+        for (tree, node, target), weight in zip(places, _wide(given, f"{part}_weights"), strict=True):
+            if any(target == one for one, _ in found[tree][node]):
+                raise Unfaithful("its conversion gives a leaf two weights for one target", NEXT_STEP)
+            found[tree][node].append((target, weight))
         return found
 
 
@@ -85,11 +89,10 @@ class _Ensemble:
     columns: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
     roots: list[int] = field(default_factory=list)
 
-    def add(self, nodes: _Nodes, tree: int, weights: Mapping[tuple[int, int], Sequence[tuple[int, float]]]) -> None:
-        """One tree; `weights` has at most one target a leaf."""
-        given, columns = nodes.attributes, self.columns
-        rows = [row for row, one in enumerate(given["nodes_treeids"]) if one == tree]
-        splits, missing = nodes.wide("nodes_values"), given.get("nodes_missing_value_tracks_true", ())
+    def add(self, nodes: _Nodes, tree: int, weights: Mapping[int, tuple[int, float]]) -> None:
+        """One tree, with the target and the weight of each leaf; others give nothing."""
+        given, columns, rows = nodes.attributes, self.columns, nodes.trees[tree]
+        missing = given.get("nodes_missing_value_tracks_true", ())
         place = {given["nodes_nodeids"][row]: row for row in rows}
         inner = [row for row in rows if given["nodes_modes"][row] != b"LEAF"] or rows[:1]
         at = {row: len(columns["nodes_modes"]) + number for number, row in enumerate(inner)}
@@ -99,7 +102,7 @@ class _Ensemble:
             leaf = mode == b"LEAF"  # a tree of one leaf: roots are inner nodes, with that leaf on both sides
             columns["nodes_modes"].append(0 if leaf else MODES.index(mode))
             columns["nodes_featureids"].append(0 if leaf else given["nodes_featureids"][row])
-            columns["nodes_splits"].append(0.0 if leaf else splits[row])
+            columns["nodes_splits"].append(0.0 if leaf else nodes.splits[row])
             columns["nodes_missing_value_tracks_true"].append(int(missing[row]) if missing and not leaf else 0)
             for side in ("true", "false"):
                 child = row if leaf else place[given[f"nodes_{side}nodeids"][row]]
@@ -107,7 +110,7 @@ class _Ensemble:
                 columns[f"nodes_{side}leafs"].append(int(end))
                 if end:
                     columns[f"nodes_{side}nodeids"].append(len(columns["leaf_weights"]))
-                    target, weight = (weights.get((tree, given["nodes_nodeids"][child])) or [(0, 0.0)])[0]
+                    target, weight = weights.get(given["nodes_nodeids"][child], (0, 0.0))
                     columns["leaf_targetids"].append(target)
                     columns["leaf_weights"].append(weight)
                 else:
@@ -134,24 +137,24 @@ class _Writer:
         nodes = _nodes(node)
         given = nodes.attributes
         total = self._scores(node, nodes, "target", int(given.get("n_targets", 1)), given.get("aggregate_function"))
-        base = np.array(nodes.wide("base_values") or [0.0], dtype=np.float32)
+        base = np.array(_wide(given, "base_values") or [0.0], dtype=np.float32)
         self._node("Add", [total, self._constant(base)], node.output[0])
 
     def classifier(self, node: onnx.NodeProto) -> None:
         """`TreeEnsembleClassifier`: the sums of all classes, or of the second of two, and the label.
 
         Raises:
-            Unfaithful: Base values, or sums of two classes that are no shares.
+            Unfaithful: Base values, weights below 0, or two classes with weights of both.
         """
         nodes = _nodes(node)
         given = nodes.attributes
         classes = given.get("classlabels_int64s") or [one.decode() for one in given["classlabels_strings"]]
-        ids, weights = set(given["class_ids"]), nodes.wide("class_weights")
-        alone = len(classes) == 2 and len(ids) == 1
-        if nodes.wide("base_values") or (len(classes) == 2 and (not alone or min(weights, default=0.0) < 0)):
+        alone = len(classes) == 2 and len(set(given["class_ids"])) == 1
+        below = min(_wide(given, "class_weights"), default=0.0) < 0
+        if _wide(given, "base_values") or below or (len(classes) == 2 and not alone):
             raise Unfaithful("its conversion sums scores of classes in an older tree operator", NEXT_STEP)
         if alone:
-            # Weights of one class, none below 0: a share, and the label is the second class above a half.
+            # Weights of one class, none below 0, are its share; the label is the second class above a half.
             share = self._scores(node, nodes, "class", 1, None)
             rest = self._node("Sub", [self._constant(np.array([1.0], dtype=np.float32)), share])
             scores = self._node("Concat", [rest, share], node.output[1], axis=1)
@@ -173,17 +176,18 @@ class _Writer:
             raise Unfaithful("its conversion transforms what its trees give, in an older operator", NEXT_STEP)
         weights = nodes.weights(part)
         ensemble = _Ensemble()
-        for tree in dict.fromkeys(given["nodes_treeids"]):
-            mine = {place: gifts for place, gifts in weights.items() if place[0] == tree}
-            targets = sorted({0 if count == 1 else target for gifts in mine.values() for target, _ in gifts}) or [0]
+        for tree, leaves in weights.items():
+            targets = sorted({0 if count == 1 else target for gifts in leaves.values() for target, _ in gifts}) or [0]
             if len(targets) > 1 and aggregate != b"SUM":
                 raise Unfaithful("its conversion takes means of several targets in an older operator", NEXT_STEP)
             for target in targets:
-                only = {
-                    place: [(target, weight) for one, weight in gifts if count == 1 or one == target] or [(target, 0.0)]
-                    for place, gifts in mine.items()
+                mine = {
+                    leaf: (target, weight)
+                    for leaf, gifts in leaves.items()
+                    for one, weight in gifts
+                    if count == 1 or one == target
                 }
-                ensemble.add(nodes, tree, only)
+                ensemble.add(nodes, tree, mine)
         x = self._node("Cast", [node.input[0]], to=nodes.element)
         found = self._node(
             "TreeEnsemble", [x], domain=ML, n_targets=count, aggregate_function=AGGREGATES[aggregate],
@@ -209,4 +213,18 @@ class _Writer:
 def _nodes(node: onnx.NodeProto) -> _Nodes:
     given = {one.name: helper.get_attribute_value(one) for one in node.attribute}
     tensor = given.get("nodes_values_as_tensor")
-    return _Nodes(attributes=given, element=TensorProto.FLOAT if tensor is None else tensor.data_type)
+    trees: dict[int, list[int]] = defaultdict(list)
+    for row, tree in enumerate(given["nodes_treeids"]):
+        trees[tree].append(row)
+    return _Nodes(
+        attributes=given,
+        element=TensorProto.FLOAT if tensor is None else tensor.data_type,
+        splits=_wide(given, "nodes_values"),
+        trees=trees,
+    )
+
+
+def _wide(given: Mapping[str, Any], name: str) -> list[float]:
+    """Numbers that may be given as float32 or as a tensor of float64."""
+    tensor = given.get(f"{name}_as_tensor")
+    return list(given.get(name, ()) if tensor is None else numpy_helper.to_array(tensor).tolist())
