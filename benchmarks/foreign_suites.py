@@ -42,7 +42,6 @@ REASONS: Final = (
     (r"NotGiven: \w+'?s? own", "extends or inspects the converter itself: its parsers, converters, names, topology"),
     (r"NotGiven: option", "asks by an option for more than the model's answers"),
     (r"NotDeclared", "an input that is no tensor of numbers or texts"),
-    (r"Refused.*(LabelBinarizer|LabelEncoder)", "a transformer of the target, which is no model"),
     (r"Refused.*(answers at random|random)", "answers at random"),
     (r"Refused", "edgekit refuses the model"),
     (

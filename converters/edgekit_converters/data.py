@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -78,8 +79,9 @@ def as_frame(data: pd.DataFrame | NDArray[Any] | Sequence[Any]) -> pd.DataFrame:
 
 def _of_dictionaries(data: Sequence[Mapping[Any, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame([{str(key): value for key, value in one.items()} for one in data])
+    given = Counter(str(key) for one in data for key in one)
     for name in frame.columns:
-        if int(frame[name].notna().sum()) < sum(name in map(str, one) for one in data):
+        if int(frame[name].notna().sum()) < given[name]:
             raise DataMismatch(
                 f"a dictionary holds None or NaN under '{name}', which is not the same as a dictionary without it",
                 f"leave '{name}' out of the dictionaries in which it is missing",
