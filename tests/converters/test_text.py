@@ -345,17 +345,24 @@ def test_float32_weights_are_answered_in_float64_and_said_to_be() -> None:
         partial(str.split, sep=","),
         methodcaller("split", "|"),
         lambda text: text.split(" "),
+        methodcaller("split", ", "),
         re.compile(r"\w+-?").findall,
     ],
-    ids=["white space", "partial", "method", "lambda", "pattern"],
+    ids=["white space", "partial", "method", "lambda", "two characters", "pattern"],
 )
 def test_a_tokenizer_that_is_a_pattern_counts_what_the_original_counts(tokenizer: Any) -> None:
-    texts = [*documents(), *(text.replace(" ", ",").replace(".", "|") for text in documents())]
+    texts = [*documents(), *(text.replace(" ", ", ").replace("-", "|") for text in documents())]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # token_pattern is not used
         known = sorted(set().union(*map(tokenizer, (text.lower() for text in texts))) - {""})
         step = CountVectorizer(tokenizer=tokenizer, vocabulary=known[::3])
         assert_counts(step, texts)
+
+
+def test_a_separator_that_is_a_sigma_is_none_at_the_end_of_a_word() -> None:
+    step = CountVectorizer(tokenizer=methodcaller("split", "\u03c3"), token_pattern=None, vocabulary=["b", "c", "d"])
+    texts = ["B\u03a3C", "BD\u03a3", "D\u03a3 C", "c\u03c3B"]
+    np.testing.assert_array_equal(counted(session(step.fit(texts)), texts), step.transform(texts).toarray())
 
 
 @pytest.mark.parametrize(
@@ -366,7 +373,7 @@ def test_a_tokenizer_that_is_a_pattern_counts_what_the_original_counts(tokenizer
         re.compile(r"(\w)\w").findall,
         re.compile(r"\W").split,
         partial(str.split, maxsplit=1),
-        methodcaller("split", ", "),
+        methodcaller("split", ", ", 1),
         lambda text: ["none"] if text == "" else text.split(),
         lambda text: text.split() if text else [],
         lambda text: text.split() if isinstance(text, str) and len(text) < 200 else text.split(","),

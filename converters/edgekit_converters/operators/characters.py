@@ -105,7 +105,9 @@ def needed(whole: Folding, known: frozenset[str], kinds: tuple[Points, ...]) -> 
         return any(bool(kind[ord(one)]) != bool(kind[ord(text)]) for kind in kinds)
 
     table = {one: text for one, text in whole.table.items() if counts(one, text)}
-    return Folding(table, False, whole.sigma and not known.isdisjoint(SMALL_SIGMAS))
+    middle, last = map(ord, SMALL_SIGMAS)
+    apart = any(bool(kind[middle]) != bool(kind[last]) for kind in kinds)
+    return Folding(table, False, whole.sigma and (apart or not known.isdisjoint(SMALL_SIGMAS)))
 
 
 @cache

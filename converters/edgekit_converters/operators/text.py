@@ -34,7 +34,7 @@ from edgekit_converters.operators.documents import (
     word_grams,
 )
 from edgekit_converters.operators.expression import Expr
-from edgekit_converters.operators.token_patterns import TokenPattern, token_pattern
+from edgekit_converters.operators.token_patterns import TokenPattern, separated, token_pattern
 from edgekit_converters.operators.tokenizers import tokens_of
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _terms(document: Texts, step: Any, pattern: TokenPattern | None, how: Foldin
             grams = edged_grams(characters, low, high, masked=masked)
     else:
         text = joined(folded(document, how)) if how.table or how.sigma else document
-        tokens = text.tokens(tokenexp=pattern.finds)
+        tokens = text.tokens(separators=[pattern.finds]) if pattern.between else text.tokens(tokenexp=pattern.finds)
         # Without a mask or neighbours, what is dropped is in no table.
         if masked or high > 1 or pattern.within is not None:
             tokens = _kept(tokens, pattern, _stop_words(step))
@@ -213,11 +213,13 @@ def _checked(walk: Walk, step: Any, table: Table, width: int) -> TokenPattern | 
         walk.documents.add(table[0].source)
     if step.analyzer != "word":
         return None
-    if tokens is not None and tokens.separator is not None and not _drops_empty(step):
+    if tokens is None:
+        return token_pattern(step.token_pattern)
+    if tokens.separator and not _drops_empty(step):
         raise Unfaithful(
             "its tokenizer gives empty tokens, which count", r"use token_pattern, such as '[^,]+', and fit again"
         )
-    return token_pattern(step.token_pattern if tokens is None else tokens.pattern)
+    return separated(tokens.separator) if tokens.separator else token_pattern(tokens.pattern)
 
 
 def _drops_empty(step: Any) -> bool:

@@ -47,9 +47,13 @@ class TokenPattern:
     """The sets of characters that it tells apart."""
     within: str | None = None
     """The RE2 pattern of the token in what was found and kept; None: that is the token."""
+    between: bool = False
+    """`finds` is what stands between the tokens."""
 
     def is_token(self, text: str) -> bool:
         """Whether a text could be a token: false only where it is dropped by `keeps`."""
+        if self.between:
+            return text != "" and re.search(self.finds, text) is None
         whole = self.keeps if self.within is None else self.within
         return whole is None or re.fullmatch(_python(whole), text) is not None
 
@@ -110,6 +114,11 @@ def token_pattern(pattern: str) -> TokenPattern:
     if not automaton.deterministic:
         raise _odd(pattern, "one text can match it in several ways, of which RE2 takes another than Python")
     return TokenPattern(finds, None, kinds)
+
+
+def separated(separator: str) -> TokenPattern:
+    """The tokens of `str.split` with a separator, but for empty ones."""
+    return TokenPattern(re.escape(separator), None, tuple(map(points_of, sorted(set(separator)))), between=True)
 
 
 def _before(items: list[Any], state: Any) -> TokenPattern:

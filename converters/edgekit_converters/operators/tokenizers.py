@@ -1,8 +1,8 @@
 r"""Tokenizers that are functions: those of which a token pattern does the same.
 
-`str.split` is `\S+`, with a separator of one character everything between two of them; a compiled pattern's `findall`
-is that pattern. A function is asked with a stand-in for the text, of which nothing can be had but a split: what it does
-else, by character, by length or by iteration, ends in a refusal. Then function and pattern are compared on some texts.
+`str.split` is `\S+`, and with a separator whatever is between two of them; a compiled pattern's `findall` is that
+pattern. A function is asked with a stand-in for the text, of which nothing can be had but a split: what it does else,
+by character, by length or by iteration, ends in a refusal. Then function and pattern are compared on some texts.
 
 Source: `str.split` of CPython's Objects/stringlib/split.h, which takes for white space what `\s` does.
 """
@@ -23,13 +23,14 @@ SAMPLES: Final = ("", "a", " ", "One, two,,three  four\tfive\n", "ÄÖ\u2003x-y/
 class Tokens:
     """How a tokenizer finds its tokens."""
 
-    pattern: str
-    separator: str | None = None
+    pattern: str = ""
+    """Of a token, where there is no separator."""
+    separator: str = ""
     """What it takes a text apart at: then it gives empty tokens too."""
 
     def of(self, text: str) -> list[str]:
         """The tokens of a text."""
-        return re.findall(self.pattern, text) if self.separator is None else text.split(self.separator)
+        return text.split(self.separator) if self.separator else re.findall(self.pattern, text)
 
 
 class _Text:
@@ -83,4 +84,4 @@ def _split(sep: Any = None, maxsplit: Any = -1) -> Tokens | None:
         return None
     if sep is None:
         return Tokens(WORDS)
-    return Tokens(f"[^{re.escape(sep)}]+", sep) if isinstance(sep, str) and len(sep) == 1 else None
+    return Tokens(separator=sep) if isinstance(sep, str) and sep else None
