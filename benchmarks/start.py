@@ -72,8 +72,8 @@ def main() -> None:
             bare.append(run_bare(python, folder, columns))
             service, took = start(python, folder, request)
             ours.append((took, resident_kb(service.pid) / 1024))
-            if len(ours) < rounds:
-                stop(service)
+            stop(service)
+        service, _ = start(python, folder, request)
         try:
             slope = grow(folder, service.pid, request, requests)
         finally:

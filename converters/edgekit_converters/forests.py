@@ -44,7 +44,7 @@ def predicted(model: Any, method: Literal["predict", "predict_proba"], rows: Any
     if count < 2 or last.n_outputs_ > 1:
         return ask(rows)
     edges = np.linspace(0, rows.shape[0], count + 1).astype(int).tolist()
-    parts = Parallel(n_jobs=count, require="sharedmem")(
+    parts: Any = Parallel(n_jobs=count, require="sharedmem")(
         delayed(ask)(rows[start:stop]) for start, stop in pairwise(edges)
     )
     return np.concatenate(parts)
