@@ -9,7 +9,7 @@ beside those of the quiet times between them, and the resident memory after besi
 
 Shadow: the same clients at a fixed rate, with a shadow and without one in turns; medians of the paired rounds.
 
-Interval: simulated runs of rows that agree with a known probability. Ends by itself, in about five minutes.
+Interval: simulated runs of rows that agree with a known probability. Ends by itself, in about seven minutes.
 """
 
 from __future__ import annotations

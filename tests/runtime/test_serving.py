@@ -13,6 +13,7 @@ from edgekit_contracts.telemetry import decode_counts
 from edgekit_runtime.config import Serve
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.observe import Observer
+from edgekit_runtime.oversight.automation import Oversight
 from edgekit_runtime.served import Lineup, Member, Served
 from edgekit_runtime.serving import binary
 from edgekit_runtime.serving.app import App
@@ -322,3 +323,16 @@ def test_a_server_that_ends_is_alive_but_not_ready(client: Client) -> None:
     assert client.call("GET", "/v2/models/tiny/ready") == (503, {"name": "tiny", "ready": False})
     assert client.call("GET", "/v2/health/live") == (200, {"live": True})
     assert client.infer(columns())[0] == 200
+
+
+def test_an_answer_that_is_withheld_is_the_safe_one_and_null() -> None:
+    manifest = bundles.manifest(automation="shadow")
+    observer = Observer(manifest, bundles.reference().bins)
+    member = Member(Engine(bundles.model(), manifest), observer, Oversight(manifest, safe="no"))
+    app = App({"tiny": Served(Lineup(member))}, dict)
+    body = json.dumps({"inputs": columns()}).encode()
+    response = app.answer(Request("POST", b"/v2/models/tiny/infer", {}, body, time.perf_counter()))
+    answer = json.loads(response.body)
+    assert [output["data"] for output in answer["outputs"]] == [["no"] * 4, [None] * 8]
+    assert (answer["parameters"]["edgekit_automation"], answer["parameters"]["edgekit_served_by"]) == ("shadow", "safe")
+    assert observer.close().n == 4  # counted all the same

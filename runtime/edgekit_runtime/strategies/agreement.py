@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import Final
 
 CONFIDENCE: Final = 0.95
-_HALVINGS: Final = 48
+_STEPS_MAX: Final = 100
+_PRECISION: Final = 1e-12
 _TINY: Final = 1e-300
 
 
@@ -88,15 +89,23 @@ class Agreement:
 
 
 def _beta_quantile(p: float, a: int, b: int) -> float:
-    """The `x` with I_x(a, b) = p, by halving: the function rises with `x`."""
-    low, high = 0.0, 1.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        if _incomplete_beta(middle, a, b) < p:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
+    """The `x` with I_x(a, b) = p: Newton's steps from the mean, halving wherever one leaves the bracket."""
+    low, high, x = 0.0, 1.0, a / (a + b)
+    for _ in range(_STEPS_MAX):
+        excess = _incomplete_beta(x, a, b) - p
+        low, high = (low, x) if excess > 0 else (x, high)
+        # The derivative is the density of the beta distribution. Source: DLMF 8.17.1.
+        density = math.exp((a - 1) * math.log(x) + (b - 1) * math.log1p(-x) - _log_beta(a, b))
+        step = excess / density if density else math.inf
+        following = x - step if low < x - step < high else (low + high) / 2
+        if abs(following - x) <= _PRECISION:
+            return following
+        x = following
+    return x
+
+
+def _log_beta(a: int, b: int) -> float:
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
 
 
 def _incomplete_beta(x: float, a: int, b: int) -> float:
@@ -108,9 +117,7 @@ def _incomplete_beta(x: float, a: int, b: int) -> float:
         return 1.0 - _incomplete_beta(1.0 - x, b, a)
     if x <= 0.0:
         return 0.0
-    front = math.exp(
-        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x) - math.log(a)
-    )
+    front = math.exp(a * math.log(x) + b * math.log1p(-x) - math.log(a) - _log_beta(a, b))
     # Lentz's way of evaluating 1/(1 + d1/(1 + d2/(1 + ...))) from the front. Source: DLMF 3.10(iii).
     value, c, d, m = 1.0, math.inf, 1.0, 0
     while True:
