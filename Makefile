@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 
-.PHONY: chaos demo test test-wheel runtimes lint format schema coverage foreign-suites broker clean
+.PHONY: aarch64 chaos compiler demo test test-wheel runtimes lint format schema coverage foreign-suites broker clean
 
 demo: .venv/ready
 	$(BIN)/edgekit demo
@@ -13,6 +13,11 @@ test: .venv/ready
 # Builds both wheels and runs a bundle with the device's wheel alone in an empty environment.
 test-wheel: .venv/ready
 	$(BIN)/pytest -m wheel
+
+# The device's wheel on an emulated Raspberry Pi 4: Debian's arm64 Python and the real aarch64 wheels under QEMU's user
+# mode (about 160 MB, kept in the user's cache; nothing is installed). Debian only. Takes some minutes.
+aarch64: .venv/ready
+	$(BIN)/pytest -m aarch64
 
 # Every estimator on several releases of onnxruntime, from their wheels (about 35 MB each, kept in the user's cache).
 runtimes: .venv/ready
@@ -48,6 +53,10 @@ foreign-suites: .venv/ready
 # The broker that some tests start for themselves (Debian and Ubuntu). Without it those tests skip; in CI they fail.
 broker:
 	command -v mosquitto >/dev/null || test -x /usr/sbin/mosquitto || { apt-get update -qq && apt-get install -y -qq --no-install-recommends mosquitto; }
+
+# The C compiler that builds examples/c for a test.
+compiler:
+	command -v cc >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc libc6-dev; }
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv || { echo "make: 'python3 -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
