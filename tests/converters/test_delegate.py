@@ -15,8 +15,8 @@ import pytest
 from numpy.typing import NDArray
 from skl2onnx import convert_sklearn, update_registered_converter
 from skl2onnx.algebra.onnx_operator import OnnxSubEstimator
-from skl2onnx.algebra.onnx_ops import OnnxIdentity, OnnxSub
-from skl2onnx.common.data_types import FloatTensorType, Int64TensorType
+from skl2onnx.algebra.onnx_ops import OnnxEqual, OnnxIdentity, OnnxMul, OnnxSub, OnnxWhere
+from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, Int64TensorType
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin
 from sklearn.ensemble import ExtraTreesRegressor, RandomForestClassifier, RandomForestRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -63,6 +63,17 @@ class Same(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
         return np.asarray(X)
 
 
+class Discounted(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """Texts beside numbers: 10 % off for members."""
+
+    def fit(self, X: Any, y: Any = None) -> Discounted:
+        return self
+
+    def transform(self, X: Any) -> Any:
+        X = pd.DataFrame(X)
+        return np.where(X.iloc[:, [1]] == "member", 0.9, 1.0) * X.iloc[:, [0]].to_numpy(dtype=np.float64)
+
+
 class Wrapped(BaseEstimator, RegressorMixin):  # type: ignore[misc]  # scikit-learn has no types
     """A forest inside, and the bases in the order that scikit-learn overlooks."""
 
@@ -107,6 +118,14 @@ def _same(scope: Any, operator: Any, container: Any) -> None:
     OnnxIdentity(operator.inputs[0], op_version=opset, output_names=operator.outputs[:1]).add_to(scope, container)
 
 
+def _discounted(scope: Any, operator: Any, container: Any) -> None:
+    opset, (price, kind) = container.target_opset, operator.inputs
+    factor = OnnxWhere(
+        OnnxEqual(kind, np.array(["member"]), op_version=opset), np.array([0.9]), np.array([1.0]), op_version=opset
+    )
+    OnnxMul(price, factor, op_version=opset, output_names=operator.outputs[:1]).add_to(scope, container)
+
+
 def _wrapped(scope: Any, operator: Any, container: Any) -> None:
     opset = container.target_opset
     inner = OnnxSubEstimator(operator.raw_operator.regressor_, operator.inputs[0], op_version=opset)
@@ -130,6 +149,10 @@ def _one_target(operator: Any) -> None:
     operator.outputs[0].type = FloatTensorType([None, 1])
 
 
+def _one_double(operator: Any) -> None:
+    operator.outputs[0].type = DoubleTensorType([None, 1])
+
+
 def _shares(operator: Any) -> None:
     operator.outputs[0].type = Int64TensorType([None])
     operator.outputs[1].type = FloatTensorType([None, len(operator.raw_operator.classifier_.classes_)])
@@ -139,6 +162,7 @@ def _shares(operator: Any) -> None:
 def _registered() -> None:
     update_registered_converter(Centred, "EdgekitCentred", _like_input, _centred)
     update_registered_converter(Same, "EdgekitSame", _like_input, _same)
+    update_registered_converter(Discounted, "EdgekitDiscounted", _one_double, _discounted)
     update_registered_converter(Wrapped, "EdgekitWrapped", _one_target, _wrapped)
     update_registered_converter(WrappedClassifier, "EdgekitWrappedClassifier", _shares, _wrapped_classifier)
 
@@ -167,6 +191,11 @@ def test_texts_pass_through_a_converter_of_texts() -> None:
     graph = GraphBuilder(TARGET)
     _, table = schema.inputs(graph, schema.dtypes(X))
     assert {one.dtype for one in Walk(graph, none=False).transform(Same(), table, ("same",))} == {"text"}
+
+
+def test_a_converter_of_numbers_beside_texts_gets_an_input_for_each_column() -> None:
+    X = pd.DataFrame({"price": [10.0, 20.0, 30.0] * 4, "kind": ["member", "guest", "ü"] * 4})
+    assert_same(make_pipeline(Discounted(), Ridge()).fit(X, np.arange(12.0)), X, exact=True)
 
 
 def test_a_class_without_a_converter_is_refused_by_its_path() -> None:

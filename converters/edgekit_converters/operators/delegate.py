@@ -5,15 +5,16 @@ What comes out is compared with the original on sample rows by the converter, an
 
 A class that is not scikit-learn's has a converter of its user's own: registered with skl2onnx
 (`update_registered_converter`), or its method `to_onnx_operator`. That one is given what the class itself gets, which
-is float32, whole numbers or texts where all columns are of that type. It may be written for a newer operator set than
-ours, as far as the runtime knows it, and its warnings are the user's to read.
+is float32, whole numbers or texts where all columns are of that type, and an input for each column where there are
+texts beside numbers. It may be written for a newer operator set than ours, as far as the runtime knows it, and its
+warnings are the user's to read.
 """
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
@@ -34,6 +35,8 @@ NEXT_STEP: Final = "replace the step by one with a conversion, or report it as a
 ZIPMAP: Final = "ZipMap"
 
 Kind = Literal["transformer", "classifier", "regressor"]
+Inputs = Mapping[str, tuple[Dtype, Table]]
+"""Name of each input of the converted step -> its element type and its columns."""
 
 
 def transformer(walk: Walk, step: Any, table: Table) -> Value:
@@ -103,17 +106,17 @@ def regressor(walk: Walk, step: Any, table: Table) -> Predicted:
 def _leaf(walk: Walk, step: Any, table: Table, kind: Kind) -> tuple[tuple[Value, ...], NDArray[Any]]:
     """The outputs of the converted step, and a row of the type that it was given."""
     graph, faults = walk.graph, []
-    for dtype in _dtypes(walk, step, table):
+    for inputs in _inputs(walk, step, table):
         for opset in _opsets(walk, step):
             try:
-                model = _to_onnx(step, len(table), dtype, kind, {"": opset, ML: graph.target.ml_opset})
+                model = _to_onnx(step, inputs, kind, {"": opset, ML: graph.target.ml_opset})
                 _check_loads(model)
             except Exception as error:  # skl2onnx, a user's converter and onnxruntime raise whatever they meet
                 faults.append(error)
                 continue
             graph.opset = max(graph.opset, *(used.version for used in model.opset_import if not used.domain))
-            outputs = graph.merge(model, {model.graph.input[0].name: graph.matrix(table, dtype)})
-            return outputs, np.zeros((1, len(table)), dtype="U1" if dtype == "text" else dtype)
+            found = graph.merge(model, {name: graph.matrix(part, dtype) for name, (dtype, part) in inputs.items()})
+            return found, _row(inputs)
     raise Unfaithful(_sentence(faults[-1]), NEXT_STEP) from faults[-1]
 
 
@@ -122,14 +125,23 @@ def _is_own(step: Any) -> bool:
     return type(step).__module__.partition(".")[0] != "sklearn"
 
 
-def _dtypes(walk: Walk, step: Any, table: Table) -> Sequence[Dtype]:
-    """The element types to try, the best one first."""
+def _inputs(walk: Walk, step: Any, table: Table) -> Sequence[Inputs]:
+    """The inputs to try, the best ones first."""
     kinds = {column.dtype for column in table}
     if _is_own(step) and kinds == {"text"}:
-        return ("text",)
+        return [{"input": ("text", table)}]
+    if _is_own(step) and "text" in kinds:
+        return [{f"input_{place}": (column.dtype, (column,)) for place, column in enumerate(table)}]
     walk.matrix(table)  # refuses texts
     first: Dtype = kinds.pop() if _is_own(step) and len(kinds) == 1 else "float64"
-    return list(dict.fromkeys((first, "float64", "float32")))
+    return [{"input": (dtype, table)} for dtype in dict.fromkeys((first, "float64", "float32"))]
+
+
+def _row(inputs: Inputs) -> NDArray[Any]:
+    """A row of zeros and empty texts, of the type that the step gets."""
+    kinds = [dtype for dtype, part in inputs.values() for _ in part]
+    row = np.array([["" if dtype == "text" else np.zeros((), dtype)[()] for dtype in kinds]], dtype=object)
+    return row.astype(kinds[0]) if len(set(kinds)) == 1 and kinds[0] != "text" else row
 
 
 def _opsets(walk: Walk, step: Any) -> Sequence[int]:
@@ -141,20 +153,21 @@ def _opsets(walk: Walk, step: Any) -> Sequence[int]:
     return (target.opset, newest) if _is_own(step) and newest > target.opset else (target.opset,)
 
 
-def _to_onnx(step: Any, width: int, dtype: Dtype, kind: Kind, opsets: dict[str, int]) -> onnx.ModelProto:
+def _to_onnx(step: Any, inputs: Inputs, kind: Kind, opsets: dict[str, int]) -> onnx.ModelProto:
     from skl2onnx import convert_sklearn
     from skl2onnx.common import data_types
 
-    tensor = {
+    tensors = {
         "bool": data_types.BooleanTensorType,
         "float32": data_types.FloatTensorType,
         "float64": data_types.DoubleTensorType,
         "int64": data_types.Int64TensorType,
         "text": data_types.StringTensorType,
-    }[dtype]
+    }
+    types = [(name, tensors[dtype]([None, len(part)])) for name, (dtype, part) in inputs.items()]
 
     def convert(options: Any) -> Any:
-        return convert_sklearn(step, "leaf", [("input", tensor([None, width]))], target_opset=opsets, options=options)
+        return convert_sklearn(step, "leaf", types, target_opset=opsets, options=options)
 
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
