@@ -18,7 +18,7 @@ from typing import Any
 
 from edgekit_contracts.errors import EdgekitError, EnvironmentFault, StorageFault
 from edgekit_runtime import __version__, logs
-from edgekit_runtime.config import Log
+from edgekit_runtime.config import DeviceConfig, Log
 from edgekit_runtime.installed import refuse_both
 from edgekit_runtime.settings import Settings, find_file, leaves, load_settings
 
@@ -104,6 +104,24 @@ def _status(options: argparse.Namespace) -> int:
         for name, value in leaves(body):
             print(f"{name:<28}  {'' if value is None else value}".rstrip())
     return 0
+
+
+def _selftest(options: argparse.Namespace) -> int:
+    from edgekit_runtime.ask import self_test
+
+    found = self_test(_running(options))
+    if options.json:
+        print(json.dumps({"schema": 1, **found}))
+    else:
+        print(f"{found['golden_rows']} golden rows right (largest difference {found['max_difference']:.2g})")
+    return 0
+
+
+def _running(options: argparse.Namespace) -> DeviceConfig:
+    """The settings by which a running service is found."""
+    # One that was started with nothing but a bundle has no file, and answers where the defaults say.
+    given = {"bundle": ("", "default"), "keys": ([""], "default")} if find_file(options.config) is None else None
+    return load_settings(find_file(options.config), given=given).config
 
 
 def _config(options: argparse.Namespace) -> int:
@@ -270,7 +288,9 @@ def _parser() -> argparse.ArgumentParser:
     config.set_defaults(action=_config)
     unit = commands.add_parser("unit", help="print a systemd unit for this installation")
     unit.set_defaults(action=_unit)
-    for command in (doctor, status, config):
+    selftest = commands.add_parser("selftest", parents=[settings], help="have the running service replay golden sets")
+    selftest.set_defaults(action=_selftest)
+    for command in (doctor, status, selftest, config):
         command.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
     model = commands.add_parser("model", help="the bundles of the service that runs: show, stage, activate, return")

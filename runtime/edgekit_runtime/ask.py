@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import http.client
+import os
+import signal
 import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from edgekit_contracts.errors import EnvironmentFault
+from edgekit_contracts.errors import EnvironmentFault, Refused
 from edgekit_runtime.config import DeviceConfig
 from edgekit_runtime.lock import holder
 
 TIMEOUT_S: Final = 10.0
 _ANSWER_MAX_BYTES: Final = 4 * 1024 * 1024
+_PAUSE_S: Final = 0.1
 
 
 class NobodyAnswers(EnvironmentFault):
@@ -88,6 +92,43 @@ def ask(
         finally:
             connection.close()
     raise NobodyAnswers(tried or ["any address: the settings name no socket and no fixed port"])
+
+
+def self_test(config: DeviceConfig, timeout_s: float = 120.0) -> dict[str, Any]:
+    """Has the running service replay the golden sets, and waits for what it found.
+
+    Returns:
+        `golden_rows` and `max_difference`.
+
+    Raises:
+        NobodyAnswers: No service runs.
+        Refused: It has ended: a self-test that fails ends it.
+        EnvironmentFault: It does not say what it found.
+    """
+    where = places(config)
+    before = ask(where, "/edgekit/status")[1].get("self_test")
+    running = holder(Path(config.state_dir))
+    if running is None or not running.pid:
+        raise EnvironmentFault(
+            f"nobody holds {config.state_dir}, so its process is unknown", "send it SIGUSR1 yourself"
+        )
+    try:
+        os.kill(running.pid, signal.SIGUSR1)
+    except OSError as error:
+        step = "ask as the user of the service, or as root"
+        raise EnvironmentFault(f"process {running.pid} cannot be asked: {error.strerror}", step) from error
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        time.sleep(_PAUSE_S)
+        try:
+            found = ask(where, "/edgekit/status")[1].get("self_test")
+        except NobodyAnswers as gone:
+            raise Refused(
+                "the service has ended: its self-test failed, or somebody stopped it", "read its log"
+            ) from gone
+        if found != before:
+            return dict(found)
+    raise EnvironmentFault(f"the service says nothing of its self-test for {timeout_s:g} s", "read its log")
 
 
 def _connection(address: str, timeout_s: float) -> http.client.HTTPConnection:

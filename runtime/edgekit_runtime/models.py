@@ -174,10 +174,14 @@ class Models:
         return unit.served.stage(self._assembly.trial(live, member, order))
 
     def _apply(self, config: DeviceConfig) -> list[str]:
-        self._assembly.config = config
+        before_all, self._assembly.config = self._assembly.config, config
         present = {unit.configured: name for name, unit in self._units.items()}
         same = {present[digest] for digest in map(configured, config.served) if digest in present}
-        fresh = self._load([one for one in config.served if configured(one) not in present], beside=same)
+        try:
+            fresh = self._load([one for one in config.served if configured(one) not in present], beside=same)
+        except BaseException:
+            self._assembly.config = before_all
+            raise
         lines = []
         for unit in fresh:
             lineup = unit.served.lineup

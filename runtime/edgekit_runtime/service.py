@@ -79,6 +79,8 @@ def run(config: DeviceConfig, say: Callable[[str], None], read: Callable[[], Dev
                 telemetry = f"off: {fault.sentence}"
         say(f"telemetry   {telemetry}")
 
+        tested: dict[str, Any] = {}
+
         def status() -> dict[str, Any]:
             return {
                 "device": config.device,
@@ -86,6 +88,7 @@ def run(config: DeviceConfig, say: Callable[[str], None], read: Callable[[], Dev
                 "onnxruntime": onnxruntime.__version__,
                 "models": models.status(),
                 "telemetry": uplink.state if uplink is not None else telemetry,
+                "self_test": tested,
             }
 
         stack.callback(models.stop)
@@ -98,7 +101,7 @@ def run(config: DeviceConfig, say: Callable[[str], None], read: Callable[[], Dev
             Notifier(),
             status=lambda: f"serving {titles()}",
             reload=Reload(config, read or (lambda: config), models, app.adopt),
-            test=lambda: _test(models),
+            test=lambda: _test(models, tested),
             announce=lambda: say(f"serving     {titles()} at {where}"),
             pulses=pulses,
         )
@@ -113,9 +116,11 @@ def run(config: DeviceConfig, say: Callable[[str], None], read: Callable[[], Dev
             raise keeper.fault
 
 
-def _test(models: Models) -> None:
-    for result in models.test().result():
-        _log.info("self-test: %d golden rows right, largest difference %.2g", result.rows, result.max_difference)
+def _test(models: Models, tested: dict[str, Any]) -> None:
+    results = models.test().result()
+    rows, difference = sum(one.rows for one in results), max(one.max_difference for one in results)
+    _log.info("self-test: %d golden rows right, largest difference %.2g", rows, difference)
+    tested.update(at_ms=round(time.time() * 1000), golden_rows=rows, max_difference=difference)
 
 
 def _hold(config: DeviceConfig, stack: ExitStack) -> Lock | None:

@@ -114,6 +114,8 @@ def load_settings(
             "there is no configuration: neither ./device.toml nor /etc/edgekit/device.toml exists",
             "name one with --config, or give a bundle and --key",
         )
+    if path is None and "keys" not in tree:
+        raise UsageError("no public key is named that the bundle must be signed with", "add --key PUB.PEM")
     _fill_in(tree, origins, path, environ)
     return Settings(convert(tree, DeviceConfig, what="configuration"), path, origins)
 

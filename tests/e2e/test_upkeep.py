@@ -79,11 +79,25 @@ def test_another_bundle_is_served_after_a_reload(service: Service, made: bundles
     assert service.infer()[1]["model_version"] == "2.0"
 
 
+def selftest(service: Service) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "edgekit_runtime", "selftest", "--config", str(service.config)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
+    )
+
+
 def test_the_self_test_runs_on_demand(service: Service) -> None:
     service.start()
-    signalled(service, signal.SIGUSR1)
-    wait_until(lambda: "self-test: 4 golden rows right, largest difference" in service.log, "the self-test")
+    done = selftest(service)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("4 golden rows right (largest difference ")
+    assert service.call("GET", "/edgekit/status")[1]["self_test"]["golden_rows"] == 4
     assert service.infer()[0] == 200
+    assert service.stop() == 0
+    assert selftest(service).returncode == 3
 
 
 def test_a_self_test_without_the_file_that_runs_is_said(service: Service, made: bundles.Made) -> None:
@@ -116,7 +130,9 @@ def test_a_service_that_answers_wrongly_ends(service: Service) -> None:
         )
     wait_until(lambda: "serving" in service.log, "the service")
     assert service.infer()[0] == 200
-    signalled(service, signal.SIGUSR1)
+    done = selftest(service)
+    assert done.returncode == 1
+    assert "the service has ended: its self-test failed" in done.stderr
     assert service.process.wait(60) == 1
     assert "Error: tiny 1.0 fails its self-test here: 1 of 4 golden rows differ" in service.log
 

@@ -12,9 +12,13 @@ import pytest
 
 from edgekit_contracts.errors import MissingFile
 from edgekit_runtime.keeper import PINGS, Keeper
+from edgekit_runtime.mqtt import Broker
 from edgekit_runtime.notify import Notifier
+from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.pulse import Pulse
-from tests.brokers import wait_until
+from edgekit_runtime.reporter import Reporter
+from edgekit_runtime.uplink import Uplink
+from tests.brokers import QUICK, free_port, wait_until
 
 
 class Manager:
@@ -202,3 +206,34 @@ def test_a_reload_that_fails_leaves_the_service_ready(tmp_path: Path, caplog: py
         assert caplog.records[1].exc_info is not None
     finally:
         manager.socket.close()
+
+
+def test_the_reporter_and_the_uplink_beat_while_they_idle_and_not_while_they_are_stuck(tmp_path: Path) -> None:
+    held = threading.Event()
+
+    def hold() -> None:
+        held.wait()
+
+    with Outbox(tmp_path / "outbox.db", "dev-1") as outbox:
+        uplink = Uplink(Broker(host="127.0.0.1", port=free_port()), outbox, timing=QUICK)
+        reporter = Reporter(outbox, uplink.wake)
+        uplink.start()
+        reporter.start([])
+        try:
+            for _ in range(3):
+                for pulse in (reporter.pulse, uplink.pulse):
+                    pulse.ask()
+                    wait_until(partial(getattr, pulse, "answered"), pulse.name)
+            reporter._orders.put(hold)
+            reporter.pulse.ask()  # behind what holds it
+            assert not reporter.pulse.answered
+            held.set()
+            wait_until(lambda: reporter.pulse.answered, "the reporter goes on")
+            with uplink._condition:  # what the sender waits for
+                uplink.pulse._asked += 1
+                assert not uplink.pulse.answered
+            uplink.wake()
+            wait_until(lambda: uplink.pulse.answered, "the uplink goes on")
+        finally:
+            reporter.stop()
+            uplink.stop()

@@ -110,6 +110,8 @@ def test_the_file_is_found_by_variable_and_by_place(tmp_path: Path, monkeypatch:
 def test_without_file_and_bundle_it_says_what_to_do() -> None:
     with pytest.raises(UsageError, match="there is no configuration"):
         load_settings(None, environ={})
+    with pytest.raises(UsageError, match="no public key is named"):
+        load_settings(None, environ={}, given={"bundle": ("x.edge", "BUNDLE")})
     with pytest.raises(MissingFile, match="cannot read the configuration /nowhere"):
         load_settings(Path("/nowhere"), environ={})
 
