@@ -114,12 +114,16 @@ class Assembly:
             GoldenMismatch: It answers wrongly.
             EdgekitError: The file is gone, or another one.
         """
-        files = {file_sha256(path): path for path in [Path(settings.bundle), *_bundle_of(settings.candidate)]}
-        path = files.get(member.sha256) or self.store.path(member.sha256)
-        if not path.exists():
+        path = self.find(settings, member.sha256)
+        if path is None:
             raise MissingFile(f"bundle of {member.manifest.title}", settings.bundle, "another file lies there by now")
         bundle = open_bundle(path, keys=load_public_keys(self.config.keys))
         return check_golden(member.engine, bundle.golden)
+
+    def find(self, settings: ModelSettings, sha256: str) -> Path | None:
+        """The file of a bundle: one that the settings name, or one that is kept; None where there is none any more."""
+        files = [self.store.path(sha256), Path(settings.bundle), *_bundle_of(settings.candidate)]
+        return next((path for path in files if file_sha256(path) == sha256), None)
 
     def candidate(self, path: Path, settings: ModelSettings, plan: Plan) -> Member:
         """A bundle in service that is tried: in one thread, where it runs beside the live one.
@@ -150,10 +154,8 @@ class Assembly:
                 self._review.close()
 
     def _kept(self, settings: ModelSettings, kept: ModelSlots) -> Lineup:
-        files = {file_sha256(path): path for path in [Path(settings.bundle), *_bundle_of(settings.candidate)]}
-
         def found(slot: Slot) -> Path:
-            return files.get(slot.sha256) or self.store.path(slot.sha256)
+            return self.find(settings, slot.sha256) or self.store.path(slot.sha256)
 
         live = self.member(found(kept.live), settings)
         lineup = Lineup(live)

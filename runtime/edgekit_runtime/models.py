@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from edgekit_contracts.decode import decode_json
-from edgekit_contracts.errors import StorageFault, UsageError
+from edgekit_contracts.errors import MissingFile, StorageFault, UsageError
 from edgekit_contracts.limits import CONFIG_MAX_BYTES
 from edgekit_contracts.slots import Candidate, ModelSlots, Plan, Slot
 from edgekit_contracts.state import Running
@@ -144,9 +144,9 @@ class Models:
         served = unit.served
         exchanges: dict[Command, Callable[[], Lineup]] = {
             "stage": lambda: self._stage(unit, body),
-            "activate": served.activate,
+            "activate": lambda: self._widened(unit).activate(),
             "return": served.go_back,
-            "promote": served.promote,
+            "promote": lambda: self._widened(unit).promote(),
             "drop": served.drop,
         }
         before = exchanges[command]()
@@ -173,15 +173,39 @@ class Models:
         self._assembly.store.keep(path, member.sha256)
         return unit.served.stage(self._assembly.trial(live, member, order))
 
+    def _widened(self, unit: _Unit) -> Served:
+        """The model, its shadow loaded anew where it was to have more threads than the one that a shadow gets."""
+        served, threads = unit.served, unit.settings.threads or self._assembly.config.serve.threads
+        trial = served.lineup.candidate
+        if trial is not None and trial.shadow is not None and threads > 1:
+            path = self._assembly.find(unit.settings, trial.member.sha256)
+            if path is None:
+                raise MissingFile("bundle", trial.member.manifest.title, "it lies nowhere any more")
+            trial.shadow.stop()
+            served.stage(Trial(self._assembly.member(path, unit.settings), Plan(strategy="blue-green")))
+        return served
+
     def _apply(self, config: DeviceConfig) -> list[str]:
-        before_all, self._assembly.config = self._assembly.config, config
+        before = self._assembly.config
+        self._assembly.config = config
+        try:
+            lines = self._go_over(config)
+        except BaseException:
+            self._assembly.config = before
+            raise
+        if lines:
+            try:
+                self._keep()
+            except StorageFault as fault:
+                # What was commanded before is kept with the settings of then, and counts no more.
+                _log.warning("nothing is kept for a restart: %s", fault.sentence)
+            self.changed()
+        return lines
+
+    def _go_over(self, config: DeviceConfig) -> list[str]:
         present = {unit.configured: name for name, unit in self._units.items()}
         same = {present[digest] for digest in map(configured, config.served) if digest in present}
-        try:
-            fresh = self._load([one for one in config.served if configured(one) not in present], beside=same)
-        except BaseException:
-            self._assembly.config = before_all
-            raise
+        fresh = self._load([one for one in config.served if configured(one) not in present], beside=same)
         lines = []
         for unit in fresh:
             lineup = unit.served.lineup
@@ -206,21 +230,24 @@ class Models:
             for member in _members(unit.served.lineup):
                 if member.source is not None:
                     member.source.resize(self._assembly.window_s(member.manifest))
-        self._keep()
-        self.changed()
         return lines
 
     def _load(self, models: Iterable[ModelSettings], beside: Iterable[str] = ()) -> list[_Unit]:
         """Loads models; none of them answers yet."""
         units: list[_Unit] = []
         names = set(beside)
-        for settings in models:
-            lineup = self._assembly.lineup(settings)
-            name = lineup.live.manifest.name
-            if name in names:
-                raise UsageError(f"two models of the settings are called '{name}'", "build one with another --name")
-            names.add(name)
-            units.append(_Unit(settings, configured(settings), Served(lineup)))
+        try:
+            for settings in models:
+                lineup = self._assembly.lineup(settings)
+                units.append(_Unit(settings, configured(settings), Served(lineup)))
+                name = lineup.live.manifest.name
+                if name in names:
+                    raise UsageError(f"two models of the settings are called '{name}'", "build one with another --name")
+                names.add(name)
+        except BaseException:
+            for unit in units:
+                _end_shadow(unit.served.lineup.candidate)
+            raise
         return units
 
     def _put_in(self, unit: _Unit) -> None:
@@ -243,8 +270,25 @@ class Models:
 
     def _keep(self) -> None:
         units = list(self._units.values())
-        self._assembly.store.write(_slots(unit) for unit in units)
+        self._assembly.store.write(map(self._slots, units))
         self._assembly.store.prune(member.sha256 for unit in units for member in _members(unit.served.lineup))
+
+    def _slots(self, unit: _Unit) -> ModelSlots:
+        """What is kept of a model."""
+        lineup, candidate, former = unit.served.lineup, None, None
+        if lineup.candidate is not None:
+            plan = Plan(**{name: getattr(lineup.candidate.plan, name) for name in Plan.__struct_fields__})
+            candidate = Candidate(slot=_slot(lineup.candidate.member), plan=plan)
+        # Where the settings name another bundle now, the file of the former one may be gone.
+        if lineup.former is not None and self._assembly.find(unit.settings, lineup.former.sha256) is not None:
+            former = _slot(lineup.former)
+        return ModelSlots(
+            model=lineup.live.manifest.name,
+            configured=unit.configured,
+            live=_slot(lineup.live),
+            candidate=candidate,
+            former=former,
+        )
 
 
 def describe(lineup: Lineup) -> dict[str, Any]:
@@ -296,21 +340,6 @@ def _members(lineup: Lineup) -> list[Member]:
 def _running(member: Member) -> Running:
     manifest = member.manifest
     return Running(model=manifest.name, version=manifest.version, bundle_sha256=member.sha256, bins_id=manifest.bins_id)
-
-
-def _slots(unit: _Unit) -> ModelSlots:
-    """What is kept of a model."""
-    lineup, candidate = unit.served.lineup, None
-    if lineup.candidate is not None:
-        plan = Plan(**{name: getattr(lineup.candidate.plan, name) for name in Plan.__struct_fields__})
-        candidate = Candidate(slot=_slot(lineup.candidate.member), plan=plan)
-    return ModelSlots(
-        model=lineup.live.manifest.name,
-        configured=unit.configured,
-        live=_slot(lineup.live),
-        candidate=candidate,
-        former=None if lineup.former is None else _slot(lineup.former),
-    )
 
 
 def _slot(member: Member) -> Slot:

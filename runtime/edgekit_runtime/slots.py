@@ -43,7 +43,7 @@ class SlotStore:
         """
         try:
             return decode_slots(self._file.read_bytes()).models
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return ()
         except OSError as error:
             raise StorageFault(str(self._file), error.strerror or str(error)) from error

@@ -14,13 +14,14 @@ import msgspec
 import pytest
 
 from edgekit_contracts.errors import EdgekitError, FormatError, GoldenMismatch, MissingFile, Refused, UsageError
-from edgekit_contracts.manifest import Monitoring, Privacy
+from edgekit_contracts.manifest import Manifest, Monitoring, Privacy
 from edgekit_contracts.telemetry import Kind, Window, decode_body, decode_envelope
 from edgekit_runtime.config import CandidateSettings, DeviceConfig, ModelSettings, ReviewSettings
 from edgekit_runtime.models import Command, Models
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.oversight.review import ReviewQueue
 from edgekit_runtime.reporter import Reporter
+from edgekit_runtime.session import SessionSettings, open_session
 from tests import bundles
 from tests.brokers import wait_until
 
@@ -290,6 +291,33 @@ def test_doubtful_answers_are_marked_and_wait_for_a_person(tmp_path: Path) -> No
         ("abstain", "no", "42", {"age": 20.0}),
         *(("confirm", "no", "42", {"age": age}) for age in (30.5, 40.0, 80.0)),
     ]
+
+
+def test_a_shadow_has_one_thread_and_what_is_activated_has_its_own(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+
+    def noted(model: bytes, manifest: Manifest, settings: SessionSettings) -> Any:
+        threads.append(settings.threads)
+        return open_session(model, manifest, settings)
+
+    monkeypatch.setattr("edgekit_runtime.engine.open_session", noted)
+    models = device.start(device.config(ModelSettings(bundle=device.path("1.0"), threads=2)))
+    command(models, "stage", bundle=device.path("2.0"), strategy="shadow")
+    command(models, "activate")
+    assert threads == [2, 1, 2]
+    assert version(models) == "2.0"
+    assert command(models, "return")["live"]["version"] == "1.0"
+
+
+def test_other_settings_hold_where_the_disk_keeps_nothing(device: Device, tmp_path: Path) -> None:
+    models = device.start()
+    (tmp_path / "state").write_text("no folder")
+    assert models.apply(device.config(ModelSettings(bundle=device.path("2.0")))).result() == [
+        "tiny 1.0 gives way to tiny 2.0"
+    ]
+    assert version(models) == "2.0"
 
 
 def test_a_safe_answer_that_fits_no_class_is_refused_at_the_start(device: Device) -> None:
