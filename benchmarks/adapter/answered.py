@@ -6,7 +6,9 @@ Source: the outputs that skl2onnx/_parse.py declares for each kind of model.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
+from operator import methodcaller
 from typing import Any, Final
 
 import numpy as np
@@ -33,6 +35,7 @@ GIVEN: Final = frozenset(
         "raw_scores",
         "return_std",
         "score_samples",
+        "separators",
         "zipmap",
     }
 )
@@ -75,7 +78,7 @@ def answer(
     if type(last).__name__ == "NearestNeighbors":
         return _neighbours(walk, model, table, number), None
     if isinstance(last, SelectorMixin) or not hasattr(model, "predict"):  # RFE predicts too
-        value = _columns(walk, model, table, number)
+        value = _columns(walk, _tokenized(model, options), table, number)
         return [("variable", _absent(walk.graph, value, number) if options.get("nan") else value)], None
     if is_classifier(last):
         if options.get("nocl"):
@@ -218,6 +221,16 @@ def _columns(walk: Walk, model: Any, table: Table, number: Dtype) -> Value:
         return walk.graph.matrix(found)
     walk.matrix(found)  # refuses texts
     return walk.graph.matrix(found, number)
+
+
+def _tokenized(model: Any, options: Mapping[str, Any]) -> Any:
+    """The vectorizer with the tokenizer that the option `separators` stands for, where that is one plain text."""
+    separators = options.get("separators") or ()
+    if len(separators) != 1 or re.escape(separators[0]) != separators[0]:
+        return model
+    found = copy.copy(model)
+    found.tokenizer = methodcaller("split", separators[0])
+    return found
 
 
 def _absent(graph: GraphBuilder, value: Value, number: Dtype) -> Value:
