@@ -225,7 +225,7 @@ def _columns(walk: Walk, model: Any, table: Table, number: Dtype) -> Value:
 
 def _tokenized(model: Any, options: Mapping[str, Any]) -> Any:
     """The vectorizer with the tokenizer that the option `separators` stands for, where that is one plain text."""
-    separators = options.get("separators") or ()
+    separators: list[str] = options.get("separators") or []
     if len(separators) != 1 or re.escape(separators[0]) != separators[0]:
         return model
     found = copy.copy(model)
