@@ -15,7 +15,8 @@ from typing import Any
 from edgekit_runtime.config import Serve
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.observe import Observer
-from edgekit_runtime.served import Lineup, Member, Served
+from edgekit_runtime.route import Member
+from edgekit_runtime.served import Lineup, Served
 from edgekit_runtime.serving.app import App
 from edgekit_runtime.serving.server import bind, serve
 from tests import bundles

@@ -15,10 +15,11 @@ On the way `observe` copies the rows into a block that is counted elsewhere. Not
 | `outbox` | records on disk until the collector has said that it stored them |
 | `mqtt`, `uplink` | the way to the broker and back |
 | `reporter` | a window every so often: observe -> outbox -> uplink |
-| `served`, `interface` | which bundle answers a request, and who does if it fails |
+| `served`, `route`, `interface` | which bundle answers a request, and who does if it fails |
 | `strategies` | shadow and canary: what they cost, and what they tell |
 | `oversight` | levels of automation, doubtful answers, the review queue |
 | `models`, `loading`, `assembly`, `slots` | several models: loaded, exchanged, let go, kept over a restart |
+| `commanding`, `showing` | what a person commands of them, and how they stand |
 | `serving` | Open Inference Protocol v2 over TCP, a Unix socket and a broker |
 | `batch` | CSV, JSON Lines or Parquet through the model |
 | `config`, `settings` | `device.toml`, the environment and the command line |

@@ -27,8 +27,9 @@ from edgekit_runtime.oversight.intake import Intake
 from edgekit_runtime.oversight.review import FILE as REVIEW_FILE
 from edgekit_runtime.oversight.review import ReviewQueue
 from edgekit_runtime.reporter import Reporter, Source
+from edgekit_runtime.route import Member
 from edgekit_runtime.selftest import GoldenResult, check_golden
-from edgekit_runtime.served import Lineup, Member, Trial, check_trial
+from edgekit_runtime.served import Lineup, Trial, check_trial
 from edgekit_runtime.signature import load_public_keys
 from edgekit_runtime.slots import SlotStore, file_sha256
 from edgekit_runtime.strategies.shadow import Shadow

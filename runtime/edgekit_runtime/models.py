@@ -23,9 +23,10 @@ from edgekit_contracts.state import Running
 from edgekit_runtime.assembly import Assembly, configured
 from edgekit_runtime.config import CandidateSettings, DeviceConfig, ModelSettings
 from edgekit_runtime.reporter import Reporter, Source
+from edgekit_runtime.route import Member
 from edgekit_runtime.selftest import GoldenResult
-from edgekit_runtime.served import Lineup, Member, Served, Trial, check_trial
-from edgekit_runtime.strategies.agreement import Share
+from edgekit_runtime.served import Lineup, Served, Trial, check_trial
+from edgekit_runtime.showing import describe, titles
 
 Command = Literal["stage", "activate", "return", "promote", "drop"]
 COMMANDS: Final[frozenset[Command]] = frozenset({"stage", "activate", "return", "promote", "drop"})
@@ -153,7 +154,7 @@ class Models:
         self._settle(before, served.lineup)
         del before  # the last that holds what was let go
         found = describe(served.lineup)
-        _log.info("%s: %s", command, _titles(served.lineup))
+        _log.info("%s: %s", command, titles(served.lineup))
         try:
             self._keep()
         except StorageFault as fault:
@@ -289,47 +290,6 @@ class Models:
             candidate=candidate,
             former=former,
         )
-
-
-def describe(lineup: Lineup) -> dict[str, Any]:
-    """One model with its bundles, for people."""
-    live, trial, former = lineup.live, lineup.candidate, lineup.former
-    found: dict[str, Any] = {
-        "model": live.manifest.name,
-        "automation": live.oversight.level,
-        "live": _bundle(live),
-        "candidate": None,
-        "former": None if former is None else _bundle(former),
-    }
-    if trial is not None:
-        found["candidate"] = _bundle(trial.member) | {"strategy": trial.plan.strategy}
-        if trial.plan.strategy == "canary":
-            found["candidate"]["share"] = trial.plan.share
-        if trial.shadow is not None:
-            state = trial.shadow.state
-            found["candidate"]["shadow"] = {
-                "agreement": _share(state.overall),
-                "by_answer": {group: _share(share) for group, share in state.groups.items()},
-                "skipped_rows": state.skipped_rows,
-                "failed_rows": state.failed_rows,
-                "level": state.level,
-                "fault": state.fault,
-            }
-    return found
-
-
-def _titles(lineup: Lineup) -> str:
-    trial = lineup.candidate
-    tried = "" if trial is None else f", {trial.member.manifest.version} is tried as {trial.plan.strategy}"
-    return f"{lineup.live.manifest.title} is live{tried}"
-
-
-def _bundle(member: Member) -> dict[str, str]:
-    return {"version": member.manifest.version, "sha256": member.sha256}
-
-
-def _share(share: Share) -> dict[str, Any]:
-    return {"rows": share.rows, "agreed": share.agreed, "share": share.value, "low": share.low, "high": share.high}
 
 
 def _members(lineup: Lineup) -> list[Member]:

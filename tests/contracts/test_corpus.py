@@ -21,7 +21,8 @@ from edgekit_runtime.batch import predict_file
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.observe import Observer
-from edgekit_runtime.served import Lineup, Member, Served
+from edgekit_runtime.route import Member
+from edgekit_runtime.served import Lineup, Served
 from edgekit_runtime.serving.app import App
 from edgekit_runtime.serving.message import Request
 from edgekit_runtime.serving.mqtt import Unanswered

@@ -20,7 +20,8 @@ from edgekit_runtime.engine import Answers, Engine
 from edgekit_runtime.interface import columns_of, rewritten, takes_alike
 from edgekit_runtime.observe import Observer
 from edgekit_runtime.oversight.automation import Oversight
-from edgekit_runtime.served import Lineup, Member, Reply, Route, Served, Trial
+from edgekit_runtime.route import Member, Reply, Route
+from edgekit_runtime.served import Lineup, Served, Trial
 from edgekit_runtime.strategies import shadow as shadows
 from edgekit_runtime.strategies.budget import Brake
 from edgekit_runtime.strategies.shadow import FAILURES_MAX, Shadow
@@ -320,7 +321,8 @@ def test_one_row_that_the_shadow_refuses_does_not_stand_for_the_others(one: Made
     shadow._row_s = 1e-6
     for rows in ([20.0, 22.0], [30.0, None], [80.0, 40.0]):
         batch = one.member.engine.encode({"age": rows[:1], "bmi": rows[1:], "sex": ["f"]})
-        shadow._queue.append((batch, one.member.engine.run(batch)))
+        shadow._takes = True
+        shadow.offer(batch, one.member.engine.run(batch), 50.0)
     assert shadow._step() == 3
     assert (shadow.state.overall.agreed, shadow.state.overall.rows, shadow.state.failed_rows) == (2, 3, 1)
 
@@ -337,12 +339,26 @@ def test_a_slow_shadow_sees_less_and_nobody_waits(
     assert shadow.state.skipped_rows > 0
 
 
+def test_what_waits_for_a_shadow_is_bounded_in_bytes(one: Made, two: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = one.member.engine.encode(bundles.ROWS)
+    said = one.member.engine.run(batch)
+    monkeypatch.setattr(shadows, "BYTES_WAITING_MAX", 3 * shadows._bytes(batch, 4))
+    shadow = Shadow(one.member.manifest, two.member, Plan(cpu_share=1.0))
+    shadow._takes = True
+    for _ in range(5):
+        shadow.offer(batch, said, 50.0)
+    assert (len(shadow._queue), shadow.state.skipped_rows) == (3, 8)
+    while shadow._queue:
+        shadow._step()
+    assert shadow._waiting_bytes == 0
+
+
 def test_a_shadow_that_spent_its_budget_rests(one: Made, two: Made) -> None:
     shadow = Shadow(one.member.manifest, two.member, Plan(cpu_share=0.01))
     batch = one.member.engine.encode(bundles.ROWS)
     shadow._takes = True
+    shadow.offer(batch, one.member.engine.run(batch), 50.0)
     shadow._tokens.spend(10.0, time.monotonic())
-    shadow._queue.append((batch, one.member.engine.run(batch)))
     shadow._step()
     shadow.offer(batch, one.member.engine.run(batch), 50.0)
     assert not shadow._queue

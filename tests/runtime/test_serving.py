@@ -14,7 +14,8 @@ from edgekit_runtime.config import Serve
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.observe import Observer
 from edgekit_runtime.oversight.automation import Oversight
-from edgekit_runtime.served import Lineup, Member, Served
+from edgekit_runtime.route import Member
+from edgekit_runtime.served import Lineup, Served
 from edgekit_runtime.serving import binary
 from edgekit_runtime.serving.app import App
 from edgekit_runtime.serving.message import Request, Response

@@ -21,7 +21,8 @@ from edgekit_runtime.config import Serve
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.mqtt import Broker
 from edgekit_runtime.observe import Observer
-from edgekit_runtime.served import Lineup, Member, Served
+from edgekit_runtime.route import Member
+from edgekit_runtime.served import Lineup, Served
 from edgekit_runtime.serving.app import App
 from edgekit_runtime.serving.message import Request, Response
 from edgekit_runtime.serving.mqtt import MqttServer

@@ -20,7 +20,8 @@ from edgekit_contracts.errors import BadInput, EdgekitError, FormatError, TooLar
 from edgekit_runtime import __version__
 from edgekit_runtime.config import Serve
 from edgekit_runtime.resent import Resent
-from edgekit_runtime.served import Route, Served
+from edgekit_runtime.route import Route
+from edgekit_runtime.served import Served
 from edgekit_runtime.serving import binary, commands, decoding, message, metrics, oip
 from edgekit_runtime.serving.message import Request, Response
 from edgekit_runtime.serving.metrics import Metrics, Traffic

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit_contracts.errors import EdgekitError
+from edgekit_contracts.limits import MIB
 from edgekit_contracts.manifest import Manifest
 from edgekit_contracts.slots import Plan
 from edgekit_runtime.engine import Answers, Batch, Engine
@@ -27,6 +28,7 @@ from edgekit_runtime.strategies.agreement import Agreement, Share
 from edgekit_runtime.strategies.budget import Brake, TokenBucket
 
 REQUESTS_WAITING_MAX: Final = 1024
+BYTES_WAITING_MAX: Final = 4 * MIB
 REQUEST_ROWS_MAX: Final = 64
 """Rows of one request that are looked at."""
 PAUSE_S: Final = 0.05
@@ -90,6 +92,8 @@ class Shadow:
         self._brake = Brake(allowed=self._plan.p99_growth)
         self._tokens = TokenBucket(self._plan.cpu_share, DEPTH_S)
         self._queue: deque[tuple[Batch, Answers]] = deque()
+        self._lock = threading.Lock()  # the queue
+        self._waiting_bytes = 0
         self._row_s = RUN_S  # so that the first run has one row
         self._skipped = self._failed = self._failures = 0
         self._error = ""
@@ -111,13 +115,18 @@ class Shadow:
     def offer(self, batch: Batch, said: Answers, latency_us: float) -> None:
         """Shows a request that the live model answered; on the request's time, and never waits."""
         self._brake.note(latency_us, at_work=self._at_work)
-        if not self._takes or len(self._queue) >= REQUESTS_WAITING_MAX:
-            self._skipped += batch.rows
-            return
         rows = min(batch.rows, REQUEST_ROWS_MAX)
-        self._skipped += batch.rows - rows
-        # Copies: who sent the request may use its arrays again.
-        self._queue.append((_copied(batch, rows), Answers(_head(said.labels, rows), None, _head(said.values, rows))))
+        size = _bytes(batch, rows) if self._takes else 0
+        with self._lock:
+            full = len(self._queue) >= REQUESTS_WAITING_MAX or self._waiting_bytes + size > BYTES_WAITING_MAX
+            if full or not self._takes:
+                self._skipped += batch.rows
+                return
+            self._skipped += batch.rows - rows
+            self._waiting_bytes += size
+            # Copies: who sent the request may use its arrays again.
+            said = Answers(_head(said.labels, rows), None, _head(said.values, rows))
+            self._queue.append((_copied(batch, rows), said))
 
     @property
     def state(self) -> ShadowState:
@@ -150,11 +159,13 @@ class Shadow:
     def _step(self) -> int:
         """One run of as many of the waiting requests as fit into its time; returns how many."""
         room = max(1, min(RUN_ROWS_MAX, int(RUN_S / self._row_s)))
-        requests = [self._queue.popleft()]
-        room -= requests[0][0].rows
-        while self._queue and self._queue[0][0].rows <= room:
-            requests.append(self._queue.popleft())
-            room -= requests[-1][0].rows
+        with self._lock:
+            requests = [self._queue.popleft()]
+            room -= requests[0][0].rows
+            while self._queue and self._queue[0][0].rows <= room:
+                requests.append(self._queue.popleft())
+                room -= requests[-1][0].rows
+            self._waiting_bytes -= sum(_bytes(batch, batch.rows) for batch, _ in requests)
         spent = time.thread_time()
         if not self._compare(requests):
             # One row that the candidate has no answer for must not stand for the others.
@@ -211,6 +222,13 @@ def _agree(said: Answers, theirs: Answers, tolerance: float) -> list[bool]:
     both_missing = np.isnan(said.values) & np.isnan(theirs.values)
     near = np.abs(said.values - theirs.values) <= tolerance * np.maximum(1.0, np.abs(said.values))
     return [bool(one) for one in (near | both_missing).all(axis=1)]
+
+
+def _bytes(batch: Batch, rows: int) -> int:
+    """What the first rows of a batch hold in memory, about."""
+    numbers = 0 if batch.numbers is None else rows * batch.numbers.shape[1] * batch.numbers.itemsize
+    texts = [] if batch.text is None else batch.text[:rows].ravel().tolist()
+    return numbers + sum(map(len, texts))
 
 
 def _copied(batch: Batch, rows: int) -> Batch:
