@@ -114,7 +114,7 @@ class Encoder:
         if rows == 0:
             raise BadInput("", "the request has no rows")
         if rows == 1:
-            numbers = self.vector([columns[name][0] for name in self.numbers])[None]
+            numbers = self.vector(self.numbers, [columns[name][0] for name in self.numbers])[None]
         else:
             numbers = np.empty((rows, len(self.numbers)))
             for index, name in enumerate(self.numbers):
@@ -145,8 +145,12 @@ class Encoder:
             raise BadInput("", "the request has no rows")
         return self._batch(len(numbers), numbers.astype(np.float64, copy=False), [] if text is None else list(text.T))
 
-    def vector(self, values: Sequence[Scalar]) -> NDArray[np.float64]:
-        """One row's numbers, in the tensor's order; `check` is still to come.
+    def order(self, names: Sequence[str]) -> NDArray[np.intp] | None:
+        """For each column of the tensor of numbers its place among the names; None where these are the same."""
+        return None if tuple(names) == self.numbers else np.array([names.index(name) for name in self.numbers])
+
+    def vector(self, names: Sequence[str], values: Sequence[Scalar]) -> NDArray[np.float64]:
+        """The numbers of one row's features; `check` is still to come.
 
         Raises:
             BadInput: A value is not a number.
@@ -156,7 +160,7 @@ class Encoder:
                 return np.array(values, dtype=np.float64)
             except OverflowError:
                 pass  # said below, by name
-        return np.concatenate([self._column(name, (value,)) for name, value in zip(self.numbers, values, strict=True)])
+        return np.concatenate([self._column(name, (value,)) for name, value in zip(names, values, strict=True)])
 
     def check(self, numbers: NDArray[np.float64]) -> None:
         """Refuses numbers that the model has no answer for.

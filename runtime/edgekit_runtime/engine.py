@@ -190,7 +190,7 @@ class Engine:
         """A call on memory that stays where it is; None where the session cannot do that, or the model takes text.
 
         Args:
-            numbers: [rows, numeric features] of the tensor's type, contiguous. The caller keeps it alive.
+            numbers: [rows, numeric features] of the tensor's type, contiguous.
             outputs: One for each output, likewise, of the answer's shape and type; None: ONNX Runtime keeps it itself.
         """
         if self._numbers is None or self._text is not None:

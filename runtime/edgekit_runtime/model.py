@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter_ns
 from types import TracebackType
-from typing import Any, Final, Self, overload
+from typing import Any, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,6 @@ from edgekit_runtime.engine import Answer, Answers, Engine
 from edgekit_runtime.observe import Observer
 from edgekit_runtime.ring import Ring
 from edgekit_runtime.rows import Table, columns_of, is_row, row_values
-
-_DOUBLE: Final = np.dtype(np.float64)
 
 
 class Model:
@@ -34,12 +32,10 @@ class Model:
         self.engine, self.manifest, self.observer = engine, engine.manifest, observer
         self.features: tuple[Feature, ...] = engine.manifest.features
         """What the model takes, in the order of a row: names, types, units, categories."""
-        names, encoder = [feature.name for feature in self.features], engine.encoder
-        self._names, self._width = names, (len(names),)
-        order = [names.index(name) for name in encoder.numbers]
-        self._order = None if order == sorted(order) else np.array(order, dtype=np.intp)
-        self._bindable = not encoder.text
+        self._names = [feature.name for feature in self.features]
+        self._bindable = not engine.encoder.text
         self._ring: Ring | None = None
+        self._answer: Callable[[Any, int], Answer | None] = _none
         self._lock = threading.Lock()  # the ring's beginning and end
         self._closed = False
 
@@ -60,7 +56,7 @@ class Model:
             if self._ring is not None and self.observer is not None:
                 self._ring.flush()
                 self.observer.leave(self._ring.flush)
-            self._ring = None
+            self._ring, self._answer = None, _none
             self.engine.close()
 
     @overload  # a list of texts is one row, though each text is a sequence of texts
@@ -96,19 +92,8 @@ class Model:
         """
         started_ns = perf_counter_ns()
         try:
-            ring, vector = self._ring, rows
-            if ring is not None:
-                if type(rows) is not np.ndarray or rows.dtype is not _DOUBLE:
-                    vector = self._vector(rows)
-                elif rows.shape != self._width:
-                    vector = None
-                elif self._order is not None:
-                    vector = rows[self._order]
-                if vector is not None:
-                    answer = ring.answer(vector, started_ns)
-                    if answer is not None:
-                        return answer
-            return self._usual(rows, started_ns)
+            answer = self._answer(rows, started_ns)
+            return self._usual(rows, started_ns) if answer is None else answer
         except BadInput:
             if self.observer is not None:
                 self.observer.count_rejected()
@@ -119,8 +104,12 @@ class Model:
             raise
 
     def _usual(self, rows: Any, started_ns: int) -> Answer | Answers:
-        """By way of tensors made for these rows."""
+        """Answers what the ring does not take as it is."""
         single = is_row(rows)
+        if single and self._ring is not None:
+            answer = self._answer(self._vector(rows), started_ns)
+            if answer is not None:
+                return answer
         batch = self._batch(rows, single)
         if self._closed:
             raise UsageError("the model is closed", "load it again")
@@ -144,23 +133,23 @@ class Model:
                 return
             if self.observer is not None:
                 self.observer.follow(ring.flush)
-            self._ring = ring
+            self._ring, self._answer = ring, ring.answer
 
-    def _vector(self, rows: Any) -> NDArray[np.float64] | None:
-        """One row's numbers in the tensor's order, of a model that takes numbers alone; None for several rows."""
-        if not is_row(rows):
-            return None
-        if isinstance(rows, np.ndarray) and rows.dtype.kind in "fiub" and rows.shape == self._width:
-            return (rows if self._order is None else rows[self._order]).astype(np.float64)
-        values = row_values(rows, self._names)
-        encoder = self.engine.encoder
-        return encoder.vector(values if self._order is None else [values[at] for at in self._order])
+    def _vector(self, row: Any) -> NDArray[np.float64]:
+        """One row's numbers, of a model that takes numbers alone."""
+        if isinstance(row, np.ndarray) and row.dtype.kind in "fiub":
+            return row.astype(np.float64)
+        return self.engine.encoder.vector(self._names, row_values(row, self._names))
 
     def _batch(self, rows: Any, single: bool) -> Batch:
         names, encoder = self._names, self.engine.encoder
         if single:
             return encoder.encode({name: (value,) for name, value in zip(names, row_values(rows, names), strict=True)})
         if isinstance(rows, np.ndarray) and rows.ndim == 2 and rows.shape[1] == len(names) and self._bindable:
-            matrix = rows if self._order is None else rows[:, self._order]
-            return encoder.encode_tensors({self.manifest.inputs[0].name: matrix})
+            order = encoder.order(names)
+            return encoder.encode_tensors({self.manifest.inputs[0].name: rows if order is None else rows[:, order]})
         return encoder.encode(columns_of(rows, names))
+
+
+def _none(row: Any, started_ns: int) -> None:
+    """No row is taken as it is."""

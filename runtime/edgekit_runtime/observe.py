@@ -28,7 +28,7 @@ from edgekit_runtime.tally import Layout, Rows, Tally, score_columns
 
 BLOCK_NUMBERS: Final = 16_384
 """Numbers in a block, where its rows are wide."""
-_BLOCK_ROWS_LEAST, _BLOCK_ROWS_MOST = 16, 240
+_BLOCK_ROWS_LEAST, _BLOCK_ROWS_MOST = 16, 960
 _LATENCIES: Final = 1024
 """Calls whose latency waits to be counted."""
 
@@ -59,13 +59,13 @@ class Observer:
         numbers = sum(len(tensor.features) for tensor in manifest.inputs if tensor.dtype != "text")
         self.block_rows = max(_BLOCK_ROWS_LEAST, min(_BLOCK_ROWS_MOST, BLOCK_NUMBERS // max(1, numbers)))
         """Rows that are counted at once."""
-        self._latency_edges = np.array(latency_edges_us())
+        self._latency_edges_us = np.array(latency_edges_us())
         self._started = time.monotonic()
         self._sources: list[Callable[[], None]] = []
         self._lock = threading.Lock()  # all that follows
         self._numbers = np.empty((self.block_rows, numbers))
         self._scores: NDArray[np.float64] | None = None
-        self._text: list[list[str]] = []
+        self._text: list[Sequence[str]] = []
         self._labels: list[Any] = []
         self._used = 0
         self._lost = 0
@@ -88,26 +88,29 @@ class Observer:
             latency_us: From the request's arrival to its answer.
             resent: The same request was answered shortly before.
         """
-        with self._lock:
-            self._note_latencies((latency_us,))
-            self._resent += resent
-            rows, most = batch.rows, self.block_rows
-            if rows < most:
-                self._keep(batch, answers)
-                return
-            for start in range(0, rows, most):
-                self._add(_rows(batch.part(start, start + most), answers, slice(start, start + most)))
+        scores = score_columns(answers.labels is not None, answers.probabilities, answers.values)
+        text = () if batch.text is None else batch.text.tolist()
+        labels = () if answers.labels is None else answers.labels.tolist()
+        self.count(Rows(batch.rows, batch.numbers, text, labels, scores), (1000 * latency_us,), resent=resent)
 
-    def count(self, rows: Rows, latencies_us: Sequence[float]) -> None:
-        """Counts rows that waited elsewhere.
+    def count(self, rows: Rows, latencies_ns: Sequence[float], *, resent: int = 0) -> None:
+        """Counts answered rows, of one call or several.
 
         Args:
-            rows: At most `block_rows`.
-            latencies_us: Of the calls that answered them.
+            rows: The rows.
+            latencies_ns: Of the calls that answered them.
+            resent: Of these calls, those that were made before.
         """
         with self._lock:
-            self._note_latencies(latencies_us)
-            self._add(rows)
+            self._latencies_ns += latencies_ns
+            self._resent += resent
+            if len(self._latencies_ns) >= _LATENCIES:
+                self._count_latencies()
+            if rows.rows < self.block_rows:
+                self._keep(rows)
+                return
+            for start in range(0, rows.rows, self.block_rows):
+                self._add(rows.part(start, start + self.block_rows))
 
     def count_rejected(self) -> None:
         """A request was refused for what was in it."""
@@ -153,28 +156,25 @@ class Observer:
         usage = resource.getrusage(resource.RUSAGE_SELF)
         self._tally = Tally(self._layout)
         self._latency = np.zeros(LATENCY_BINS, dtype=np.int64)
-        self._latencies: list[float] = []
+        self._latencies_ns: list[float] = []
         self._resent = self._rejected = self._failed = 0
         self._t0_ms, self._t0 = round(time.time() * 1000), time.monotonic()
         self._cpu0 = usage.ru_utime + usage.ru_stime
 
-    def _keep(self, batch: Batch, answers: Answers) -> None:
+    def _keep(self, rows: Rows) -> None:
         """Copies a few rows into the block."""
-        if self._used + batch.rows > self.block_rows:
+        if self._used + rows.rows > self.block_rows:
             self._add_kept()
-        here = slice(self._used, self._used + batch.rows)
-        if batch.numbers is not None:
-            self._numbers[here] = batch.numbers
-        if batch.text is not None:
-            self._text += batch.text.tolist()
-        if answers.labels is not None:
-            self._labels += answers.labels.tolist()
-        scores = score_columns(answers.labels is not None, answers.probabilities, answers.values)
-        if scores is not None:
+        here = slice(self._used, self._used + rows.rows)
+        if rows.numbers is not None:
+            self._numbers[here] = rows.numbers
+        if rows.scores is not None:
             if self._scores is None:
-                self._scores = np.empty((self.block_rows, scores.shape[1]))
-            self._scores[here] = scores
-        self._used += batch.rows
+                self._scores = np.empty((self.block_rows, rows.scores.shape[1]))
+            self._scores[here] = rows.scores
+        self._text += rows.text
+        self._labels += rows.labels
+        self._used = here.stop
         if self._used == self.block_rows:
             self._add_kept()
 
@@ -193,26 +193,10 @@ class Observer:
             self._lost += rows.rows
             _log.exception("%d rows could not be counted (%d so far)", rows.rows, self._lost)
 
-    def _note_latencies(self, latencies_us: Sequence[float]) -> None:
-        self._latencies += latencies_us
-        if len(self._latencies) >= _LATENCIES:
-            self._count_latencies()
-
     def _count_latencies(self) -> None:
-        places = np.searchsorted(self._latency_edges, self._latencies)
+        places = np.searchsorted(self._latency_edges_us, np.array(self._latencies_ns, dtype=np.float64) / 1000)
         self._latency += np.bincount(places, minlength=LATENCY_BINS)
-        self._latencies = []
-
-
-def _rows(batch: Batch, answers: Answers, part: slice) -> Rows:
-    scores = score_columns(answers.labels is not None, answers.probabilities, answers.values)
-    return Rows(
-        batch.rows,
-        batch.numbers,
-        () if batch.text is None else batch.text.tolist(),
-        () if answers.labels is None else answers.labels[part].tolist(),
-        None if scores is None else scores[part],
-    )
+        self._latencies_ns = []
 
 
 def _rss_kb() -> int:

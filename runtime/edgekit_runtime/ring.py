@@ -1,33 +1,48 @@
 """One row at a time, answered where it lies.
 
-A ring is a block of rows whose memory ONNX Runtime was told once: a row is copied into the next place, the bound call
-reads it there and writes its answers beside it, and when the block is full the observer counts it as it stands. So a
-call makes no arrays, and a row that is observed is not copied again. Each place begins at a multiple of 64 bytes, as
-ONNX Runtime's own memory does, so that vectorised sums add in the same order.
+A ring has places for rows whose memory ONNX Runtime was told once: a row is copied into a free place, the bound call
+reads it there and writes its answers beside it, and when every place is taken the observer has them counted together.
+So a call makes no arrays. Threads take different places: a list's `pop` and `append` are one step each, and no call
+waits for another.
+
+Memory begins at a multiple of 64 bytes, as ONNX Runtime's own does, so that vectorised sums add in the same order.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from struct import Struct
 from time import perf_counter_ns
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit_contracts.manifest import Output
+from edgekit_contracts.errors import BadInput
 from edgekit_runtime.encoding import PLAIN_SQUARES, Batch
 from edgekit_runtime.engine import Answer, Engine, no_number
 from edgekit_runtime.observe import Observer
-from edgekit_runtime.session import Bound
+from edgekit_runtime.session import Bound, first_line
 from edgekit_runtime.tally import Rows, score_columns
 
+PLACES: Final = 64
+"""Each costs 3 kB, and more of them would leave a core's cache between two of their calls."""
+PLACES_UNOBSERVED: Final = 8
+"""Threads that are answered at once where nothing is counted."""
 _ALIGNMENT: Final = 64
+_CODES: Final = {"float64": "d", "float32": "f", "int64": "q", "int32": "i", "bool": "?"}
+"""Types of outputs -> the codes of `struct`, which reads all of a place's outputs in one step."""
+_DOUBLE: Final = np.dtype(np.float64)
+
+_sum_of_squares = getattr(np.vdot, "_implementation", np.vdot)  # NumPy's own, where it shows it: no other array comes
+
+_Place = tuple[NDArray[Any], Callable[[], object], memoryview, int, Bound]
+"""The row [numeric features], the call on it, the bytes of its answers, its number, and the call's binding."""
 
 
 class Ring:
-    """Places for rows that wait to be counted; without an observer one place, used again and again.
+    """Places for rows that wait to be counted; without an observer, for those that are being answered.
 
     Args:
         engine: The model; it takes numbers alone.
@@ -35,116 +50,169 @@ class Ring:
         sample: A row that the model answers, by which the answers' sizes are known.
 
     Raises:
-        ValueError: The model, or its session, is none whose memory can be bound.
+        ValueError: The model, or its session, is none whose memory can be bound, or answers the sample otherwise then.
         Refused: ONNX Runtime fails on the sample.
     """
 
     def __init__(self, engine: Engine, observer: Observer | None, sample: Batch) -> None:
-        manifest, encoder = engine.manifest, engine.encoder
-        self._check, self._observer = encoder.check, observer
-        places = 1 if observer is None else observer.block_rows
-        self._block = _aligned(places, len(encoder.numbers), np.dtype(encoder.dtype))
-        self._rows = list(self._block)
-        self._outputs: dict[str, NDArray[Any]] = {}
-        answers: list[list[NDArray[Any] | None]] = []
-        for output, found in zip(manifest.outputs, engine.outputs(sample), strict=True):
-            if output.role == "label" and found.dtype == object:  # a text has no place of its own
-                answers.append([None] * places)
-                continue
-            columns = found.reshape(1, -1)
-            self._outputs[output.role] = block = _aligned(places, columns.shape[1], columns.dtype)
-            answers.append([block[place : place + 1].reshape(found.shape) for place in range(places)])
-        self._calls = [
-            _bound(engine, self._block[place : place + 1], [each[place] for each in answers]) for place in range(places)
-        ]
-        self._label = _reader(manifest.outputs, self._outputs.get("label"), self._calls)
-        self._probabilities = list(self._outputs.get("probabilities", ()))
-        self._values = list(self._outputs.get("value", ()))
-        self._numbers_are_answers = manifest.task != "transformation"
-        self._lock = threading.Lock()  # the places
-        self._used = 0
-        self._labels: list[Any] = []
-        self._latencies_ns: list[int] = []
-
-    def answer(self, row: NDArray[np.float64], started_ns: int) -> Answer | None:
-        """Answers a row, and has it counted.
-
-        Args:
-            row: [numeric features], in the tensor's order.
-            started_ns: When its call began, by `time.perf_counter_ns`.
-
-        Returns:
-            The answer; None where another thread is at it, or ONNX Runtime fails: then the usual way is to be taken.
-
-        Raises:
-            BadInput: The model has no answer for it.
-        """
-        if not np.vdot(row, row) < PLAIN_SQUARES:
-            self._check(row)
-        if not self._lock.acquire(False):
-            return None
-        try:
-            place = self._used
-            self._rows[place][:] = row
-            try:
-                self._calls[place].run()
-            except Exception:  # onnxruntime raises several unrelated classes
-                return None
-            label = None if self._label is None else self._label(place)
-            probabilities = tuple(self._probabilities[place].tolist()) if self._probabilities else ()
-            values = tuple(self._values[place].tolist()) if self._values else ()
-            if self._numbers_are_answers:
-                numbers = probabilities or values
-                total = sum(numbers)
-                if total != total and any(number != number for number in numbers):  # or infinities of both signs
-                    raise no_number()
-            if self._observer is not None:
-                self._labels.append(label)
-                self._latencies_ns.append(perf_counter_ns() - started_ns)
-                self._used = place + 1
-                if self._used == len(self._rows):
-                    self._count()
-            return Answer(label, probabilities, values)
-        finally:
-            self._lock.release()
+        self._observer = observer
+        places = PLACES_UNOBSERVED if observer is None else PLACES
+        encoder, outputs = engine.encoder, engine.manifest.outputs
+        found = dict(zip((output.role for output in outputs), engine.outputs(sample), strict=True))
+        self._text_at = next(
+            (at for at, output in enumerate(outputs) if output.role == "label" and found["label"].dtype == object), None
+        )
+        # A text has no place of its own: ONNX Runtime keeps it.
+        self._text = None if self._text_at is None else found.pop("label")[0]
+        label = next((output.dtype for output in outputs if output.role == "label"), None)
+        self._labelled, self._truth = label is not None, label == "bool"
+        self._rows = _aligned(places, len(encoder.numbers) * np.dtype(encoder.dtype).itemsize).view(encoder.dtype)
+        self._columns: dict[str, NDArray[Any]] = {}
+        """Role -> [places, columns]: where the answers are written."""
+        layout, size = "=", 0
+        parts = {}
+        for role in ("label", "probabilities", "value"):
+            if role in found:
+                array = found[role]
+                if array.dtype.name not in _CODES or len(array) != 1:
+                    raise ValueError(f"{role} cannot be bound")
+                layout += f"{-size % _ALIGNMENT}x{array.size}{_CODES[array.dtype.name]}"
+                size += -size % _ALIGNMENT
+                parts[role] = slice(size, size + array.nbytes)
+                size += array.nbytes
+        records = _aligned(places, size)
+        for role, part in parts.items():
+            self._columns[role] = records[:, part].view(found[role].dtype)
+        self._unpack = Struct(layout).unpack
+        self._places: list[_Place] = []
+        for number in range(places):
+            written = [
+                self._columns[output.role][number].reshape(found[output.role].shape) if output.role in found else None
+                for output in outputs
+            ]
+            bound = engine.bind(self._rows[number : number + 1], written)
+            if bound is None:
+                raise ValueError("the session's memory cannot be bound")
+            place = self._rows[number], bound.run, memoryview(records[number]), number, bound
+            self._try(place, sample, found)
+            self._places.append(place)
+        self._free = self._places[::-1]  # taken from its end, so that the places are filled in order
+        self._done: list[tuple[int, Any, int]] = []
+        """Place, label, and the call's latency in nanoseconds."""
+        self._in_order = tuple(range(places))
+        self._lock = threading.Lock()  # one thread counts at a time
+        self.answer = self._answerer(engine)
 
     def flush(self) -> None:
-        """Has the rows counted that wait."""
+        """Has the rows counted that wait, and frees their places."""
+        if self._observer is None:
+            return
         with self._lock:
-            if self._used:
-                self._count()
+            done = self._done[:]
+            del self._done[: len(done)]  # what other threads append meanwhile stands behind
+            if not done:
+                return
+            numbers, labels, latencies_ns = zip(*done, strict=True)
+            rows, columns = self._rows, self._columns
+            scores = score_columns(self._labelled, columns.get("probabilities"), columns.get("value"))
+            if numbers != self._in_order:  # other threads took some, or the window is closing
+                rows, scores = rows[list(numbers)], None if scores is None else scores[list(numbers)]
+            try:
+                self._observer.count(Rows(len(done), rows, (), labels if self._labelled else (), scores), latencies_ns)
+            finally:
+                self._free += [self._places[number] for number in reversed(numbers)]
 
-    def _count(self) -> None:
-        assert self._observer is not None
-        used = slice(0, self._used)
-        scores = score_columns(self._label is not None, self._outputs.get("probabilities"), self._outputs.get("value"))
-        rows = Rows(self._used, self._block[used], (), self._labels, None if scores is None else scores[used])
-        self._observer.count(rows, [latency / 1000 for latency in self._latencies_ns])
-        self._used, self._labels, self._latencies_ns = 0, [], []
+    def _try(self, place: _Place, sample: Batch, found: Mapping[str, NDArray[Any]]) -> None:
+        """Answers the sample in this place, and compares each byte."""
+        row, run, _, number, bound = place
+        assert sample.numbers is not None
+        row[:] = sample.numbers[0]
+        try:
+            run()
+        except Exception as error:  # onnxruntime raises several unrelated classes
+            raise ValueError(f"the bound call fails: {first_line(error)}") from error
+        same = all(self._columns[role][number].tobytes() == array.tobytes() for role, array in found.items())
+        if not same or (self._text_at is not None and bound.results[self._text_at].numpy()[0] != self._text):
+            raise ValueError("the bound call answers otherwise")
+
+    def _answerer(self, engine: Engine) -> Callable[[Any, int], Answer | None]:
+        # Names of the function's own: looking them up elsewhere would take as long as the checks.
+        free, flush, unpack, clock = self._free, self.flush, self._unpack, perf_counter_ns
+        take, give, wait = free.pop, free.append, self._done.append
+        observed, truth, text_at = self._observer is not None, self._truth, self._text_at
+        check, ndarray, double, most = engine.encoder.check, np.ndarray, _DOUBLE, PLAIN_SQUARES
+        sum_of_squares, shape, make = _sum_of_squares, self._rows.shape[1:], Answer
+        order = engine.encoder.order([feature.name for feature in engine.manifest.features])
+        numbers_are_answers = engine.manifest.task != "transformation"
+        labelled = self._labelled and text_at is None
+        probable = self._columns["probabilities"].shape[1] if "probabilities" in self._columns else 0
+        first = slice(int(labelled), int(labelled) + probable)
+        rest = slice(first.stop, None) if "value" in self._columns else None
+
+        def answer(row: Any, started_ns: int) -> Answer | None:
+            """Answers a row, and has it counted.
+
+            Args:
+                row: [features], float64, in the manifest's order.
+                started_ns: When its call began, by `time.perf_counter_ns`.
+
+            Returns:
+                The answer; None where it is no such row, no place is free, or ONNX Runtime fails: then the usual way
+                is to be taken.
+
+            Raises:
+                BadInput: The model has no answer for it.
+            """
+            if type(row) is not ndarray or row.dtype is not double or row.shape != shape:
+                return None
+            if order is not None:
+                row = row[order]
+            if not sum_of_squares(row, row) < most:
+                check(row)
+            if not free:
+                flush()
+            try:
+                place = take()
+            except IndexError:
+                return None
+            try:
+                target, run, record, number, bound = place
+                target[:] = row
+                run()
+                found = unpack(record)
+                label = found[0] if labelled else None
+                if text_at is not None:
+                    label = bound.results[text_at].numpy()[0]
+                elif truth:
+                    label = bool(label)
+                probabilities = found[first]
+                values = () if rest is None else found[rest]
+                if numbers_are_answers:
+                    total = sum(probabilities or values)
+                    if total != total and _has_nan(probabilities or values):
+                        raise no_number()
+            except BaseException as error:
+                give(place)
+                if isinstance(error, Exception) and not isinstance(error, BadInput):
+                    return None  # onnxruntime raises several unrelated classes
+                raise
+            if observed:
+                wait((number, label, clock() - started_ns))
+            else:
+                give(place)
+            return make(label, probabilities, values)
+
+        return answer
 
 
-def _bound(engine: Engine, row: NDArray[Any], answers: list[NDArray[Any] | None]) -> Bound:
-    bound = engine.bind(row, answers)
-    if bound is None:
-        raise ValueError("the model's memory cannot be bound")
-    return bound
+def _has_nan(numbers: Sequence[float]) -> bool:
+    """Whether one of them is NaN; infinities of both signs, whose sum is NaN, are none."""
+    return any(number != number for number in numbers)
 
 
-def _reader(outputs: Sequence[Output], labels: NDArray[Any] | None, calls: list[Bound]) -> Callable[[int], Any] | None:
-    """Place -> its label, as Python has it; None where the model gives none."""
-    index = next((index for index, output in enumerate(outputs) if output.role == "label"), None)
-    if index is None:
-        return None
-    if labels is None:
-        return lambda place: calls[place].results[index].numpy()[0]
-    column = labels[:, 0]
-    return (lambda place: bool(column[place])) if outputs[index].dtype == "bool" else column.item
-
-
-def _aligned(places: int, width: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """[places, width] of zeros, of which each row begins at a multiple of 64 bytes."""
-    stride = -(-width * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT
+def _aligned(places: int, size: int) -> NDArray[np.uint8]:
+    """[places, size] bytes of zeros; each place begins at a multiple of 64."""
+    stride = -(-size // _ALIGNMENT) * _ALIGNMENT
     memory = np.zeros(places * stride + _ALIGNMENT, dtype=np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT
-    rows: NDArray[Any] = memory[start : start + places * stride].reshape(places, stride)[:, : width * dtype.itemsize]
-    return rows.view(dtype)
+    return memory[start : start + places * stride].reshape(places, stride)[:, :size]

@@ -1,8 +1,9 @@
 """ONNX Runtime's session: how it is opened, and the two shortest ways through its Python layer.
 
 `InferenceSession.run` checks in Python what an Engine knows already, which takes longer than a small model. The object
-under it (`_sess`) is asked directly, with the very arguments that the public method hands on. Where a release of
-onnxruntime has no such object, the public methods are called: the same answers, a microsecond or two later.
+under it (`_sess`) is asked directly, with run options made once: for a call without any, ONNX Runtime makes its own
+each time. Where a release of onnxruntime has no such object, the public methods are called: the same answers, a
+microsecond or two later.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ class Bound:
     """Reads the bound inputs, writes the bound outputs."""
     results: Sequence[Any]
     """ONNX Runtime's values of the outputs, in order; `.numpy()` of those that it keeps itself (texts)."""
+    memory: Sequence[NDArray[Any]]
+    """What is read and written, kept alive."""
 
 
 _LEVELS: Final = {
@@ -93,7 +96,8 @@ def direct_run(session: Session) -> Callable[[Sequence[str], Mapping[str, Any]],
     run = getattr(getattr(session, "_sess", None), "run", None)
     if run is None or not isinstance(session, ort.InferenceSession):
         return session.run
-    return lambda names, feed: run(names, feed, None)
+    options = ort.RunOptions()
+    return lambda names, feed: run(names, feed, options)
 
 
 def bind(
@@ -103,7 +107,7 @@ def bind(
 
     Args:
         session: ONNX Runtime's, or another.
-        inputs: Name -> a contiguous array of the input's type. The caller keeps it alive.
+        inputs: Name -> a contiguous array of the input's type.
         outputs: Name -> likewise, of the answer's shape; None: ONNX Runtime keeps the answer itself.
     """
     if not isinstance(session, ort.InferenceSession):
@@ -116,15 +120,16 @@ def bind(
             binding.bind_output(name, "cpu")
         else:
             binding.bind_output(name, "cpu", 0, kept.dtype.type, kept.shape, kept.ctypes.data)
+    memory = [*inputs.values(), *(kept for kept in outputs.values() if kept is not None)]
     results = binding.get_outputs_as_ortvaluevector()
     run, inner = (
         getattr(getattr(session, "_sess", None), "run_with_iobinding", None),
         getattr(binding, "_iobinding", None),
     )
     if run is not None and inner is not None:
-        return Bound(partial(run, inner, None), results)
-    # Python makes run options for whoever names them, in 38 microseconds; None names none.
-    return Bound(partial(session.run_with_iobinding, binding), results)
+        return Bound(partial(run, inner, ort.RunOptions()), results, memory)
+    # Here options cost more than they spare: the public method reads them, in 38 microseconds.
+    return Bound(partial(session.run_with_iobinding, binding), results, memory)
 
 
 def first_line(error: Exception) -> str:

@@ -30,7 +30,7 @@ _NEGATIVE_INFINITY, _BELOW_RANGE, _RANGE, _FINITE, _PRESENT = 0, 1, -3, -2, -1
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Answered rows that are counted at once."""
+    """Answered rows."""
 
     rows: int
     numbers: NDArray[Any] | None
@@ -41,6 +41,12 @@ class Rows:
     """[rows]; empty where the model gives none."""
     scores: NDArray[Any] | None
     """[rows, columns], of which the largest is a row's score."""
+
+    def part(self, start: int, stop: int) -> Rows:
+        """Some of them."""
+        numbers = None if self.numbers is None else self.numbers[start:stop]
+        scores = None if self.scores is None else self.scores[start:stop]
+        return Rows(min(stop, self.rows) - start, numbers, self.text[start:stop], self.labels[start:stop], scores)
 
 
 class Layout:

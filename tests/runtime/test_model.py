@@ -22,6 +22,7 @@ from edgekit_contracts.telemetry import decode_counts
 from edgekit_runtime.engine import Answer, Answers, Engine
 from edgekit_runtime.model import Model
 from edgekit_runtime.observe import Observer
+from edgekit_runtime.ring import PLACES, PLACES_UNOBSERVED
 from edgekit_runtime.session import SessionSettings
 from tests import bundles
 
@@ -209,11 +210,11 @@ def test_a_transformation_hands_a_missing_value_on() -> None:
         (np.array([-np.inf, 1.0, 1.0]), "feature 'a': a value is beyond 3.4e38"),
         (np.array([1e200, 1.0, 1.0]), "feature 'a': a value is beyond 3.4e38"),
         (["1", 1.0, 1.0], "feature 'a': '1' is not a number"),
-        (np.array(["1", "2", "3"]), "feature 'c': '3' is not a number"),
+        (np.array(["1", "2", "3"]), "feature '[ac]': '[13]' is not a number"),
         ([1.0, 10**400, 1.0], "feature 'b': a value is not a 64-bit number"),
         (np.array([1.0]), "the row has 1 values; the model has 3 features"),
         ([], "the row has 0 values"),
-        (np.array([1.0 + 1j, 1, 1]), r"feature 'c': \(1\+0j\) is not a number|not a 64-bit number"),
+        (np.array([1.0 + 1j, 1, 1]), r"feature '[ac]': \(1\+[01]j\) is not a number"),
         ({"a": 1.0, "b": 2.0}, "the request lacks 'c'"),
         ({"a": 1.0, "b": 2.0, "c": 1.0, "d": 1.0}, "the model has no feature 'd'"),
         ({"a": 1.0, "b": [2.0], "c": [1.0]}, "feature 'a': is one value beside columns"),
@@ -337,7 +338,8 @@ def test_without_the_inner_objects_of_onnxruntime_the_public_ones_answer_alike(m
     monkeypatch.setattr(session, "run_with_iobinding", lambda binding: run(binding.real))
     model = Model(engine)
     assert [model.predict(row) for row in rows(30)] == expected
-    assert len(made) == 1
+    assert model._ring is not None
+    assert len(made) == PLACES_UNOBSERVED
 
 
 def test_a_session_that_cannot_be_bound_answers_the_usual_way() -> None:
@@ -352,14 +354,29 @@ def test_a_session_that_cannot_be_bound_answers_the_usual_way() -> None:
     assert model._ring is None
 
 
+def test_a_bound_call_that_answers_otherwise_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("float64", "text"):
+        engine = engine_of(kind)
+        right = engine.outputs(engine.encode({"a": [1.0], "b": [2.0], "c": [3.0]}))
+        wrong = [np.array(["no" if right[0][0] == "yes" else "yes"], dtype=object), right[1]]
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "outputs", lambda *_, w=wrong, r=right: w if r[0].dtype == object else [r[0], -r[1]])
+            model = Model(engine)
+            model.predict([1.0, 2.0, 3.0])
+        assert model._ring is None
+        assert model.predict([1.0, 2.0, 3.0]) == plain(engine, np.array([[1.0, 2.0, 3.0]]))[0]
+
+
 def test_a_bound_call_that_fails_gives_way_to_the_usual_one_and_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = engine_of("float64")
     observer = Observer(engine.manifest, bins_of(engine))
     model = Model(engine, observer)
     expected = model.predict([1.0, 2.0, 3.0])
     assert model._ring is not None
-    monkeypatch.setattr(model._ring, "_calls", [SimpleNamespace(run=lambda: 1 / 0)] * observer.block_rows)
+    free: Any = model._ring._free
+    free[:] = [(row, lambda: 1 / 0, *others) for row, _, *others in free]
     assert model.predict([1.0, 2.0, 3.0]) == expected
+    assert len(free) == PLACES
     monkeypatch.setattr(engine, "_run", lambda *_: 1 / 0)
     with pytest.raises(Refused, match="ONNX Runtime failed on 1 rows"):
         model.predict([1.0, 2.0, 3.0])
