@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -18,7 +19,7 @@ from typing import Any
 
 from edgekit_contracts.errors import EdgekitError, EnvironmentFault, StorageFault
 from edgekit_runtime import __version__, logs
-from edgekit_runtime.config import DeviceConfig, Log
+from edgekit_runtime.config import Log
 from edgekit_runtime.installed import refuse_both
 from edgekit_runtime.settings import Settings, find_file, leaves, load_settings
 
@@ -50,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     from edgekit_runtime.probe import ensure_runs_here
 
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # until there is something to reload and to test
     config = _settings(options).config
     logs.configure(config.log)
     as_json = config.log.format == "json"
@@ -109,19 +112,12 @@ def _status(options: argparse.Namespace) -> int:
 def _selftest(options: argparse.Namespace) -> int:
     from edgekit_runtime.ask import self_test
 
-    found = self_test(_running(options))
+    found = self_test(_asked(options).config)
     if options.json:
         print(json.dumps({"schema": 1, **found}))
     else:
         print(f"{found['golden_rows']} golden rows right (largest difference {found['max_difference']:.2g})")
     return 0
-
-
-def _running(options: argparse.Namespace) -> DeviceConfig:
-    """The settings by which a running service is found."""
-    # One that was started with nothing but a bundle has no file, and answers where the defaults say.
-    given = {"bundle": ("", "default"), "keys": ([""], "default")} if find_file(options.config) is None else None
-    return load_settings(find_file(options.config), given=given).config
 
 
 def _config(options: argparse.Namespace) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -49,8 +48,6 @@ def run(config: DeviceConfig, say: Callable[[str], None], read: Callable[[], Dev
     Raises:
         EdgekitError: A step refused and nothing was served, or a self-test on demand (SIGUSR1) failed.
     """
-    for number in (signal.SIGHUP, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # until there is something to reload and to test
     with ExitStack() as stack:
         held = _hold(config, stack)
         try:

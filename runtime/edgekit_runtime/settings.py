@@ -41,7 +41,7 @@ _PATHS: Final = {
     "telemetry.cert",
     "telemetry.key",
 }
-_SECRET: Final = re.compile(r"(?<=://)[^/@]*(?=@)")
+_SECRET: Final = re.compile(r"(?<=://)[^/]*(?=@)")
 
 Tree = dict[str, Any]
 
@@ -99,7 +99,7 @@ def load_settings(
 
     Raises:
         MissingFile: The file cannot be read.
-        UsageError: There is neither a file nor a bundle on the command line.
+        UsageError: There is neither a file nor a bundle and a key on the command line.
         FormatError: A setting is missing, unknown or wrong; the error names its path in the file, or its variable.
     """
     tree, origins = _from_file(path) if path is not None else ({}, {})
@@ -130,8 +130,7 @@ def _from_file(path: Path) -> tuple[Tree, dict[str, str]]:
         data = path.read_bytes()
     except OSError as error:
         raise MissingFile("configuration", str(path), error.strerror or str(error)) from error
-    tree = decode_tree(data, what="configuration", limit=limits.CONFIG_MAX_BYTES)
-    tree = _anchored(tree, path.resolve().parent)
+    tree = _anchored(decode_tree(data, what="configuration", limit=limits.CONFIG_MAX_BYTES), path.resolve().parent)
     return tree, {name: str(path) for name, _ in leaves(tree)}
 
 

@@ -79,6 +79,18 @@ def test_a_bundle_runs_where_only_the_lean_wheel_is(device: Path, tmp_path: Path
     assert not {"onnx", "sklearn", "pandas", "scipy"} & set(done.stdout.split())
 
 
+def test_the_lean_wheel_brings_its_doctor_and_its_unit(device: Path, tmp_path: Path) -> None:
+    (tmp_path / "device.toml").write_text(
+        f'bundle = "{CORPUS / "progression-1.0.edge"}"\nkeys = ["{CORPUS / "signer.pub.pem"}"]\n[serve]\nport = 0\n'
+    )
+    done = command(device / "edgekit-runtime", "doctor", "--config", tmp_path / "device.toml")
+    assert done.returncode == 0, done.stdout
+    assert "ok    libraries     edgekit-runtime 0.1.0, " in done.stdout
+    assert "ok    bundle        progression 1.0, signed by key" in done.stdout
+    done = command(device / "edgekit-runtime", "unit")
+    assert f"ExecStart={device / 'edgekit-runtime'} run" in done.stdout
+
+
 def test_parquet_names_its_extra_where_it_is_missing(device: Path, tmp_path: Path) -> None:
     bundle, key = CORPUS / "progression-1.0.edge", CORPUS / "signer.pub.pem"
     (tmp_path / "in.parquet").write_bytes(b"PAR1")

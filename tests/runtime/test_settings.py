@@ -87,7 +87,7 @@ def test_a_section_that_is_no_table_is_named(file: Path) -> None:
 
 
 def test_a_password_in_an_address_is_not_shown(file: Path) -> None:
-    environ = {"EDGEKIT_TELEMETRY_BROKER": "mqtt://me:secret@host:1883"}
+    environ = {"EDGEKIT_TELEMETRY_BROKER": "mqtt://me:sec@ret@host:1883"}
     shown = {one.name: one.value for one in load_settings(file, environ=environ).listed()}
     assert shown["telemetry.broker"] == "mqtt://...@host:1883"
 

@@ -47,7 +47,7 @@ def _tcp(machine: Machine, serve: Serve) -> Finding:
         if error.errno == errno.EADDRINUSE:
             return _held("port", f"http://{host}:{serve.port}", _owner(machine, serve.port))
         return Finding.of("port", PortInUse(f"{host}:{serve.port}", error.strerror or str(error)))
-    return Finding("port", "ok", f"{host}:{serve.port} is free" if serve.port else "any free one is taken")
+    return Finding("port", "ok", f"{host}:{serve.port} is free" if serve.port else "any free one")
 
 
 def _held(check: str, address: str, owner: str) -> Finding:
