@@ -280,7 +280,7 @@ class GraphBuilder:
         nodes, needed = needed_nodes(self._named(), {info.name for info in self._outputs})
         used = [tensor for name, tensor in self._initializers.items() if name in needed]
         graph = helper.make_graph(nodes, "edgekit", self._inputs, self._outputs, used, value_info=self._declared)
-        domains = {node.domain for node in _all_nodes(graph)}
+        domains = {node.domain for node in all_nodes(graph)}
         known = (("", self.opset), (ML, self.target.ml_opset), (MICROSOFT, 1))
         opsets = [helper.make_opsetid(domain, version) for domain, version in known if domain in {"", *domains}]
         model = helper.make_model(
@@ -347,16 +347,16 @@ def serialize(model: onnx.ModelProto) -> bytes:
 
 def operators(model: onnx.ModelProto) -> tuple[str, ...]:
     """`domain:Operator` of each node, sorted; those inside Loop, Scan and If too."""
-    return tuple(sorted({f"{node.domain or 'ai.onnx'}:{node.op_type}" for node in _all_nodes(model.graph)}))
+    return tuple(sorted({f"{node.domain or 'ai.onnx'}:{node.op_type}" for node in all_nodes(model.graph)}))
 
 
-def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     """The nodes of a graph, and of the bodies in it."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                yield from _all_nodes(attribute.g)
+                yield from all_nodes(attribute.g)
 
 
 def _rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:

@@ -15,7 +15,15 @@ import pytest
 from numpy.typing import NDArray
 from skl2onnx import convert_sklearn, update_registered_converter
 from skl2onnx.algebra.onnx_operator import OnnxSubEstimator
-from skl2onnx.algebra.onnx_ops import OnnxEqual, OnnxIdentity, OnnxMul, OnnxSub, OnnxWhere
+from skl2onnx.algebra.onnx_ops import (
+    OnnxEqual,
+    OnnxIdentity,
+    OnnxMul,
+    OnnxReduceMax_13,
+    OnnxScaler,
+    OnnxSub,
+    OnnxWhere,
+)
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, Int64TensorType
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin
 from sklearn.ensemble import ExtraTreesRegressor, RandomForestClassifier, RandomForestRegressor
@@ -51,6 +59,17 @@ class Twice(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-le
 
     def transform(self, X: Any) -> Any:
         return np.asarray(X) * 2
+
+
+class Below(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """How far each number is below the largest of its row."""
+
+    def fit(self, X: Any, y: Any = None) -> Below:
+        return self
+
+    def transform(self, X: Any) -> Any:
+        X = np.asarray(X)
+        return X.max(axis=1, keepdims=True) - X
 
 
 class Same(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -113,6 +132,13 @@ def _centred(scope: Any, operator: Any, container: Any) -> None:
     OnnxIdentity(centred, op_version=NEWER, output_names=operator.outputs[:1]).add_to(scope, container)
 
 
+def _below(scope: Any, operator: Any, container: Any) -> None:
+    # Written long ago: axes are an attribute; and `Scaler` is of another domain.
+    x = OnnxScaler(operator.inputs[0], scale=[1.0], offset=[0.0], op_version=1)
+    largest = OnnxReduceMax_13(x, axes=[1], keepdims=1, op_version=13)
+    OnnxSub(largest, x, op_version=13, output_names=operator.outputs[:1]).add_to(scope, container)
+
+
 def _same(scope: Any, operator: Any, container: Any) -> None:
     opset = container.target_opset
     OnnxIdentity(operator.inputs[0], op_version=opset, output_names=operator.outputs[:1]).add_to(scope, container)
@@ -160,6 +186,7 @@ def _shares(operator: Any) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _registered() -> None:
+    update_registered_converter(Below, "EdgekitBelow", _like_input, _below)
     update_registered_converter(Centred, "EdgekitCentred", _like_input, _centred)
     update_registered_converter(Same, "EdgekitSame", _like_input, _same)
     update_registered_converter(Discounted, "EdgekitDiscounted", _one_double, _discounted)
@@ -173,6 +200,13 @@ def test_a_converter_for_a_newer_operator_set_raises_that_of_the_graph() -> None
     conversion = assert_same(model, X, exact=True)
     assert conversion.opset == NEWER > TARGET.opset
     assert conversion.delegated
+
+
+def test_a_converter_for_an_older_operator_set_is_raised_to_that_of_the_graph() -> None:
+    X = numbers().astype(np.float32)
+    step = Below().fit(X)
+    found, _ = transformed(step, X, X)
+    np.testing.assert_array_equal(found, step.transform(X).astype(np.float64))
 
 
 def test_columns_of_float32_reach_the_converter_as_they_reach_the_class() -> None:

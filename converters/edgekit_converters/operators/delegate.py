@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import onnx
+import onnx.version_converter
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from edgekit_converters.graph import ELEMENT, ML, Dtype, Table, Value
+from edgekit_converters.graph import ELEMENT, ML, Dtype, Table, Value, all_nodes
 from edgekit_converters.operators import Predicted, Unfaithful, older_trees, scores
 from edgekit_converters.target import loads
 
@@ -110,6 +111,7 @@ def _leaf(walk: Walk, step: Any, table: Table, kind: Kind) -> tuple[tuple[Value,
         for opset in _opsets(walk, step):
             try:
                 model = _to_onnx(step, inputs, kind, {"": opset, ML: graph.target.ml_opset})
+                model = _raised(model, graph.opset)
                 _check_loads(model)
             except Exception as error:  # skl2onnx, a user's converter and onnxruntime raise whatever they meet
                 faults.append(error)
@@ -187,6 +189,23 @@ def _to_onnx(step: Any, inputs: Inputs, kind: Kind, opsets: dict[str, int]) -> o
     if any(info.type.tensor_type.elem_type not in ELEMENT.values() for info in model.graph.output):
         raise Unfaithful("its converted outputs are no tensors of numbers or texts", NEXT_STEP)
     return older_trees.renewed(model) if opsets[ML] >= 5 else model
+
+
+def _raised(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """The model in a newer operator set of ai.onnx; itself where its nodes are the same in both, or it is as new.
+
+    A converter may write its nodes as an older set has them, whatever it is asked for.
+    """
+    written = next((used.version for used in model.opset_import if not used.domain), opset)
+    kinds = {node.op_type for node in all_nodes(model.graph) if not node.domain}
+    if written >= opset or all(_since(kind, written) == _since(kind, opset) for kind in kinds):
+        return model
+    return onnx.version_converter.convert_version(model, opset)
+
+
+def _since(kind: str, opset: int) -> int:
+    """The operator set that gave an operator the form that it has in `opset`."""
+    return int(onnx.defs.get_schema(kind, opset, "").since_version)
 
 
 def _unzip(model: onnx.ModelProto) -> None:

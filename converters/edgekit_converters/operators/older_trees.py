@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit_converters.graph import ML
+from edgekit_converters.graph import ML, all_nodes
 from edgekit_converters.operators import Unfaithful
 
 OLDER: Final = frozenset({"TreeEnsembleClassifier", "TreeEnsembleRegressor"})
@@ -35,7 +35,7 @@ def renewed(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         Unfaithful: An ensemble does what is not written here.
     """
-    if all(node.op_type not in OLDER for node in model.graph.node):
+    if all(node.op_type not in OLDER for node in all_nodes(model.graph)):
         return model
     found = onnx.ModelProto()
     found.CopyFrom(model)
@@ -47,6 +47,8 @@ def renewed(model: onnx.ModelProto) -> onnx.ModelProto:
             writer.regressor(node)
         elif node.op_type == "TreeEnsembleClassifier":
             writer.classifier(node)
+        elif any(inner.op_type in OLDER for inner in all_nodes(helper.make_graph([node], "", [], []))):
+            raise Unfaithful("its conversion has an older tree operator in a loop or a branch", NEXT_STEP)
         else:
             found.graph.node.append(node)
     for used in found.opset_import:
