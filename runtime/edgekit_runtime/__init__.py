@@ -2,7 +2,8 @@
 
 A request goes `serving.app` (HTTP) -> `serving.oip` (tensors) -> `served`
 (whose) -> `engine` (rows -> ONNX Runtime -> answers) and back.
-On the way `observe` copies the rows into a block that is counted elsewhere. Nothing else runs on a request's time.
+On the way `observe` copies the rows into a block; the request that fills it has it counted. Nothing else runs on a
+request's time. A program that holds the bundle itself asks `model`, which answers a row where ONNX Runtime reads it.
 
 | module | does |
 |---|---|
@@ -12,6 +13,7 @@ On the way `observe` copies the rows into a block that is counted elsewhere. Not
 | `selftest` | the golden set, replayed on this machine |
 | `observe`, `tally` | counts on the reference's bins, moments, latency; closes windows |
 | `resent` | requests that come twice |
+| `model`, `rows`, `ring` | what `load` gives: rows of any kind in, answers out, one row without an array made |
 | `outbox` | records on disk until the collector has said that it stored them |
 | `mqtt`, `uplink` | the way to the broker and back |
 | `reporter` | a window every so often: observe -> outbox -> uplink |
