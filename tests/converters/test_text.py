@@ -136,7 +136,7 @@ def test_hashes_fall_where_the_original_puts_them(analyzer: str, accents: str | 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=60), min_size=1, max_size=5))
-@pytest.mark.parametrize("kind", ["words", "characters", "edges", "ascii", "ahead"])
+@pytest.mark.parametrize("kind", ["words", "characters", "edges", "ascii", "ahead", "wider"])
 def test_any_text_is_hashed_as_the_original_does(kind: str, texts: list[str]) -> None:
     step, run = _hashing(kind)
     np.testing.assert_array_equal(counted(run, texts), step.transform(texts).toarray())
@@ -150,6 +150,7 @@ def _hashing(kind: str) -> tuple[Any, ort.InferenceSession]:
         "edges": HashingVectorizer(n_features=2**10, norm=None, analyzer="char_wb", ngram_range=(2, 4)),
         "ascii": HashingVectorizer(n_features=2**10, norm=None, strip_accents="ascii", lowercase=False),
         "ahead": HashingVectorizer(n_features=2**10, norm=None, ngram_range=(1, 2), token_pattern=r"\w+(?=\s)"),
+        "wider": HashingVectorizer(n_features=2**10, norm=None, token_pattern=r"\b[\w'-]{2,}\b"),
     }[kind]
     return step, session(step)
 
@@ -172,6 +173,7 @@ def test_every_character_becomes_what_python_makes_of_it() -> None:
         *(r"[a-zA-Z]+", r"(?u)\b[a-zA-Z]{2,}\b", r"\b[a-zA-Z]\w+\b", r"\b[^\d\W]+\b", r"\b\w{1,3}\b", r"(?i)[a-z]+"),
         *(r"\S+", r"[^,]+", r".", r"\d{1,2}", r"\W+", r"#?\w+", r"\w+|[^\w\s]", r"[\w-]+"),
         *(r"[A-Za-z]+(?:'[a-z]+)?", r"\b\w+(?:'\w+)?\b", r"\b\w\w+(?:-\w+)*\b"),
+        *(r"(?u)\b[\w-]+\b", r"\b[\w'.,-]{3,}\b", r"\b\w[\w'-]*\b", r"\b\w[\w\s-]*\w\b", r"(?a)\b[\w-]+\b"),
         *(r"[A-Za-z0-9]+(?=\s+)", r"\w{2,}(?=[^\w\s])", r"\w\w+(?=\W)"),
     ],
 )
@@ -186,7 +188,8 @@ def test_a_token_pattern_finds_the_tokens_of_python(pattern: str) -> None:
     [
         (r"\w+|\$[\d.]+|\S+", "several ways"),
         (r"ab|abc", "several ways"),
-        (r"\b[\w-]+\b", "boundaries"),
+        (r"\b[a-z'-]+\b", "boundaries"),
+        (r"\b\w\w[\w-]*\b", "boundaries"),
         (r"\b\w", "boundaries"),
         (r"\w+?", "not greedy"),
         (r"(?<=a)\w+", "look-around"),

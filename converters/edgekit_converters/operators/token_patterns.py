@@ -6,9 +6,10 @@ one can continue it in one way at most, and every repetition is greedy. That is 
 automaton. Each class of characters is what Python's own compiler makes of it, over all of Unicode, written as ranges.
 
 RE2 knows word boundaries of ASCII only, so `\b` at both ends is resolved: where a pattern holds word characters only,
-its tokens are the whole runs of word characters that match it to the end; where it begins and ends with unlimited runs
-of them (`\w+(?:-\w+)*`), it ends at boundaries by itself. Nor does RE2 look ahead: a run of one class before another
-class (`\w+(?=\s)`) is found with the next character, kept where that is there, and taken out of it again.
+its tokens are the whole runs of word characters that match it to the end; where it is a run of these and others
+(`[\w'-]+`), they reach from the first word character of a run to its last; where it begins and ends with unlimited runs
+of word characters (`\w+(?:-\w+)*`), it ends at boundaries by itself. Nor does RE2 look ahead: a run of one class before
+another class (`\w+(?=\s)`) is found with the next character, kept where that is there, and taken out of it again.
 
 Source: V. M. Glushkov, The abstract theory of automata, Russian Math. Surveys 16 (1961); A. Brueggemann-Klein, D. Wood,
 One-unambiguous regular languages, Information and Computation 140 (1998); CPython's Lib/re/_parser.py.
@@ -109,6 +110,10 @@ def token_pattern(pattern: str) -> TokenPattern:
         inside = all(not (points & ~word).any() for points in kinds)
         if not _is_run(node, word) and inside and starts and ends:
             return TokenPattern(f"{expression(word)}+", finds, (word, *kinds))
+        wider = _wider(node, word) if starts and ends else None
+        if wider is not None:
+            within = f"{expression(word)}(?:{expression(wider)}*{expression(word)})?"
+            return TokenPattern(within, finds, (word, *kinds))
         if not automaton.ends_at_boundaries(word) or not _unlimited(node, word):
             raise _odd(pattern, r"RE2 knows no \b of Unicode, and the pattern does not end at boundaries by itself")
     if not automaton.deterministic:
@@ -231,6 +236,22 @@ def _is_run(node: _Node, word: Points) -> bool:
     r"""Whether it is `\w{n,}`."""
     counted = _counted(node)
     return counted is not None and counted[2] is None and np.array_equal(counted[0].points, word)
+
+
+def _wider(node: _Node, word: Points) -> Points | None:
+    r"""The class [\w...] of `[\w...]{n,}`, `\w[\w...]*` or `\w[\w...]*\w`, which holds all word characters and others.
+
+    What such a pattern finds between boundaries is the longest part of a run that begins and ends with a word
+    character; where that is too short, so is every other part.
+    """
+    parts = node.parts if isinstance(node, _Sequence) else (node,)
+    edges = (*parts[:1], *parts[2:]) if len(parts) > 1 else ()
+    run = _counted(parts[1] if edges else parts[0])
+    if len(parts) > 3 or run is None or run[2] is not None or (edges and run[1] > 0):
+        return None
+    if any(not isinstance(one, _Class) or not np.array_equal(one.points, word) for one in edges):
+        return None
+    return None if (word & ~run[0].points).any() else run[0].points
 
 
 def _unlimited(node: _Node, word: Points) -> bool:
