@@ -73,6 +73,14 @@ def test_a_classifier_of_a_pairwise_kernel_converts() -> None:
     assert_same(model.fit(X, target()[:60]), X)
 
 
+def test_the_deviation_of_a_process_of_many_rows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgekit_converters.operators.similarity.BUNDLE_MAX_BYTES", 8 * 59 * 60)
+    model = GaussianProcessRegressor(RBF() + WhiteKernel(), optimizer=None).fit(_scaled(), target("value")[:60])
+    assert_same(model, _scaled())
+    with pytest.raises(ConversionRefused, match="60 x 60 numbers"):
+        converted(WithDeviation(model), _scaled())
+
+
 def test_a_regressor_without_deviation_is_refused() -> None:
     model = WithDeviation(Ridge().fit(numbers(), target("value")))
     model.predict = lambda X: np.zeros((len(X), 2))  # type: ignore[method-assign]

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 from scipy.linalg import solve_triangular
 
+from edgekit_contracts.limits import BUNDLE_MAX_BYTES
 from edgekit_converters.graph import GraphBuilder, Value
 from edgekit_converters.operators import (
     Predict,
@@ -43,7 +44,15 @@ def _process(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
     mean = kernel @ np.asarray(step.alpha_).reshape(len(rows), -1)
 
     def deviation() -> Value:
-        """k(x, x) - |L^-1 k(rows, x)|^2, at least 0; the triangular system is solved here once, for every x."""
+        """k(x, x) - |L^-1 k(rows, x)|^2, at least 0; the triangular system is solved here once, for every x.
+
+        Raises:
+            Unfaithful: It makes more numbers than a bundle may have.
+        """
+        if 8 * len(rows) ** 2 > BUNDLE_MAX_BYTES:
+            raise Unfaithful(
+                f"its standard deviation takes a table of {len(rows):,} x {len(rows):,} numbers", "fit it on fewer rows"
+            )
         solved = np.asarray(solve_triangular(step.L_, np.eye(len(rows)), lower=True))
         variance = kernel_functions.diagonal(step.kernel_, given) - (kernel @ solved.T).square().sum()
         return (variance.at_least(0.0) * scale**2).sqrt().value
