@@ -43,9 +43,14 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
+SYSTEM_SOCKET: Final = "/run/edgekit/edgekit.sock"
+"""Where the systemd unit puts the socket, by a variable that only the service sees."""
+
+
 def places(config: DeviceConfig) -> list[str]:
     """Where this device's service would answer, the Unix socket first: `unix:/run/x.sock`, `http://127.0.0.1:8080`."""
-    found = [f"unix:{config.serve.socket}"] if config.serve.socket else []
+    path = config.serve.socket or (SYSTEM_SOCKET if Path(SYSTEM_SOCKET).exists() else None)
+    found = [f"unix:{path}"] if path else []
     running = holder(Path(config.state_dir))
     if running is not None and running.addresses:
         # It may have been started with other settings than those that are read now, and port 0 is any port.

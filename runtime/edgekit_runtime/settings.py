@@ -158,7 +158,9 @@ def _fill_in(tree: Tree, origins: dict[str, str], path: Path | None, environ: Ma
         if "STATE_DIRECTORY" in environ:  # systemd.exec(5), StateDirectory=
             tree["state_dir"], origins["state_dir"] = environ["STATE_DIRECTORY"].partition(":")[0], "STATE_DIRECTORY"
         elif path is not None:
-            tree["state_dir"] = _absolute("state", path.resolve().parent)
+            here = path.resolve().parent
+            # As the systemd unit has it (StateDirectory=edgekit): what asks the service finds it there.
+            tree["state_dir"] = "/var/lib/edgekit" if here == Path("/etc/edgekit") else str(here / "state")
         else:  # XDG Base Directory Specification
             home = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
             tree["state_dir"] = str(Path(home) / "edgekit")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -159,6 +160,44 @@ def test_the_manager_hears_of_the_start_each_reload_the_pings_and_the_end(
             assert last == b"STOPPING=1"
         finally:
             reporting.close()
+
+
+STUCK = """
+import sys, threading
+from edgekit_runtime import reporter
+from edgekit_runtime.__main__ import main
+
+reporter.Reporter._report = lambda *_: threading.Event().wait()
+sys.exit(main(sys.argv[1:]))
+"""
+"""As when a disk hangs for ever under the thread that stores windows."""
+
+
+def test_the_ping_stops_where_a_thread_of_the_service_is_stuck(tmp_path: Path, made: bundles.Made) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        stuck = Service(tmp_path, made, broker=f"mqtt://127.0.0.1:{free_port()}")
+        environ = os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
+        with stuck.log_path.open("wb") as log:
+            stuck.process = subprocess.Popen(
+                [sys.executable, "-c", STUCK, "run", "--config", str(stuck.config)], stderr=log, env=environ
+            )
+        try:
+            words = "no ping to the watchdog: no sign of life from the reporter"
+            wait_until(lambda: words in stuck.log or stuck.process.poll() is not None, "the watchdog")  # type: ignore[union-attr]
+            with contextlib.suppress(BlockingIOError):
+                while manager.recv(4096):
+                    pass
+            # Twice round the loop: requests are answered, and no ping goes out.
+            for _ in range(20):
+                assert stuck.infer()[0] == 200
+                time.sleep(0.1)
+            with pytest.raises(BlockingIOError):
+                manager.recv(4096)
+        finally:
+            stuck.process.kill()
+            stuck.process.wait()
 
 
 def test_logs_are_lines_of_json_where_that_is_set(service: Service, tmp_path: Path) -> None:

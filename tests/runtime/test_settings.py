@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from edgekit_contracts.errors import FormatError, MissingFile, UsageError
-from edgekit_runtime.settings import find_file, load_settings, variables
+from edgekit_runtime import ask
+from edgekit_runtime.ask import places
+from edgekit_runtime.config import DeviceConfig
+from edgekit_runtime.settings import _fill_in, find_file, load_settings, variables
 
 
 @pytest.fixture
@@ -123,3 +128,14 @@ def test_several_models_are_found_beside_the_file_and_listed_one_by_one(file: Pa
     found = {one.name: one.origin for one in settings.listed()}
     assert found["models[1].bundle"] == str(file)
     assert found["models[0].threads"] == "default"
+
+
+def test_a_service_under_systemd_is_found_by_its_file_in_etc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree: dict[str, Any] = {"bundle": "b.edge", "keys": ["k"]}
+    _fill_in(tree, {}, Path("/etc/edgekit/device.toml"), {})
+    config = msgspec.convert(tree, DeviceConfig)
+    assert config.state_dir == "/var/lib/edgekit"
+    assert places(config) == ["http://127.0.0.1:8080"]
+    (tmp_path / "edgekit.sock").touch()
+    monkeypatch.setattr(ask, "SYSTEM_SOCKET", str(tmp_path / "edgekit.sock"))
+    assert places(config) == [f"unix:{tmp_path}/edgekit.sock", "http://127.0.0.1:8080"]
