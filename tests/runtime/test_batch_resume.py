@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import resource
 import subprocess
 import sys
@@ -9,13 +10,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from edgekit_contracts.errors import CannotResume, EnvironmentFault, UsageError
-from edgekit_runtime.batch import predict, predict_file
+from edgekit_runtime.batch import parquet_file, predict, predict_file
+from edgekit_runtime.batch.journal import Origin
 from edgekit_runtime.batch.tables import CHUNK_ROWS
 from edgekit_runtime.engine import Engine
 from tests import bundles
@@ -120,10 +123,37 @@ def test_a_changed_table_or_another_bundle_is_not_gone_on_with(engine: Engine, t
 
 def test_an_earlier_release_is_not_gone_on_with(engine: Engine, tmp_path: Path) -> None:
     source, target = table(tmp_path / "in.csv", 9), tmp_path / "out.csv"
+    (tmp_path / ".out.csv.part").write_bytes(b"half a file")
     for line in (b'{"format":9}\n', b"\xff\n"):
         (tmp_path / ".out.csv.journal").write_bytes(line)
         with pytest.raises(CannotResume, match="another release of edgekit-runtime began it"):
             predict_file(engine, source, target, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model_sha256": "0" * 64}, "the bundle is another one"),
+        ({"onnxruntime": "9.9.9"}, r"onnxruntime was .* and is 9\.9\.9"),
+        ({"edgekit_runtime": "9.9.9"}, r"edgekit-runtime was .* and is 9\.9\.9"),
+        ({"library": "pyarrow 9.9.9"}, r"pyarrow [0-9.]+ is pyarrow 9\.9\.9 now"),
+        ({"table_ends_sha256": "0" * 64}, "the table has changed"),
+        ({"table_changed_ns": 1}, "the table has changed"),
+    ],
+)
+def test_what_has_changed_is_named(engine: Engine, tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    origin = Origin.of(table(tmp_path / "in.parquet", 9), engine.manifest, parquet_file.KIND.library())
+    assert origin.difference(origin) is None
+    found = origin.difference(msgspec.structs.replace(origin, **change))
+    assert found is not None
+    assert re.fullmatch(words, found)
+
+
+def test_a_note_without_its_file_is_of_a_run_that_ended(engine: Engine, tmp_path: Path) -> None:
+    source, target = table(tmp_path / "in.csv", 9), tmp_path / "out.csv"
+    (tmp_path / ".out.csv.journal").write_bytes(b'{"of":"another table"}\n')
+    assert predict_file(engine, source, target, resume=True) == 9
+    assert {path.name for path in tmp_path.iterdir()} == {"in.csv", "out.csv"}
 
 
 def test_resuming_what_nobody_began_begins(engine: Engine, tmp_path: Path) -> None:

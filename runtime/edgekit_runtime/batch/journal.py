@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Self
 
@@ -33,10 +34,12 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     edgekit_runtime: str
     onnxruntime: str
     """Two releases may differ in the last digit."""
+    library: str
+    """What writes the file."""
 
     @classmethod
-    def of(cls, source: Path, manifest: Manifest) -> Self:
-        """Of a table and a model.
+    def of(cls, source: Path, manifest: Manifest, library: str) -> Self:
+        """Of a table, a model, and the library that writes the answers.
 
         Raises:
             OSError: The table cannot be read.
@@ -55,6 +58,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             model_sha256=hashlib.sha256(msgspec.json.encode(manifest)).hexdigest(),
             edgekit_runtime=edgekit_runtime.__version__,
             onnxruntime=onnxruntime.__version__,
+            library=library,
         )
 
     def difference(self, other: Origin) -> str | None:
@@ -64,6 +68,8 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         for what in ("edgekit_runtime", "onnxruntime"):
             if getattr(self, what) != getattr(other, what):
                 return f"{what.replace('_', '-')} was {getattr(self, what)} and is {getattr(other, what)}"
+        if self.library != other.library:
+            return f"{self.library} is {other.library} now"
         return None if self == other else "the table has changed"
 
 
@@ -111,8 +117,8 @@ class Journal:
         """
         self._write("ab", checkpoint)
 
-    def resume(self, origin: Origin, size: int, target: Path) -> list[Checkpoint]:
-        """The checkpoints, and nothing torn after them.
+    def resume(self, origin: Origin, size: int, target: Path) -> Checkpoint | None:
+        """The last checkpoint that holds, and nothing torn after it; None where there is none.
 
         Args:
             origin: What the answers would be made of now.
@@ -123,32 +129,51 @@ class Journal:
             CannotResume: The answers were made of something else.
             OSError: It cannot be read or written.
         """
-        lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
-        whole = [line for line in lines if line.endswith(b"\n")]
-        if not whole:
-            return []
-        try:
-            difference = msgspec.json.decode(whole[0], type=Origin).difference(origin)
-        except msgspec.MsgspecError:
-            difference = "another release of edgekit-runtime began it"
-        if difference is not None:
-            raise CannotResume(str(target), difference)
-        checkpoints: list[Checkpoint] = []
-        for line in whole[1:]:
-            try:
-                found = msgspec.json.decode(line, type=Checkpoint)
-            except msgspec.MsgspecError:
-                break
-            if found.size > size:
-                break
-            checkpoints.append(found)
+        if not self.path.exists():
+            return None
+        last: Checkpoint | None = None
         with self.path.open("r+b") as file:
-            file.truncate(sum(map(len, whole[: 1 + len(checkpoints)])))
+            first = file.readline()
+            if not first.endswith(b"\n"):
+                return None
+            try:
+                difference = msgspec.json.decode(first, type=Origin).difference(origin)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                difference = "another release of edgekit-runtime began it"
+            if difference is not None:
+                raise CannotResume(str(target), difference)
+            whole = len(first)
+            for line in file:
+                found = _checkpoint(line)
+                if found is None or found.size > size:
+                    break
+                last, whole = found, whole + len(line)
+            file.truncate(whole)
             os.fsync(file.fileno())
-        return checkpoints
+        return last
+
+    def read(self) -> Iterator[Checkpoint]:
+        """All checkpoints, one after the other: there are many of a long table.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        with self.path.open("rb") as file:
+            file.readline()
+            for line in file:
+                found = _checkpoint(line)
+                if found is not None:
+                    yield found
 
     def _write(self, mode: str, line: Origin | Checkpoint) -> None:
         with self.path.open(mode) as file:
             file.write(msgspec.json.encode(line) + b"\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def _checkpoint(line: bytes) -> Checkpoint | None:
+    try:
+        return msgspec.json.decode(line, type=Checkpoint) if line.endswith(b"\n") else None
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None

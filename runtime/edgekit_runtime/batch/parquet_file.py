@@ -171,5 +171,11 @@ def _pyarrow() -> tuple[Any, Any]:
 
 
 KIND: Final = Kind(
-    suffixes=(".parquet",), reader=ParquetReader, writer=ParquetWriter, head=MAGIC, end=merged, streams=False
+    suffixes=(".parquet",),
+    reader=ParquetReader,
+    writer=ParquetWriter,
+    head=MAGIC,
+    end=merged,
+    library=lambda: f"pyarrow {_pyarrow()[0].__version__}",
+    streams=False,
 )

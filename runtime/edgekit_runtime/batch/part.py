@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, TextIO
 
@@ -54,6 +55,9 @@ class Part:
         end: What follows its last row.
         resume: Go on with what a former run left.
 
+    Attributes:
+        start: How far the rows are that it has already.
+
     Raises:
         CannotResume: What is there was made of something else.
         EnvironmentFault: Another process writes it.
@@ -69,8 +73,8 @@ class Part:
         self._file = _locked(self._path, target)
         try:
             size = os.fstat(self._file).st_size
-            self._checkpoints = self._journal.resume(origin, size, target) if resume else []
-            if not self._checkpoints:
+            last = self._journal.resume(origin, size, target) if resume and size else None
+            if last is None:
                 # The journal first: it must never speak of a file that has begun anew.
                 self._journal.path.unlink(missing_ok=True)
                 os.ftruncate(self._file, 0)
@@ -79,17 +83,13 @@ class Part:
                 _sync_directory(target)
                 self._bytes = len(head)
             else:
-                self._bytes = self._checkpoints[-1].size
+                self._bytes = last.size
                 os.ftruncate(self._file, self._bytes)
             os.lseek(self._file, 0, os.SEEK_END)
+            self.start = Position() if last is None else last.position
         except BaseException:
             os.close(self._file)
             raise
-
-    @property
-    def start(self) -> Position:
-        """How far the rows are that it has already."""
-        return self._checkpoints[-1].position if self._checkpoints else Position()
 
     def append(self, segment: Segment, position: Position) -> None:
         """Adds the rows up to `position`.
@@ -108,7 +108,6 @@ class Part:
             footer=segment.footer,
         )
         self._journal.append(checkpoint)
-        self._checkpoints.append(checkpoint)
 
     def finish(self) -> None:
         """Gives the file its name.
@@ -118,13 +117,18 @@ class Part:
             ValueError: The segments do not make one file.
         """
         if self._end is not None:
-            ends = [checkpoint.size for checkpoint in self._checkpoints]
-            footers = [checkpoint.footer or b"" for checkpoint in self._checkpoints]
-            _write(self._file, self._end(list(zip([self._head, *ends], footers, strict=False))))
+            _write(self._file, self._end(self._footers()))
             os.fsync(self._file)
         os.replace(self._path, self._target)
         self._journal.path.unlink(missing_ok=True)
         _sync_directory(self._target)
+
+    def _footers(self) -> Iterator[tuple[int, bytes]]:
+        """Where each segment begins, and its footer."""
+        start = self._head
+        for checkpoint in self._journal.read():
+            yield start, checkpoint.footer or b""
+            start = checkpoint.size
 
     def discard(self) -> None:
         """Leaves nothing behind."""

@@ -78,7 +78,7 @@ def _kind(source: Path, target: Path | TextIO) -> Kind:
 @contextmanager
 def _part(engine: Engine, source: Path, target: Path, kind: Kind, *, resume: bool) -> Iterator[Part]:
     try:
-        origin = Origin.of(source, engine.manifest)
+        origin = Origin.of(source, engine.manifest, kind.library())
     except OSError as error:
         raise MissingFile("table", str(source), error.strerror or str(error)) from error
     try:

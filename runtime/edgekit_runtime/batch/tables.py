@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Set
+from collections.abc import Callable, Generator, Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -96,7 +96,7 @@ class Writer(Protocol):
 class End(Protocol):
     """What follows the last row of a file."""
 
-    def __call__(self, segments: list[tuple[int, bytes]], /) -> bytes:
+    def __call__(self, segments: Iterable[tuple[int, bytes]], /) -> bytes:
         """Given each segment's place in the file and its footer."""
         ...
 
@@ -112,6 +112,8 @@ class Kind:
     head: bytes = b""
     """The first bytes of such a file."""
     end: End | None = None
+    library: Callable[[], str] = str
+    """Name and release of what writes it, where that is not ours."""
     streams: bool = True
     """Whether it can be written to a pipe."""
 
