@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from edgekit_contracts.errors import BadInput, Refused
+from edgekit_contracts.limits import DOCUMENT_MAX_CHARS
 from edgekit_contracts.manifest import Feature, Manifest
 from edgekit_contracts.slots import Plan
 from edgekit_contracts.telemetry import decode_counts
@@ -25,6 +26,7 @@ from edgekit_runtime.served import Lineup, Served, Trial
 from edgekit_runtime.strategies import shadow as shadows
 from edgekit_runtime.strategies.budget import Brake
 from edgekit_runtime.strategies.shadow import FAILURES_MAX, Shadow
+from edgekit_runtime.strategies.waiting import BYTES_MAX, Waiting
 from tests import bundles
 from tests.brokers import wait_until
 
@@ -310,7 +312,8 @@ def test_a_shadow_that_crashes_gives_up_and_disturbs_nobody(tried: tuple[Served,
     wait_until(lambda: shadow.state.fault is not None, "the end of the shadow")
     state = shadow.state
     assert "boom" in str(state.fault)
-    assert (state.overall.agreed, state.failed_rows) == (0, 4 * FAILURES_MAX)
+    assert FAILURES_MAX <= state.failed_rows == state.overall.rows
+    assert state.overall.agreed == 0
     ask(served.route())
     assert shadow.state.overall.rows == state.overall.rows
 
@@ -318,51 +321,50 @@ def test_a_shadow_that_crashes_gives_up_and_disturbs_nobody(tried: tuple[Served,
 def test_one_row_that_the_shadow_refuses_does_not_stand_for_the_others(one: Made) -> None:
     strict = made("2.0", features=FEATURES)
     shadow = Shadow(one.member.manifest, strict.member, Plan(cpu_share=1.0))
-    shadow._row_s = 1e-6
-    for rows in ([20.0, 22.0], [30.0, None], [80.0, 40.0]):
-        batch = one.member.engine.encode({"age": rows[:1], "bmi": rows[1:], "sex": ["f"]})
-        shadow._takes = True
-        shadow.offer(batch, one.member.engine.run(batch), 50.0)
-    assert shadow._step() == 3
-    assert (shadow.state.overall.agreed, shadow.state.overall.rows, shadow.state.failed_rows) == (2, 3, 1)
+    shadow._row_s, shadow._takes = 1e-6, True
+    batch = one.member.engine.encode(bundles.ROWS)  # of which one row lacks its bmi
+    shadow.offer(batch, one.member.engine.run(batch), 50.0)
+    shadow._answer_waiting()
+    assert (shadow.state.overall.agreed, shadow.state.overall.rows, shadow.state.failed_rows) == (3, 4, 1)
+    assert calls(strict) == (3, 1, 3)
 
 
-def test_a_slow_shadow_sees_less_and_nobody_waits(
-    tried: tuple[Served, Shadow], two: Made, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shadows, "REQUESTS_WAITING_MAX", 5)
+def test_a_slow_shadow_sees_less_and_nobody_waits(tried: tuple[Served, Shadow], two: Made) -> None:
     served, shadow = tried
     two.session.pause_s = 0.2
-    for _ in range(100):
+    for _ in range(1 + shadow._waiting.rows):  # of four rows each, and there are two blocks
         assert is_of(ask(served.route()), bundles.WEIGHTS)
-    assert len(shadow._queue) <= 5
     assert shadow.state.skipped_rows > 0
 
 
-def test_what_waits_for_a_shadow_is_bounded_in_bytes(one: Made, two: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_waits_for_a_shadow_is_bounded_in_rows_and_in_bytes(one: Made) -> None:
     batch = one.member.engine.encode(bundles.ROWS)
     said = one.member.engine.run(batch)
-    monkeypatch.setattr(shadows, "BYTES_WAITING_MAX", 3 * shadows._bytes(batch, 4))
-    shadow = Shadow(one.member.manifest, two.member, Plan(cpu_share=1.0))
-    shadow._takes = True
-    for _ in range(5):
-        shadow.offer(batch, said, 50.0)
-    assert (len(shadow._queue), shadow.state.skipped_rows) == (3, 8)
-    while shadow._queue:
-        shadow._step()
-    assert shadow._waiting_bytes == 0
+    block = Waiting(one.member.manifest)
+    assert block.put(batch, said, 3) == 3
+    assert sum(block.put(batch, said, 64) for _ in range(block.rows)) == block.rows - 3
+    rows, labels = block.part(3, 7)
+    assert rows.text is not None
+    assert batch.text is not None
+    assert said.labels is not None
+    assert labels.labels is not None
+    np.testing.assert_array_equal(np.asarray(rows.numbers), np.asarray(batch.numbers))
+    assert (rows.text.tolist(), labels.labels.tolist()) == (batch.text.tolist(), said.labels.tolist())
+    wordy = bundles.manifest(features=(*bundles.FEATURES[:2], Feature(name="sex", dtype="text", nullable=True)))
+    assert Waiting(wordy).rows * DOCUMENT_MAX_CHARS <= BYTES_MAX
 
 
 def test_a_shadow_that_spent_its_budget_rests(one: Made, two: Made) -> None:
     shadow = Shadow(one.member.manifest, two.member, Plan(cpu_share=0.01))
     batch = one.member.engine.encode(bundles.ROWS)
+    said = one.member.engine.run(batch)
     shadow._takes = True
-    shadow.offer(batch, one.member.engine.run(batch), 50.0)
+    shadow.offer(batch, said, 50.0)
     shadow._tokens.spend(10.0, time.monotonic())
-    shadow._step()
-    shadow.offer(batch, one.member.engine.run(batch), 50.0)
-    assert not shadow._queue
-    assert shadow.state.skipped_rows == 4
+    shadow._answer_waiting()
+    shadow.offer(batch, said, 50.0)
+    # One run of one row told that the budget is spent.
+    assert (shadow.state.overall.rows, shadow.state.skipped_rows, shadow._waiting.used) == (1, 7, 0)
 
 
 @pytest.mark.parametrize(("other", "alike"), [(1.009, True), (1.02, False), (float("nan"), False)])

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -58,9 +59,9 @@ class Agreement:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts: dict[str, list[int]] = {}
+        self._counts: Counter[tuple[Hashable, bool]] = Counter()
 
-    def add(self, groups: Iterable[str], agree: Iterable[bool]) -> None:
+    def add(self, groups: Iterable[Hashable], agree: Iterable[bool]) -> None:
         """Counts rows.
 
         Args:
@@ -68,24 +69,26 @@ class Agreement:
             agree: Of each row, whether the candidate answered alike.
         """
         with self._lock:
-            for group, same in zip(groups, agree, strict=True):
-                counts = self._counts.setdefault(group, [0, 0])
-                counts[0] += same
-                counts[1] += 1
+            self._counts.update(zip(groups, agree, strict=True))
 
     @property
     def overall(self) -> Share:
         """Of all rows."""
         with self._lock:
-            agreed, rows = (sum(counts[i] for counts in self._counts.values()) for i in (0, 1))
+            agreed = sum(count for (_, same), count in self._counts.items() if same)
+            rows = self._counts.total()
         return share(agreed, rows)
 
     @property
     def groups(self) -> dict[str, Share]:
         """By what the live model answered."""
         with self._lock:
-            counts = {group: (agreed, rows) for group, (agreed, rows) in sorted(self._counts.items())}
-        return {group: share(agreed, rows) for group, (agreed, rows) in counts.items()}
+            counts = dict(self._counts)
+        found = {str(group): group for group, _ in counts}
+        return {
+            name: share(counts.get((group, True), 0), counts.get((group, True), 0) + counts.get((group, False), 0))
+            for name, group in sorted(found.items())
+        }
 
 
 def _beta_quantile(p: float, a: int, b: int) -> float:

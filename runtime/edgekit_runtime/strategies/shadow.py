@@ -1,7 +1,7 @@
 """A candidate that sees the traffic and is never heard.
 
-The request's thread copies its rows into a bounded queue, and nothing else. A thread of its own runs the candidate,
-many requests at once, compares its answers with what the live model said, and counts. A budget of processor time and a
+The request's thread copies its rows into a block that waits, and nothing else. A thread of its own runs the candidate,
+many rows at once, compares its answers with what the live model said, and counts. A budget of processor time and a
 brake on the live model's latency (`budget`) keep it harmless: beyond them fewer requests are looked at, and none waits.
 """
 
@@ -10,15 +10,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from dataclasses import dataclass
+from operator import eq
 from typing import Any, Final, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgekit_contracts.errors import EdgekitError
-from edgekit_contracts.limits import MIB
 from edgekit_contracts.manifest import Manifest
 from edgekit_contracts.slots import Plan
 from edgekit_runtime.engine import Answers, Batch, Engine
@@ -26,20 +24,20 @@ from edgekit_runtime.interface import rewritten
 from edgekit_runtime.observe import Observer
 from edgekit_runtime.strategies.agreement import Agreement, Share
 from edgekit_runtime.strategies.budget import Brake, TokenBucket
+from edgekit_runtime.strategies.waiting import Waiting
 
-REQUESTS_WAITING_MAX: Final = 1024
-BYTES_WAITING_MAX: Final = 4 * MIB
 REQUEST_ROWS_MAX: Final = 64
 """Rows of one request that are looked at."""
 PAUSE_S: Final = 0.05
-"""Between two runs; what came meanwhile is answered together."""
+"""Between two looks at what waits."""
 RUN_S: Final = 0.002
 """How long one run may take: a longer one would hold a core that a request may want."""
-RUN_ROWS_MAX: Final = 256
+RUN_ROWS_MAX: Final = 64
+"""And rows of one run: between two calls of ONNX Runtime, Python's own lock is held."""
 DEPTH_S: Final = 0.5
 """Processor time that may be saved up."""
 FAILURES_MAX: Final = 20
-"""Requests that fail in a row before the shadow gives up."""
+"""Rows in a row that fail before the shadow gives up."""
 VALUES: Final = "value"
 """The group of a model without labels."""
 
@@ -91,9 +89,8 @@ class Shadow:
         self._agreement = Agreement()
         self._brake = Brake(allowed=self._plan.p99_growth)
         self._tokens = TokenBucket(self._plan.cpu_share, DEPTH_S)
-        self._queue: deque[tuple[Batch, Answers]] = deque()
-        self._lock = threading.Lock()  # the queue
-        self._waiting_bytes = 0
+        self._lock = threading.Lock()  # what waits
+        self._waiting, self._spare = Waiting(live), Waiting(live)
         self._row_s = RUN_S  # so that the first run has one row
         self._skipped = self._failed = self._failures = 0
         self._error = ""
@@ -115,18 +112,9 @@ class Shadow:
     def offer(self, batch: Batch, said: Answers, latency_us: float) -> None:
         """Shows a request that the live model answered; on the request's time, and never waits."""
         self._brake.note(latency_us, at_work=self._at_work)
-        rows = min(batch.rows, REQUEST_ROWS_MAX)
-        size = _bytes(batch, rows) if self._takes else 0
         with self._lock:
-            full = len(self._queue) >= REQUESTS_WAITING_MAX or self._waiting_bytes + size > BYTES_WAITING_MAX
-            if full or not self._takes:
-                self._skipped += batch.rows
-                return
-            self._skipped += batch.rows - rows
-            self._waiting_bytes += size
-            # Copies: who sent the request may use its arrays again.
-            said = Answers(_head(said.labels, rows), None, _head(said.values, rows))
-            self._queue.append((_copied(batch, rows), said))
+            taken = self._waiting.put(batch, said, REQUEST_ROWS_MAX) if self._takes else 0
+            self._skipped += batch.rows - taken
 
     @property
     def state(self) -> ShadowState:
@@ -149,39 +137,35 @@ class Shadow:
                 self._tokens.rate = self._plan.cpu_share * self._brake.level
             self._at_work = at_work
             self._takes = at_work and self._tokens.available(now) > 0
-            # What came meanwhile, and no more: the time of work and rest is looked at again behind it.
-            waiting = len(self._queue)
-            while waiting > 0 and self._takes and not self._stopping.is_set():
-                waiting -= self._step()
+            if self._takes:
+                self._answer_waiting()
         self._at_work = self._takes = False
-        self._queue.clear()
 
-    def _step(self) -> int:
-        """One run of as many of the waiting requests as fit into its time; returns how many."""
-        room = max(1, min(RUN_ROWS_MAX, int(RUN_S / self._row_s)))
+    def _answer_waiting(self) -> None:
+        """Answers what came meanwhile, a few rows at a time, as far as the budget goes."""
         with self._lock:
-            requests = [self._queue.popleft()]
-            room -= requests[0][0].rows
-            while self._queue and self._queue[0][0].rows <= room:
-                requests.append(self._queue.popleft())
-                room -= requests[-1][0].rows
-            self._waiting_bytes -= sum(_bytes(batch, batch.rows) for batch, _ in requests)
-        spent = time.thread_time()
-        if not self._compare(requests):
-            # One row that the candidate has no answer for must not stand for the others.
-            for request in requests:
-                if not self._compare([request]):
-                    self._count_failed(*request)
-        spent = time.thread_time() - spent
-        self._row_s = 0.8 * self._row_s + 0.2 * spent / sum(batch.rows for batch, _ in requests)
-        now = time.monotonic()
-        self._tokens.spend(spent, now)
-        self._takes = self._tokens.available(now) > 0
-        return len(requests)
+            block, self._waiting = self._waiting, self._spare
+        done = 0
+        while done < block.used and self._takes and not self._stopping.is_set():
+            # One that fails is looked at row by row: one row must not stand for the others.
+            stop = min(block.used, done + max(1, min(RUN_ROWS_MAX, int(RUN_S / self._row_s))))
+            spent = time.thread_time()
+            if not self._compare(*block.part(done, stop)):
+                for row in range(done, stop):
+                    if stop - done == 1 or not self._compare(*block.part(row, row + 1)):
+                        self._count_failed(*block.part(row, row + 1))
+            spent = time.thread_time() - spent
+            self._row_s = 0.8 * self._row_s + 0.2 * spent / (stop - done)
+            now = time.monotonic()
+            self._tokens.spend(spent, now)
+            self._takes = self._takes and self._tokens.available(now) > 0
+            done = stop
+        with self._lock:
+            self._skipped += block.used - done
+        block.used, self._spare = 0, block
 
-    def _compare(self, requests: list[tuple[Batch, Answers]]) -> bool:
+    def _compare(self, batch: Batch, said: Answers) -> bool:
         """Runs the candidate; False where it gives no answer."""
-        batch, said = _joined([batch for batch, _ in requests]), _answered([said for _, said in requests])
         started = time.monotonic()
         try:
             rows = rewritten(batch, self._live, self._candidate.engine)
@@ -196,24 +180,24 @@ class Shadow:
 
     def _count_failed(self, batch: Batch, said: Answers) -> None:
         self._candidate.observer.count_failed()
-        self._failed += batch.rows
+        self._failed += 1
         self._failures += 1
-        self._agreement.add(_groups(said, batch.rows), [False] * batch.rows)
+        self._agreement.add(_groups(said, 1), [False])
         if self._failures == FAILURES_MAX:
             self._fault = f"it failed {FAILURES_MAX} times in a row: {self._error}"
             self._takes = False
             _log.error("the shadow %s is stopped: %s", self._candidate.engine.manifest.title, self._fault)
 
 
-def _groups(said: Answers, rows: int) -> list[str]:
-    return [VALUES] * rows if said.labels is None else [str(label) for label in said.labels.tolist()]
+def _groups(said: Answers, rows: int) -> list[Any]:
+    return [VALUES] * rows if said.labels is None else list(said.labels.tolist())
 
 
 def _agree(said: Answers, theirs: Answers, tolerance: float) -> list[bool]:
     """Of each row, whether two models answer alike: the same label, or values within the tolerance."""
     if said.labels is not None:
         assert theirs.labels is not None
-        return [one == other for one, other in zip(said.labels.tolist(), theirs.labels.tolist(), strict=True)]
+        return list(map(eq, said.labels.tolist(), theirs.labels.tolist()))
     assert said.values is not None
     assert theirs.values is not None
     if said.values.shape != theirs.values.shape:
@@ -222,33 +206,3 @@ def _agree(said: Answers, theirs: Answers, tolerance: float) -> list[bool]:
     both_missing = np.isnan(said.values) & np.isnan(theirs.values)
     near = np.abs(said.values - theirs.values) <= tolerance * np.maximum(1.0, np.abs(said.values))
     return [bool(one) for one in (near | both_missing).all(axis=1)]
-
-
-def _bytes(batch: Batch, rows: int) -> int:
-    """What the first rows of a batch hold in memory, about."""
-    numbers = 0 if batch.numbers is None else rows * batch.numbers.shape[1] * batch.numbers.itemsize
-    texts = [] if batch.text is None else batch.text[:rows].ravel().tolist()
-    return numbers + sum(map(len, texts))
-
-
-def _copied(batch: Batch, rows: int) -> Batch:
-    return Batch(rows, _head(batch.numbers, rows), _head(batch.text, rows))
-
-
-def _head(array: NDArray[Any] | None, rows: int) -> Any:
-    return None if array is None else array[:rows].copy()
-
-
-def _joined(batches: list[Batch]) -> Batch:
-    if len(batches) == 1:
-        return batches[0]
-    numbers: list[Any] = [batch.numbers for batch in batches if batch.numbers is not None]
-    texts = [batch.text for batch in batches if batch.text is not None]
-    rows = sum(batch.rows for batch in batches)
-    return Batch(rows, np.concatenate(numbers) if numbers else None, np.concatenate(texts) if texts else None)
-
-
-def _answered(answers: list[Answers]) -> Answers:
-    labels = [one.labels for one in answers if one.labels is not None]
-    values = [one.values for one in answers if one.values is not None]
-    return Answers(np.concatenate(labels) if labels else None, None, np.concatenate(values) if values else None)
