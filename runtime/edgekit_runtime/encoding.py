@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, overload
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -59,8 +59,7 @@ _BLAS_MOST: Final = 8192
 """Numbers of which OpenBLAS takes the sum of squares on the calling thread alone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True, eq=False, gc=False):
     """Rows in the form that the session takes."""
 
     rows: int
@@ -85,6 +84,8 @@ class Encoder:
     def __init__(self, manifest: Manifest) -> None:
         self.features: Mapping[str, Feature] = {feature.name: feature for feature in manifest.features}
         self._inputs, self._missing = manifest.inputs, manifest.missing_text
+        self.tensors = frozenset(tensor.name for tensor in manifest.inputs)
+        """Names of the graph's own inputs."""
         tensors = {("text" if tensor.dtype == "text" else "numbers"): tensor for tensor in manifest.inputs}
         self.numbers = tensors["numbers"].features if "numbers" in tensors else ()
         """Names of the numeric features, in the order of the tensor's columns."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -54,8 +53,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
         return max(self.probabilities, default=math.nan)
 
 
-@dataclass(frozen=True, slots=True)
-class Answers:
+class Answers(msgspec.Struct, frozen=True, eq=False, gc=False):
     """What the model says of each row."""
 
     labels: NDArray[Any] | None

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 
 from edgekit_contracts.errors import BadInput, EdgekitError, Refused
@@ -94,8 +94,7 @@ class Member:
             self.intake.offer(reply.batch, reply.said, others, "confirm", request)
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True, eq=False, gc=False):
     """The answer to one request."""
 
     answers: Answers

@@ -16,9 +16,9 @@ IEEE Transactions on Systems, Man, and Cybernetics 30 (2000).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,8 +32,7 @@ def lower(one: AutomationLevel, other: AutomationLevel | None) -> AutomationLeve
     return one if other is None else min(one, other, key=LEVELS.index)
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(msgspec.Struct, frozen=True, eq=False, gc=False):
     """What a client gets of a model's answers."""
 
     answers: Answers

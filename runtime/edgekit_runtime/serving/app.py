@@ -34,7 +34,7 @@ KEY: Final = "edgekit_key"
 _MODEL: Final = re.compile(r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?(?P<verb>/ready|/infer)?")
 _TYPES: Final = frozenset(
     # The last is what curl says of any data unless it is told.
-    {b"", b"application/json", b"application/octet-stream", b"application/x-www-form-urlencoded"}
+    {None, b"application/json", b"application/octet-stream", b"application/x-www-form-urlencoded"}
 )
 
 _log = logging.getLogger("edgekit.serving")
@@ -175,7 +175,9 @@ class App:
         if self._bucket is not None and (wait_s := self._bucket.take(request.started)):
             seconds = str(math.ceil(wait_s)).encode()
             raise _Status(429, "more requests than this device is to answer", b"retry-after: " + seconds + b"\r\n")
-        _check_type(request.headers)
+        headers = request.headers
+        if headers.get(b"content-type") not in _TYPES or b"content-encoding" in headers:
+            _check_type(headers)
 
     def _count(self, route: Route, error: Exception) -> None:
         """Counts a request that has no answer."""
@@ -220,7 +222,7 @@ def _key(asked: decoding.InferRequest, body: bytes) -> bytes:
 def _check_type(headers: Mapping[bytes, bytes]) -> None:
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise _Status(415, "this server takes requests without a content encoding")
-    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    kind = headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
     if kind not in _TYPES:
         shown = kind[:64].decode("latin-1")
         raise _Status(415, f"a request is application/json or, with tensors, application/octet-stream; not {shown}")

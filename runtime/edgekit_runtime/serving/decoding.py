@@ -141,7 +141,7 @@ def batch_of(
         at += size
     if at != len(tensors):
         raise BadInput("", f"{len(tensors) - at} bytes are left behind the last tensor")
-    if {tensor.name for tensor in engine.manifest.inputs} == found.keys():
+    if found.keys() == engine.encoder.tensors:
         return engine.encode_tensors({tensor.name: _matrix(tensor, found[tensor.name]) for tensor in request.inputs})
     return engine.encode({tensor.name: _column(tensor, found[tensor.name]) for tensor in request.inputs})
 

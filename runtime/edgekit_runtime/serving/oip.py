@@ -24,6 +24,26 @@ PLATFORM: Final = "onnx_onnxv1"
 _DATATYPES: Final = {"float64": "FP64", "float32": "FP32", "int64": "INT64", "bool": "BOOL", "text": "BYTES"}
 
 
+class OutputTensor(msgspec.Struct, omit_defaults=True, gc=False):
+    """One tensor of a response: its data, or how many of the bytes behind the JSON are its own."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: list[Any] | None = None
+    parameters: Mapping[str, Any] | None = None
+
+
+class InferResponse(msgspec.Struct, omit_defaults=True, gc=False):
+    """The body of a response."""
+
+    model_name: str
+    model_version: str
+    outputs: list[OutputTensor]
+    parameters: Mapping[str, Any]
+    id: str | None = None
+
+
 def encode_response(
     request: InferRequest, answers: Answers, manifest: Manifest, parameters: Mapping[str, Any]
 ) -> tuple[bytes, int | None]:
@@ -44,25 +64,19 @@ def encode_response(
     datatypes, all_outputs = _outputs(manifest.outputs)
     asked = all_outputs if request.outputs is None else _asked(request.outputs, datatypes)
     every = request.parameters.get("binary_data_output", False)
-    tensors: list[dict[str, Any]] = []
+    tensors: list[OutputTensor] = []
     behind: list[bytes] = []
     for one in asked:
         role, datatype = datatypes[one.name]
         array = _array(answers, role)
-        tensor: dict[str, Any] = {"name": one.name, "datatype": datatype, "shape": array.shape}
         if one.parameters.get("binary_data", every) is True:
             behind.append(binary.encode(array, datatype))
-            tensor["parameters"] = {"binary_data_size": len(behind[-1])}
+            size = {"binary_data_size": len(behind[-1])}
+            tensors.append(OutputTensor(one.name, datatype, array.shape, parameters=size))
         else:
-            tensor["data"] = array.ravel().tolist()
-        tensors.append(tensor)
-    response: dict[str, Any] = {"model_name": manifest.name, "model_version": manifest.version}
+            tensors.append(OutputTensor(one.name, datatype, array.shape, array.ravel().tolist()))
     # "If specified this identifier must be returned in the response."
-    if request.id is not None:
-        response["id"] = request.id
-    response["parameters"] = parameters
-    response["outputs"] = tensors
-    text = _encode(response)
+    text = _encode(InferResponse(manifest.name, manifest.version, tensors, parameters, request.id))
     return (b"".join([text, *behind]), len(text)) if behind else (text, None)
 
 
