@@ -135,7 +135,7 @@ def ensure_runs_here(state_dir: Path) -> None:
     try_import(release)
     with contextlib.suppress(OSError):
         state_dir.mkdir(parents=True, exist_ok=True)
-        beside = marker.with_name(f"{MARKER}.{os.getpid()}")
+        beside = marker.with_name(f"{MARKER}.new")
         beside.write_text(here + "\n", encoding="utf-8")
         beside.replace(marker)
 

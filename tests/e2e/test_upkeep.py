@@ -219,9 +219,14 @@ def test_it_starts_cleanly_after_being_killed_at_any_time(tmp_path: Path, made: 
     service = Service(tmp_path, made, broker=f"mqtt://127.0.0.1:{free_port()}")
     draw = random.Random(0)
     try:
-        for _ in range(5):
+        for _ in range(3):  # while it starts
             service.spawn()
-            time.sleep(draw.uniform(0.0, 2.0))
+            time.sleep(draw.uniform(0.0, 1.5))
+            service.stop(signal.SIGKILL)
+        for _ in range(3):  # while windows are stored, three a second
+            service.start()
+            service.infer()
+            time.sleep(draw.uniform(0.0, 0.7))
             service.stop(signal.SIGKILL)
         # What a crash can leave behind: a socket that nobody hears, a lock that nobody holds, half a file.
         if not service.socket_path.exists():

@@ -22,7 +22,7 @@ from edgekit_runtime.doctor.machine import kernel_keeps_time
 from edgekit_runtime.doctor.memory import memory, processor_limit, swap
 from edgekit_runtime.doctor.network import broker, port
 from edgekit_runtime.doctor.software import bundles as in_a_child
-from edgekit_runtime.doctor.software import onnxruntime
+from edgekit_runtime.doctor.software import onnxruntime, proof
 from edgekit_runtime.doctor.storage import disk, lock, permissions
 from edgekit_runtime.lock import hold
 from tests import bundles
@@ -402,6 +402,21 @@ def test_onnxruntime_and_the_bundle_are_tried_in_a_child(tmp_path: Path) -> None
     assert "copy the bundle again" in found.next_step
 
 
+@pytest.mark.parametrize(
+    ("release", "proved", "verdict"),
+    [("1.19.2", (), "warn"), ("1.19.2", ("1.19.2",), "ok"), ("1.20.0", (), "ok"), ("1.100.0", (), "ok")],
+)
+def test_an_onnxruntime_that_a_bundle_was_not_made_for_is_named(
+    monkeypatch: pytest.MonkeyPatch, release: str, proved: tuple[str, ...], verdict: str
+) -> None:
+    monkeypatch.setattr("edgekit_runtime.probe.installed_version", lambda name: release)
+    manifest = bundles.manifest()
+    manifest = bundles.manifest(parity=msgspec.structs.replace(manifest.parity, runtimes=proved))
+    found = only(proof([manifest]))
+    assert found.verdict == verdict
+    assert f"tiny 1.0 is for onnxruntime 1.20.0 or newer, and {release} is installed" in found.sentence
+
+
 def test_everything_is_looked_at_and_the_code_is_that_of_the_worst(tmp_path: Path) -> None:
     made = bundles.make(tmp_path)
     settings = config(
@@ -412,10 +427,10 @@ def test_everything_is_looked_at_and_the_code_is_that_of_the_worst(tmp_path: Pat
         telemetry=Telemetry(broker=f"mqtt://127.0.0.1:{free_port()}"),
     )
     found = {one.check: one for one in examine(settings)}
-    checks = (
-        "python libraries processor clock memory swap heat disk permissions lock keys port socket broker onnxruntime"
-    )
-    assert [*checks.split(), "bundle"] == [check for check in found if not check.endswith("limit")]
+    checks = "python libraries processor clock memory swap heat disk permissions lock keys port socket broker"
+    assert [*checks.split(), "release", "onnxruntime", "bundle"] == [
+        check for check in found if not check.endswith("limit")
+    ]
     assert [check for check, one in found.items() if one.verdict == "FAIL"] == ["broker"]
     assert exit_code(list(found.values())) == 3
     refused = Finding("bundle", "FAIL", "refused", "", 1)

@@ -25,7 +25,7 @@ from edgekit_runtime.doctor.finding import Finding, exit_code
 from edgekit_runtime.doctor.hardware import heat, processor
 from edgekit_runtime.doctor.machine import Machine
 from edgekit_runtime.doctor.memory import memory, processor_limit, swap
-from edgekit_runtime.doctor.software import bundles, libraries, onnxruntime, python
+from edgekit_runtime.doctor.software import bundles, libraries, onnxruntime, proof, python
 
 __all__ = ["Finding", "Machine", "examine", "exit_code"]
 
@@ -42,12 +42,14 @@ def examine(config: DeviceConfig | None, machine: Machine | None = None) -> Iter
     yield from libraries()
     yield from processor(machine)
     yield from clock(machine)
-    yield from memory(machine, _manifests(config))
+    manifests = _manifests(config)
+    yield from memory(machine, manifests)
     yield from processor_limit(machine)
     yield from swap(machine)
     yield from heat(machine)
     if config is not None:
         yield from _of_the_settings(config, machine)
+    yield from proof(manifests)
     runs = list(onnxruntime())
     yield from runs
     if config is not None and all(finding.verdict != "FAIL" for finding in runs):

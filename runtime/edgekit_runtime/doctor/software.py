@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import requires
 from typing import Final
 
 from edgekit_contracts.errors import BothInstalled, EdgekitError
+from edgekit_contracts.manifest import Manifest
 from edgekit_runtime import probe
 from edgekit_runtime.config import DeviceConfig
 from edgekit_runtime.doctor.finding import Finding
@@ -25,8 +26,7 @@ def python() -> Iterator[Finding]:
     """The interpreter and the C library under it."""
     name, release = platform.libc_ver()
     detail = f"Python {platform.python_version()}, {name or 'an unknown C library'} {release}".rstrip()
-    parts = tuple(int(part) for part in release.split(".")[:2] if part.isdigit())
-    if name != "glibc" or parts < GLIBC_MIN:
+    if name != "glibc" or _numbers(release) < GLIBC_MIN:
         yield Finding(
             "python",
             "FAIL",
@@ -72,6 +72,21 @@ def onnxruntime() -> Iterator[Finding]:
         yield Finding("onnxruntime", "ok", f"{release} runs on this processor")
 
 
+def proof(manifests: Sequence[Manifest]) -> Iterator[Finding]:
+    """Whether each bundle was made for the installed onnxruntime."""
+    try:
+        release = probe.installed_release()
+    except EdgekitError:
+        return  # `onnxruntime` says so
+    for manifest in manifests:
+        oldest = manifest.variant.runtime
+        proved = f"{manifest.title} is for onnxruntime {oldest} or newer, and {release} is installed"
+        if _numbers(release) < _numbers(oldest) and release not in manifest.parity.runtimes:
+            yield Finding("release", "warn", f"{proved}: only its golden rows were compared", f"install {oldest}")
+        else:
+            yield Finding("release", "ok", proved)
+
+
 def bundles(config: DeviceConfig) -> Iterator[Finding]:
     """Signature, files and golden set of each, in a child: what ends it does not end the doctor."""
     keys = [part for key in config.keys for part in ("--key", key)]
@@ -100,3 +115,7 @@ def _bundle(path: str, keys: list[str]) -> Iterator[Finding]:
         "ok",
         f"{facts['model']}, signed by key {facts['key'][:12]}; {facts['golden_rows']} golden rows right here",
     )
+
+
+def _numbers(release: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", release)[:3])
