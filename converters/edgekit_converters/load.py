@@ -8,6 +8,7 @@ it: only with `trust`. What a file is, its first bytes say, and its suffix where
 from __future__ import annotations
 
 import pickle
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from edgekit_contracts import limits
 from edgekit_contracts.errors import (
     ConversionRefused,
     EdgekitError,
+    MissingCode,
     MissingExtra,
     MissingFile,
     NotAModel,
@@ -33,6 +35,9 @@ UNPACKED_MAX_BYTES: Final = 4 * limits.BUNDLE_MAX_BYTES
 """Of all files in a skops archive."""
 HEAD_BYTES: Final = 4096
 """Of a file: what a `FileReader` decides by."""
+
+_LACKING: Final = re.compile(r"Can't get attribute '(?P<name>[^']{1,100})' on <module '(?P<module>[^']{1,100})'")
+"""What unpickling says of a name that its module does not have."""
 
 REVIEWED: Final = frozenset(
     [
@@ -113,6 +118,7 @@ def load_model(path: str | Path, *, trust: bool = False) -> Any:
         MissingFile: It does not exist or cannot be opened.
         UntrustedModel: A pickle, or a skops file with types that are not reviewed, without `trust`.
         NotAModel: It is neither, is damaged, or the estimator in it is not fitted.
+        MissingCode: It was saved with a class whose module is not here.
         ConversionRefused: It is of another minor release of scikit-learn.
         TooLarge: An archive that unpacks to more than any model has.
     """
@@ -195,7 +201,12 @@ def _pickle(path: Path) -> Any:
     except ConversionRefused:
         raise
     except ModuleNotFoundError as error:
-        raise NotAModel(f"{path}, which needs the module '{error.name}' that is not here,", SUPPORTED) from error
+        raise MissingCode(str(path), f"the module '{error.name}'") from error
+    except AttributeError as error:
+        lacking = _LACKING.match(str(error))
+        if lacking is None:
+            raise _damaged(path, error) from error
+        raise MissingCode(str(path), f"'{lacking['name']}' of the module '{lacking['module']}'") from error
     except (pickle.UnpicklingError, Exception) as error:  # unpickling raises whatever the content causes
         raise _damaged(path, error) from error
 

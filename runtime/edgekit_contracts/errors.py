@@ -199,6 +199,17 @@ class UntrustedModel(UsageError):
         )
 
 
+class MissingCode(UsageError):
+    """A model was saved with a class whose module is not here."""
+
+    def __init__(self, path: str, what: str) -> None:
+        super().__init__(
+            f"{path} was saved with {what}, which is not here",
+            "install its package, in the release that it was saved with, or put the folder of your own module on "
+            "PYTHONPATH; what a script or a notebook defines must move into a module",
+        )
+
+
 class NotAModel(UsageError):
     """A file or object that no converter takes."""
 

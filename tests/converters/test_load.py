@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from edgekit_contracts.errors import MissingFile, NotAModel, UntrustedModel
+from edgekit_contracts.errors import MissingCode, MissingFile, NotAModel, UntrustedModel
 from edgekit_converters import load
 from edgekit_converters.load import load_model
 from tests.converters.frames import features, target, textbook
@@ -114,6 +114,21 @@ def test_an_estimator_that_is_not_fitted_is_refused(tmp_path: Path) -> None:
     skops.io.dump(textbook(LogisticRegression()), tmp_path / "model.skops")
     with pytest.raises(NotAModel, match="Pipeline that is not fitted"):
         load_model(tmp_path / "model.skops")
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "what"),
+    [
+        ("nowhere_at_all", "Mine", "the module 'nowhere_at_all'"),
+        ("tests.converters.frames", "Gone", "'Gone' of the mod"),
+    ],
+)
+def test_a_model_whose_classes_are_not_here_says_which(tmp_path: Path, module: str, name: str, what: str) -> None:
+    asked = b"".join(b"\x8c" + bytes([len(one)]) + one.encode() for one in (module, name))
+    (tmp_path / "m.pkl").write_bytes(b"\x80\x04" + asked + b"\x93.")
+    with pytest.raises(MissingCode, match=what) as refusal:
+        load_model(tmp_path / "m.pkl", trust=True)
+    assert "PYTHONPATH" in refusal.value.next_step
 
 
 class Letters:
