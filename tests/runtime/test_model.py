@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import OrderedDict
 from functools import cache
@@ -193,6 +194,28 @@ def test_integers_booleans_and_missing_values_are_numbers_of_a_row() -> None:
             model.predict({"a": None, "b": 1, "c": 2})
         with pytest.raises(BadInput, match="the model gives no number"):
             model.predict([float("nan"), 1, 2])
+
+
+def test_a_row_in_the_ring_is_refused_exactly_where_the_encoder_refuses_it() -> None:
+    engine = engine_of("float64")
+    model, random = Model(engine), np.random.default_rng(0)
+    model.predict([1.0, 2.0, 3.0])
+    assert model._ring is not None
+    largest = float(np.finfo(np.float32).max)
+    marks = [0.0, 5e-324, 2.0**112, 2.0**113, 2.0**127, largest, np.nextafter(largest, np.inf), 2.0**128, 1e300, np.inf]
+    refused = 0
+    for _ in range(500):
+        row = random.normal(size=3) * 10.0 ** random.integers(-300, 30)
+        row[random.integers(3)] = random.choice(marks) * random.choice([-1, 1])
+        try:
+            engine.encode(dict(zip("abc", row[:, None], strict=True)))
+        except BadInput as error:
+            refused += 1
+            with pytest.raises(BadInput, match=re.escape(error.sentence)):
+                model.predict(row)
+        else:
+            model.predict(row)
+    assert 100 < refused < 400
 
 
 def test_a_transformation_hands_a_missing_value_on() -> None:
