@@ -107,8 +107,9 @@ class Engine:
         self._session: Session = session or open_session(model, manifest, settings)
         self._run = direct_run(self._session)
         self._outputs = [output.name for output in manifest.outputs]
-        self._roles = [output.role for output in manifest.outputs]
-        self._label_dtype = next((output.dtype for output in manifest.outputs if output.role == "label"), None)
+        at = {output.role: index for index, output in enumerate(manifest.outputs)}
+        self._label, self._probabilities, self._value = at.get("label"), at.get("probabilities"), at.get("value")
+        self._truth = any(output.role == "label" and output.dtype == "bool" for output in manifest.outputs)
         self._numbers = next((tensor.name for tensor in manifest.inputs if tensor.dtype != "text"), None)
         self._text = next((tensor.name for tensor in manifest.inputs if tensor.dtype == "text"), None)
         self._hands_on = manifest.task == "transformation"
@@ -152,11 +153,12 @@ class Engine:
             starts = range(0, batch.rows, limits.DOCUMENT_ROWS)
             return _join([self.run(batch.part(start, start + limits.DOCUMENT_ROWS)) for start in starts])
         outputs = self.outputs(batch)
-        results = dict(zip(self._roles, outputs, strict=True))
-        labels = results.get("label")
-        if labels is not None and self._label_dtype == "bool":
-            labels = labels.astype(bool)
-        answers = Answers(labels, results.get("probabilities"), results.get("value"))
+        labels = None if self._label is None else outputs[self._label]
+        answers = Answers(
+            labels.astype(bool) if labels is not None and self._truth else labels,
+            None if self._probabilities is None else outputs[self._probabilities],
+            None if self._value is None else outputs[self._value],
+        )
         numbers = answers.probabilities if answers.probabilities is not None else answers.values
         # What a transformer makes of a missing value may be a missing value.
         if numbers is not None and not self._hands_on and math.isnan(sum_of_squares(numbers)):

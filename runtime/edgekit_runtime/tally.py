@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,8 +28,7 @@ _LARGEST: Final = float(np.finfo(np.float64).max)
 _NEGATIVE_INFINITY, _BELOW_RANGE, _RANGE, _FINITE, _PRESENT = 0, 1, -3, -2, -1
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
+class Rows(msgspec.Struct, frozen=True, eq=False, gc=False):
     """Answered rows."""
 
     rows: int
