@@ -121,7 +121,7 @@ def _selftest(options: argparse.Namespace) -> int:
 
 
 def _config(options: argparse.Namespace) -> int:
-    from dataclasses import asdict
+    from msgspec.structs import asdict
 
     settings = _settings(options)
     if options.json:

@@ -10,7 +10,6 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -164,10 +163,10 @@ class Assembly:
             with self._surviving("the candidate is left out"):
                 plan = kept.candidate.plan
                 member = self.candidate(found(kept.candidate.slot), settings, plan)
-                lineup = replace(lineup, candidate=self.trial(live, member, plan))
+                lineup = msgspec.structs.replace(lineup, candidate=self.trial(live, member, plan))
         if kept.former is not None:
             with self._surviving("there is no return to the former bundle"):
-                lineup = replace(lineup, former=self.member(found(kept.former), settings))
+                lineup = msgspec.structs.replace(lineup, former=self.member(found(kept.former), settings))
         return lineup
 
     @contextlib.contextmanager

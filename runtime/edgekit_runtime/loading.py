@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from edgekit_contracts.manifest import REFERENCE_PATH, Manifest
 from edgekit_contracts.reference import Bins
@@ -15,8 +16,7 @@ from edgekit_runtime.session import SessionSettings
 from edgekit_runtime.signature import PublicKey
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(msgspec.Struct, frozen=True):
     """A bundle that was verified, loaded and tested here. Its other bytes are not kept in memory."""
 
     engine: Engine

@@ -11,9 +11,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
+
+import msgspec
 
 from edgekit_contracts.decode import decode_json
 from edgekit_contracts.errors import MissingFile, StorageFault, UsageError
@@ -34,8 +35,7 @@ COMMANDS: Final[frozenset[Command]] = frozenset({"stage", "activate", "return", 
 _log = logging.getLogger("edgekit.models")
 
 
-@dataclass(slots=True)
-class _Unit:
+class _Unit(msgspec.Struct):
     """One model: what the settings say of it, and what serves."""
 
     settings: ModelSettings
@@ -217,7 +217,7 @@ class Models:
                 continue
             old = before.served.lineup
             if old.live.sha256 != lineup.live.sha256:
-                lineup = replace(lineup, former=old.live)
+                lineup = msgspec.structs.replace(lineup, former=old.live)
             before.settings, before.configured = unit.settings, unit.configured
             before.served.replace(lineup)
             self._settle(old, lineup)

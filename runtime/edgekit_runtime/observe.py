@@ -13,9 +13,9 @@ import resource
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,8 +35,7 @@ _LATENCIES: Final = 1024
 _log = logging.getLogger("edgekit.observe")
 
 
-@dataclass(frozen=True, slots=True)
-class ClosedWindow:
+class ClosedWindow(msgspec.Struct, frozen=True):
     """A window, ready for the outbox."""
 
     n: int

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+
+import msgspec
 
 from edgekit_contracts.errors import Refused
 from edgekit_contracts.manifest import Manifest
@@ -22,8 +23,7 @@ from edgekit_runtime.strategies.canary import is_chosen
 from edgekit_runtime.strategies.shadow import Shadow
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
+class Trial(msgspec.Struct, frozen=True):
     """A candidate and how it is tried."""
 
     member: Member
@@ -36,8 +36,7 @@ class Trial:
         return is_chosen(key, salt.encode()[:64], self.plan.share)
 
 
-@dataclass(frozen=True, slots=True)
-class Lineup:
+class Lineup(msgspec.Struct, frozen=True):
     """The bundles of one model."""
 
     live: Member
@@ -106,7 +105,7 @@ class Served:
 
         def staged(now: Lineup) -> Lineup:
             check_trial(now.live.manifest, trial.member.manifest, trial.plan)
-            return replace(now, candidate=trial)
+            return msgspec.structs.replace(now, candidate=trial)
 
         return self._exchange(staged)
 
@@ -173,7 +172,7 @@ class Served:
 
         def dropped(now: Lineup) -> Lineup:
             _candidate(now)
-            return replace(now, candidate=None)
+            return msgspec.structs.replace(now, candidate=None)
 
         return self._exchange(dropped)
 

@@ -9,10 +9,10 @@ microsecond or two later.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Literal, Protocol
 
+import msgspec
 import onnxruntime as ort
 from numpy.typing import NDArray
 
@@ -21,8 +21,7 @@ from edgekit_contracts.errors import EnvironmentFault, Refused
 from edgekit_contracts.manifest import Manifest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionSettings:
+class SessionSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How ONNX Runtime runs a model. With one thread a call, answers are equal bit for bit from run to run."""
 
     threads: int = 1
@@ -43,8 +42,7 @@ class Session(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(msgspec.Struct, frozen=True):
     """A call whose inputs and outputs lie in memory that was named once."""
 
     run: Callable[[], object]

@@ -14,7 +14,6 @@ import socket
 import types
 import typing
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -46,8 +45,7 @@ _SECRET: Final = re.compile(r"(?<=://)[^/]*(?=@)")
 Tree = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(msgspec.Struct, frozen=True):
     """One setting that is in force."""
 
     name: str
@@ -57,8 +55,7 @@ class Setting:
     """`default`, the file, a variable, or an option of the command line."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True):
     """What is in force."""
 
     config: DeviceConfig

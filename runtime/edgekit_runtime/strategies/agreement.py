@@ -15,8 +15,9 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 CONFIDENCE: Final = 0.95
 _STEPS_MAX: Final = 100
@@ -24,8 +25,7 @@ _PRECISION: Final = 1e-12
 _TINY: Final = 1e-300
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Share:
+class Share(msgspec.Struct, frozen=True, kw_only=True):
     """A share of rows and its interval."""
 
     agreed: int

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 SLICE_S: Final = 1.0
 WORK_SLICES: Final = 3
@@ -25,8 +26,7 @@ SIGMAS: Final = 3.0
 """How far beyond chance the tail must have grown."""
 
 
-@dataclass(slots=True)
-class TokenBucket:
+class TokenBucket(msgspec.Struct):
     """Tokens that flow in at a rate, up to a depth; spending may leave a debt, which is paid off first.
 
     Source: J. Turner, "New directions in communications", IEEE Communications Magazine 24 (1986); RFC 2697 for the
@@ -36,8 +36,8 @@ class TokenBucket:
     rate: float
     """Tokens a second."""
     depth: float
-    _level: float = field(init=False)
-    _at_s: float = field(init=False, default=-math.inf)
+    _level: float = 0.0
+    _at_s: float = -math.inf
 
     def __post_init__(self) -> None:
         self._level = self.depth
@@ -62,8 +62,7 @@ class TokenBucket:
         self._level -= tokens
 
 
-@dataclass(slots=True)
-class Brake:
+class Brake(msgspec.Struct):
     """Watches the live model's latency with the shadow at work and at rest, and says how much work is harmless.
 
     Work and rest take turns. Once enough requests of both were timed, those at work beyond `1 + allowed` times the
@@ -77,8 +76,8 @@ class Brake:
     """By how much the 99th percentile may grow."""
     level: float = 1.0
     """Of the permitted share of a processor."""
-    _work: list[float] = field(default_factory=list)
-    _rest: list[float] = field(default_factory=list)
+    _work: list[float] = []
+    _rest: list[float] = []
 
     def is_at_work(self, now_s: float) -> bool:
         """Whether the shadow may work at this time at all."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import dataclass
 from operator import eq
 from typing import Any, Final, Protocol
 
+import msgspec
 import numpy as np
 
 from edgekit_contracts.errors import EdgekitError
@@ -58,8 +58,7 @@ class Candidate(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShadowState:
+class ShadowState(msgspec.Struct, frozen=True, kw_only=True):
     """How a shadow stands."""
 
     overall: Share
