@@ -21,6 +21,7 @@ from edgekit_contracts.errors import EdgekitError, EnvironmentFault, StorageFaul
 from edgekit_runtime import __version__, logs
 from edgekit_runtime.config import Log
 from edgekit_runtime.installed import refuse_both
+from edgekit_runtime.probe import ensure_runs_here
 from edgekit_runtime.settings import Settings, find_file, leaves, load_settings
 
 _log = logging.getLogger("edgekit.command")
@@ -49,8 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from edgekit_runtime.probe import ensure_runs_here
-
     for number in (signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # until there is something to reload and to test
     config = _settings(options).config
@@ -192,6 +191,7 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _predict(options: argparse.Namespace) -> int:
+    ensure_runs_here()
     from edgekit_runtime import load
     from edgekit_runtime.batch import predict_file
     from edgekit_runtime.batch.progress import Progress
@@ -214,6 +214,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    ensure_runs_here()
     import onnxruntime
 
     from edgekit_runtime.bundle import open_bundle

@@ -2,8 +2,8 @@
 
 Some releases stop with an illegal instruction while they are imported (1.21.0 on a Raspberry Pi 4,
 microsoft/onnxruntime#23957): then no sentence of ours is ever read. So the import is tried in a child first. The
-answer is kept in the state directory, and asked again only where the release, the processor's features, the kernel or
-Python is another: a normal start does not import twice.
+answer is kept, a service's in its state directory and a command's in the user's cache, and asked again only where the
+release, the processor's features, the kernel or Python is another: a normal start does not import twice.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import subprocess
 
 MARKER: Final = "onnxruntime-runs-here"
-"""A file of the state directory."""
+"""The file that the answer is kept in."""
 TIMEOUT_S: Final = 120.0
 
 _FEATURES: Final = ("flags", "Features")  # x86-64, aarch64
@@ -117,27 +117,48 @@ def try_import(release: str) -> None:
         raise RuntimeUnfit(release, f"cannot be imported: {last[:300]}", _another(release))
 
 
-def ensure_runs_here(state_dir: Path) -> None:
-    """The check before a start: known-bad releases by name, then the import, unless it is known to succeed.
+def ensure_runs_here(directory: Path | None = None) -> None:
+    """The check before anything else: known-bad releases by name, then the import, unless it is known to succeed.
 
     Args:
-        state_dir: Where the answer is kept. Where it cannot be, the child is asked each time.
+        directory: Where the answer is kept, by default the user's cache. Where it cannot be, the child is asked each
+            time.
 
     Raises:
         RuntimeUnfit: This release is not for this machine.
     """
     release = installed_release()
     refuse_wrong_release(release)
-    marker, here = state_dir / MARKER, _fingerprint(release)
-    with contextlib.suppress(OSError):
-        if marker.read_text(encoding="utf-8").strip() == here:
-            return
+    directory = directory or _cache()
+    here = _fingerprint(release)
+    if directory is not None and _kept(directory) == here:
+        return
     try_import(release)
+    if directory is not None:
+        _keep(directory, here)
+
+
+def _kept(directory: Path) -> str:
     with contextlib.suppress(OSError):
-        state_dir.mkdir(parents=True, exist_ok=True)
-        beside = marker.with_name(f"{MARKER}.new")
+        return (directory / MARKER).read_text(encoding="utf-8").strip()
+    return ""
+
+
+def _keep(directory: Path, here: str) -> None:
+    with contextlib.suppress(OSError):
+        directory.mkdir(parents=True, exist_ok=True)
+        beside = directory / f"{MARKER}.new"
         beside.write_text(here + "\n", encoding="utf-8")
-        beside.replace(marker)
+        beside.replace(directory / MARKER)
+
+
+def _cache() -> Path | None:
+    """The user's cache (XDG Base Directory Specification); None of a user without a home."""
+    if named := os.environ.get("XDG_CACHE_HOME"):
+        return Path(named) / "edgekit"
+    with contextlib.suppress(RuntimeError):
+        return Path.home() / ".cache" / "edgekit"
+    return None
 
 
 def _fingerprint(release: str) -> str:

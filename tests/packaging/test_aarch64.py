@@ -89,7 +89,9 @@ def test_the_service_answers_and_its_doctor_finds_the_board_well(python: Path, t
         assert process.wait(SLOW_S) == 0
 
 
-def test_an_onnxruntime_for_other_processors_is_one_sentence(board: Board, python: Path, tmp_path: Path) -> None:
+def test_an_onnxruntime_for_other_processors_is_one_sentence(
+    board: Board, python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The real release and the real instruction of microsoft/onnxruntime#23957."""
     older = board.site("older", ["--no-deps", "onnxruntime==1.21.0"])
     both = board.python("older", older, board.folder / "site-device")

@@ -79,6 +79,40 @@ def test_a_failed_probe_leaves_no_mark_and_a_disk_that_takes_none_does_not_matte
     probe.ensure_runs_here(tmp_path / "file" / "state")
 
 
+@pytest.mark.parametrize("verb", ["verify", "predict"])
+def test_a_command_says_it_and_ends_with_3(tmp_path: Path, verb: str) -> None:
+    made = bundles.make(tmp_path)
+    table = [str(tmp_path / "rows.csv")] if verb == "predict" else []
+    done = subprocess.run(
+        [sys.executable, "-m", "edgekit_runtime", verb, str(made.path), *table, "--key", str(made.public)],
+        env=shadow(tmp_path / "shadow", DIES) | {"XDG_CACHE_HOME": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "does not run here: importing it ends with an illegal instruction" in done.stderr
+
+
+def test_the_answer_of_a_command_is_kept_in_the_user_s_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(probe, "try_import", asked.append)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    probe.ensure_runs_here()
+    probe.ensure_runs_here()
+    assert len(asked) == 1
+    assert (tmp_path / "edgekit" / probe.MARKER).exists()
+
+    def nowhere() -> Path:
+        raise RuntimeError("no home")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", nowhere)
+    probe.ensure_runs_here()
+    assert len(asked) == 2
+
+
 def test_the_service_says_it_and_ends_with_3(tmp_path: Path) -> None:
     made = bundles.make(tmp_path)
     (tmp_path / "device.toml").write_text(f'bundle = "{made.path}"\nkeys = ["{made.public}"]\n[serve]\nport = 0\n')
