@@ -36,7 +36,7 @@ from edgekit_contracts.manifest import (
 from edgekit_contracts.names import check_model, check_version
 from edgekit_converters import data as tables
 from edgekit_converters import runtimes
-from edgekit_converters.asking import columns_of
+from edgekit_converters.asking import answered, columns_of, rows_at_once
 from edgekit_converters.bundle import assemble, write
 from edgekit_converters.certificate import certify
 from edgekit_converters.cost import cost
@@ -213,7 +213,7 @@ def build(
             now.say("; ".join(f"{one.metric} {one.model:.3f} (baseline {one.baseline:.3f})" for one in figures))
     with steps.step("reference") as now:
         columns = columns_of(proved.frame, draft.features)
-        description = reference(draft, columns, engine.predict(columns))
+        description = reference(draft, columns, answered(engine, columns, rows_at_once(conversion.onnx)))
         chosen = golden(draft, proved.verified)
         now.say(f"bins {description.bins_id.hex()}, {chosen.rows} golden rows")
     signer, made = keys.signing_key(Path(key) if key is not None else None)
@@ -404,6 +404,7 @@ def _prove(
             model=estimator,
             certificate=certificate,
             progress=now.progress,
+            at_once=rows_at_once(conversion.onnx),
         )
         row = verified.parity.worst_row
         now.say(

@@ -15,6 +15,7 @@ from itertools import groupby
 from typing import Any, Final
 
 import numpy as np
+import onnx
 import pandas as pd
 from numpy.typing import NDArray
 
@@ -33,6 +34,8 @@ BLOCK_CELLS: Final = 8_000_000
 ENGINE_ROWS: Final = 16_384
 ENGINE_CELLS: Final = 1_000_000
 """At most in one block of the converted model's: what is between its nodes is several times as much."""
+WIDE_CELLS: Final = 4_000_000
+"""At most in one such block, of numbers beside the widest constant of the graph: 32 MB of float64."""
 HALVINGS: Final = 200
 """Calls that are spent on finding which of the rows that may be refused are refused."""
 
@@ -59,6 +62,8 @@ def ask(
     parts: Sequence[pd.DataFrame],
     optional: Sequence[pd.DataFrame] = (),
     progress: Progress = lambda done, total: None,
+    *,
+    at_once: int | None = None,
 ) -> Asked:
     """The answers to all the parts, one after another.
 
@@ -68,6 +73,7 @@ def ask(
         parts: Rows of the same columns; each frame has its own types, which are kept.
         optional: More of them, of which those are left out that the original refuses.
         progress: Called after each block.
+        at_once: At most so many rows in one call of the converted model.
 
     Raises:
         ParityBroken: The converted model refuses a row that the original answers.
@@ -83,7 +89,7 @@ def ask(
     try:
         for block in _blocks(parts):
             columns.append(columns_of(block, features))
-            ours += [pool.submit(engine.predict, piece) for piece in _pieces(columns[-1], len(block))]
+            ours += [pool.submit(engine.predict, piece) for piece in _pieces(columns[-1], len(block), at_once)]
             theirs.append(original(block))
             done += len(block)
             progress(done, total)
@@ -92,7 +98,7 @@ def ask(
             if not len(block):
                 continue
             columns.append(columns_of(block, features))
-            ours += [pool.submit(engine.predict, piece) for piece in _pieces(columns[-1], len(block))]
+            ours += [pool.submit(engine.predict, piece) for piece in _pieces(columns[-1], len(block), at_once)]
             theirs.append(answers)
             done += len(block)
             progress(done, total)
@@ -103,6 +109,26 @@ def ask(
     finally:
         pool.shutdown(cancel_futures=True)
     return Asked(_join_columns(columns), _join(theirs), _join(found))
+
+
+def answered(engine: Engine, columns: Mapping[str, Column], at_once: int | None = None) -> Answers:
+    """The converted model's answers to all the rows, block by block.
+
+    Raises:
+        EdgekitError: It refuses a row.
+    """
+    rows = len(next(iter(columns.values())))
+    return _join([engine.predict(piece) for piece in _pieces(columns, rows, at_once)])
+
+
+def rows_at_once(model: bytes) -> int:
+    """How many rows one call of a converted model should get at most: few where a row is wide inside of the graph.
+
+    A product with a constant makes rows as wide as that: of a million hashed names, or of all the rows of training.
+    """
+    constants = onnx.load_from_string(model).graph.initializer
+    widest = max((size for tensor in constants for size in tensor.dims), default=1)
+    return max(1, min(ENGINE_ROWS, WIDE_CELLS // max(1, widest)))
 
 
 def columns_of(frame: pd.DataFrame, features: Sequence[Feature]) -> Mapping[str, Column]:
@@ -176,8 +202,8 @@ def _with_numbers(engine: Engine, block: pd.DataFrame, answers: Answers) -> tupl
     return block.iloc[np.flatnonzero(known)], Answers(*kept)
 
 
-def _pieces(columns: Mapping[str, Column], rows: int) -> Iterator[Mapping[str, Column]]:
-    size = max(1, min(ENGINE_ROWS, ENGINE_CELLS // len(columns)))
+def _pieces(columns: Mapping[str, Column], rows: int, at_once: int | None) -> Iterator[Mapping[str, Column]]:
+    size = max(1, min(at_once or ENGINE_ROWS, ENGINE_CELLS // len(columns)))
     for at in range(0, rows, size):
         yield {name: column[at : at + size] for name, column in columns.items()}
 

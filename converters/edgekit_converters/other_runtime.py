@@ -23,6 +23,8 @@ ROWS: Final = "rows.npz"
 ANSWERS: Final = "answers.npz"
 FAULT: Final = "fault.txt"
 BLOCK_ROWS: Final = 4_096
+LARGE_BYTES, FEW_ROWS = 4 * 1024 * 1024, 16
+"""Of a model whose file is large, whose rows may be wide inside of the graph, so few at once."""
 CODES, TEXTS = "codes:", "texts:"
 
 
@@ -63,9 +65,10 @@ def _run(folder: Path) -> None:
     names = [output.name for output in session.get_outputs()]
     rows = load(folder / ROWS)
     count = len(next(iter(rows.values())))
+    size = FEW_ROWS if (folder / MODEL).stat().st_size > LARGE_BYTES else BLOCK_ROWS
     blocks = [
-        session.run(names, {name: array[at : at + BLOCK_ROWS] for name, array in rows.items()})
-        for at in range(0, count, BLOCK_ROWS)
+        session.run(names, {name: array[at : at + size] for name, array in rows.items()})
+        for at in range(0, count, size)
     ]
     save(folder / ANSWERS, {name: np.concatenate(parts) for name, *parts in zip(names, *blocks, strict=True)})
 

@@ -89,6 +89,7 @@ def verify(
     model: Any = None,
     certificate: Certificate | None = None,
     progress: Progress = lambda done, total: None,
+    at_once: int | None = None,
 ) -> Verified:
     """Compares the engine with the original on `frame`, on varied copies of its rows, and at thresholds.
 
@@ -100,6 +101,7 @@ def verify(
         model: The fitted model, to look for thresholds in; None: no row is mined.
         certificate: What was proved of its trees; where it says exact, ties must be equal too.
         progress: Called with the rows that are done, and all.
+        at_once: At most so many rows in one call of the engine: `rows_at_once`.
 
     Raises:
         ParityBroken: An answer differs; the sentence names the first such row.
@@ -111,7 +113,7 @@ def verify(
     marks = thresholds(model, list(map(str, frame.columns))) if model is not None else None
     extra = mined(marks, frame, features) if marks is not None else []
     parts = [data, *varied(data, features)]
-    asked = ask(engine, original, parts, extra, progress)
+    asked = ask(engine, original, parts, extra, progress, at_once=at_once)
     columns, theirs, ours = asked.columns, asked.theirs, asked.ours
 
     rows = len(next(iter(columns.values())))

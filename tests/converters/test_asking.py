@@ -16,15 +16,18 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     VotingClassifier,
 )
+from sklearn.feature_extraction import FeatureHasher
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeClassifier
 
 from edgekit_contracts.errors import DataMismatch, ParityBroken
 from edgekit_converters import asking, verify
 from edgekit_converters.argmax import by_argmax
-from edgekit_converters.asking import ask
+from edgekit_converters.asking import answered, ask, columns_of, rows_at_once
+from edgekit_converters.data import as_frame
 from edgekit_converters.draft import draft_manifest
 from edgekit_converters.nullable import nullable
 from edgekit_converters.registry import Answers
@@ -63,6 +66,19 @@ def test_blocks_are_asked_in_order_on_one_thread_and_progress_is_told(monkeypatc
     assert found.theirs.probabilities.tolist() == [*whole.probabilities.tolist(), *whole.probabilities[::-1].tolist()]
     assert found.ours.probabilities.tolist() == found.theirs.probabilities.tolist()
     assert list(found.columns["area"]) == [*X["area"], *X["area"][::-1]]
+
+
+def test_rows_that_are_wide_inside_of_the_graph_are_asked_few_at_once() -> None:
+    rows = [{"a": float(number), "b": str(number % 3)} for number in range(40)]
+    model = make_pipeline(FeatureHasher(n_features=2**20), LogisticRegression()).fit(rows, np.arange(40) % 2)
+    frame = as_frame(rows)
+    conversion = converted(model, frame)
+    assert rows_at_once(conversion.onnx) < 10
+    assert rows_at_once(converted(textbook(SMALL).fit(features(), target()), features()).onnx) == asking.ENGINE_ROWS
+    wide = Engine(conversion.onnx, draft_manifest("m", "1", conversion, "1.24.1"))
+    found = answered(wide, columns_of(frame, wide.manifest.features), 3)
+    assert found.labels is not None
+    assert found.labels.tolist() == model.predict(rows).tolist()
 
 
 def test_of_optional_rows_only_those_are_left_out_that_the_original_refuses() -> None:
