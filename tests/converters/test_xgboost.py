@@ -209,11 +209,23 @@ def test_it_converts_as_a_part_of_a_vote() -> None:
     assert_same(model, X)
 
 
+def _squared(y: Any, margins: Any) -> tuple[Any, Any]:
+    """Gradient and Hessian of a user's own objective."""
+    truth = y if margins.ndim == 1 else np.eye(margins.shape[1])[y.astype(int)]
+    return margins - truth, np.ones_like(margins)
+
+
+@pytest.mark.parametrize("kind", ["two", "three", "value"])
+def test_an_objective_of_the_users_own_leaves_the_answers_as_by_default(kind: str) -> None:
+    X = data()
+    model = (XGBRegressor if kind == "value" else XGBClassifier)(**SMALL, objective=_squared).fit(X, answer(kind))
+    assert_same(model, X)
+
+
 @pytest.mark.parametrize(
     ("model", "kind", "why"),
     [
         (XGBClassifier(**SMALL, objective="binary:logitraw"), "two", "gives no probabilities"),
-        (XGBClassifier(**SMALL, objective=lambda y, p: (p - y, np.ones_like(p))), "two", "a function of its own"),
     ],
 )
 def test_what_cannot_be_exact_is_refused_by_name(model: Any, kind: str, why: str) -> None:
