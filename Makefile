@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 
-.PHONY: aarch64 chaos compiler demo test test-wheel runtimes lint format schema coverage foreign-suites broker clean
+.PHONY: aarch64 chaos compiler demo test test-wheel runtimes lint format schema coverage foreign-suites malformed broker clean
 
 demo: .venv/ready
 	$(BIN)/edgekit demo
@@ -49,6 +49,10 @@ coverage: .venv/ready
 # Writes docs/foreign-suites.md: the tests of sklearn-onnx and onnxmltools, run against edgekit. Both are checkouts.
 foreign-suites: .venv/ready
 	$(BIN)/python benchmarks/foreign_suites.py --sklearn-onnx "$(SKLEARN_ONNX)" --onnxmltools "$(ONNXMLTOOLS)" > docs/foreign-suites.md
+
+# Ten thousand malformed requests against a running service: the right status each, no crash, no leak.
+malformed: .venv/ready
+	$(BIN)/python benchmarks/malformed.py
 
 # The broker that some tests start for themselves (Debian and Ubuntu). Without it those tests skip; in CI they fail.
 broker:
