@@ -5,7 +5,7 @@
 
 Bad JSON, wrong shapes and types, huge, slow, half-closed and broken-off requests, attempts at smuggling
 (tests/malformed.py), 16 at a time. Prints what was answered wrongly, whether the service is alive, its memory and files
-after the first and the second half, and the latencies of a good client alone and beside the attack (load.c, 150
+after the first and the second half, and the latencies of a good client alone and beside the attack (load.c, 50
 requests a second, seconds at a time; the medians of its runs). Another good client compares every answer. Needs cc.
 Ends by itself; exit code 1 where an answer was wrong.
 """
@@ -33,7 +33,7 @@ CLIENTS: Final = 16
 ALONE: Final = 3
 """Runs of the good client before the attack."""
 RUN_S: Final = 2.0
-RATE: Final = 150
+RATE: Final = 50
 SETTINGS: Final = "request_timeout_s = 1.0\nmax_request_bytes = 65536\n"
 
 
