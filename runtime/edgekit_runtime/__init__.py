@@ -48,13 +48,15 @@ __version__: Final = "0.1.0"
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
-def load(path: str | Path, *, keys: Sequence[str | Path], observe: bool = False, threads: int = 1) -> Model:
+def load(
+    path: str | Path, *, keys: str | Path | Sequence[str | Path], observe: bool = False, threads: int = 1
+) -> Model:
     """Opens a bundle, checks its signature and its golden set, and returns the model that answers.
 
     Args:
         path: A `.edge` file.
-        keys: Public key files (PEM) that are trusted.
-        observe: Whether what passes is counted: `model.observer.close()` ends a window and returns its counts.
+        keys: Public key files (PEM) that are trusted, or one.
+        observe: Whether what passes is counted: `model.observer.close().counts` are those since the last time.
         threads: Threads for one call of ONNX Runtime.
 
     Raises:
@@ -70,5 +72,6 @@ def load(path: str | Path, *, keys: Sequence[str | Path], observe: bool = False,
     from edgekit_runtime.observe import Observer
     from edgekit_runtime.signature import load_public_keys
 
-    loaded = load_bundle(path, load_public_keys(keys), threads=threads)
+    trusted = load_public_keys([keys] if isinstance(keys, str | Path) else keys)
+    loaded = load_bundle(path, trusted, threads=threads)
     return Model(loaded.engine, Observer(loaded.manifest, loaded.bins) if observe else None)

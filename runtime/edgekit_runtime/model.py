@@ -88,13 +88,14 @@ class Model:
 
         Raises:
             BadInput: A feature is missing, unknown, of the wrong type, or has a value the model has no answer for.
+            UsageError: Nothing that holds rows; or the model is closed.
             Refused: ONNX Runtime failed on these rows.
         """
         started_ns = perf_counter_ns()
         try:
             answer = self._answer(rows, started_ns)
             return self._usual(rows, started_ns) if answer is None else answer
-        except BadInput:
+        except (BadInput, UsageError):
             if self.observer is not None:
                 self.observer.count_rejected()
             raise

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from edgekit_contracts.limits import MOMENTS_MIN_ROWS
 from edgekit_contracts.manifest import Manifest
 from edgekit_contracts.reference import LATENCY_BINS, Bins, latency_edges_us
-from edgekit_contracts.telemetry import Software, Window, encode_counts
+from edgekit_contracts.telemetry import Software, Window, WindowCounts, decode_counts, encode_counts
 from edgekit_runtime.engine import Answers, Batch
 from edgekit_runtime.tally import Layout, Rows, Tally, score_columns
 
@@ -42,6 +42,12 @@ class ClosedWindow(msgspec.Struct, frozen=True):
     t0_ms: int
     dt_ms: int
     body: Window
+    bins: Bins
+
+    @property
+    def counts(self) -> WindowCounts:
+        """The body's counts by name."""
+        return decode_counts(self.body.counts, self.bins, self.n)
 
 
 class Observer:
@@ -149,7 +155,7 @@ class Observer:
             moments=tally.moments() if self._manifest.privacy.moments and tally.n >= MOMENTS_MIN_ROWS else b"",
             software=software,
         )
-        return ClosedWindow(tally.n, t0_ms, round(1000 * (time.monotonic() - t0)), body)
+        return ClosedWindow(tally.n, t0_ms, round(1000 * (time.monotonic() - t0)), body, self._layout.bins)
 
     def _begin(self) -> None:
         usage = resource.getrusage(resource.RUSAGE_SELF)

@@ -54,7 +54,7 @@ def row_values(row: Any, names: Sequence[str]) -> Sequence[Scalar]:
         raise BadInput(
             "", f"the row has {len(row)} values; the model has {len(names)} features", "send a value for each feature"
         )
-    return [None if type(value).__name__ in _NULLS else value for value in row]
+    return [_plain(value) for value in row]
 
 
 def columns_of(rows: Any, names: Sequence[str]) -> dict[str, Column]:
@@ -87,9 +87,16 @@ def _column(name: str, values: Any) -> Column:
     if not isinstance(column, np.ndarray | Sequence) or isinstance(column, str):
         raise BadInput(name, "is one value beside columns", "send one row, or columns of equal length")
     if isinstance(column, np.ndarray) and column.dtype == object:
-        return [None if type(value).__name__ in _NULLS else value for value in column.tolist()]
+        return [_plain(value) for value in column.tolist()]
     return column
 
 
 def _is_value(value: Any) -> bool:
-    return isinstance(value, str | bytes) or not hasattr(value, "__len__")
+    return isinstance(value, str | bytes) or not hasattr(value, "__len__") or getattr(value, "ndim", 1) == 0
+
+
+def _plain(value: Any) -> Any:
+    """A value with NumPy's single-value array and the null of pandas as Python has them."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        return value.item()
+    return None if type(value).__name__ in _NULLS else value

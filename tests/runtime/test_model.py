@@ -19,7 +19,6 @@ import edgekit_runtime
 from edgekit_contracts.errors import BadInput, Refused, UsageError
 from edgekit_contracts.manifest import Feature, Output, Tensor
 from edgekit_contracts.reference import Bins, FeatureBins
-from edgekit_contracts.telemetry import decode_counts
 from edgekit_runtime.engine import Answer, Answers, Engine
 from edgekit_runtime.model import Model
 from edgekit_runtime.observe import Observer
@@ -137,7 +136,7 @@ def test_bound_rows_are_answered_bit_for_bit_like_the_engine_and_counted_alike(k
         other.record(batch, engine.run(batch), 1.0)
     window, reference = observer.close(), other.close()
     assert (window.n, window.body.software.calls) == (653, 653)
-    seen, right = (decode_counts(one.body.counts, bins_of(engine), one.n) for one in (window, reference))
+    seen, right = (one.counts for one in (window, reference))
     assert (seen.features, seen.classes, seen.scores) == (right.features, right.classes, right.scores)
     moments, expected_moments = (np.frombuffer(one.body.moments, "<f4") for one in (window, reference))
     np.testing.assert_allclose(moments, expected_moments, rtol=1e-6)
@@ -178,6 +177,7 @@ def test_whatever_holds_the_rows_the_answers_are_the_same(kind: str) -> None:
         frame.iloc[0],
         frame.iloc[0].to_dict(),
         {"c": table[0, 2], "a": table[0, 0], "b": table[0, 1]},
+        {name: np.array(value) for name, value in zip("abc", table[0].tolist(), strict=True)},
     ]
     for _ in range(2):  # by tensors of its own first, then in the ring
         assert [model.predict(given) for given in one] == [first] * len(one)
@@ -320,7 +320,7 @@ def test_threads_share_a_model_and_every_row_is_counted_once() -> None:
     windows.append(observer.close())
     assert not wrong
     assert sum(window.n for window in windows) == sum(window.body.software.calls for window in windows) == 4000
-    assert sum(sum(decode_counts(w.body.counts, bins_of(engine), w.n).classes) for w in windows) == 4000
+    assert sum(sum(w.counts.classes) for w in windows) == 4000
 
 
 def test_rows_in_the_ring_are_counted_when_the_model_is_closed() -> None:
@@ -436,6 +436,7 @@ def test_load_verifies_and_counts_where_it_is_told_to(tmp_path: Path) -> None:
         assert model.predict({"age": 30.0, "bmi": 22.0, "sex": "f"}).label == "no"
         assert model.predict(bundles.ROWS).row(3).label == "no"
         assert model.observer is not None
-    assert model.observer.close().n == 5
-    with edgekit_runtime.load(made.path, keys=[made.public]) as model:
+    window = model.observer.close()
+    assert (window.n, sum(window.counts.classes)) == (5, 5)
+    with edgekit_runtime.load(made.path, keys=made.public) as model:
         assert model.observer is None
