@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -86,24 +87,24 @@ class CsvReader:
 
     def _chunk(self, header: list[str], rows: list[list[str]], end: Position) -> Chunk:
         columns = {
-            name: _column([row[index] for row in rows], self._features[name])
-            for index, name in enumerate(header)
+            name: _column(cells, self._features[name])
+            for name, cells in zip(header, zip(*rows, strict=True), strict=True)
             if name in self._features
         }
         return Chunk(rows=len(rows), columns=columns, names=set(header), carried=(header, rows), end=end)
 
 
-def _column(cells: list[str], feature: Feature) -> Column:
+def _column(cells: Sequence[str], feature: Feature) -> Column:
     if feature.dtype in {"text", "bool"}:
         distinct = dict.fromkeys(cells)
         codes = {cell: code for code, cell in enumerate(distinct)}
         values: list[Any] = [_cell(cell, feature) for cell in distinct]
         return Coded(values, np.fromiter(map(codes.__getitem__, cells), np.intp, len(cells)))
-    if not any("_" in cell for cell in cells):  # "1_0" is ten to Python alone
-        try:
+    if "_" not in "".join(cells):  # "1_0" is ten to Python alone
+        with suppress(ValueError):
+            return np.array(list(map(float, cells)))  # of the missing values it knows NaN, with or without a sign
+        with suppress(ValueError):
             return np.array([math.nan if cell in MISSING_WORDS else float(cell) for cell in cells])
-        except ValueError:
-            pass
     return [_cell(cell, feature) for cell in cells]
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TextIO
 
@@ -144,7 +146,7 @@ def _locked(path: Path, target: Path) -> int:
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
             # The run that held it may just have given the file its name: then the lock is that finished file's.
             if path.exists() and os.path.samestat(path.stat(), os.fstat(file)):
                 return file
@@ -159,6 +161,15 @@ def _locked(path: Path, target: Path) -> int:
         os.close(file)
 
 
+def _lock(file: int) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        # Some network file systems have no locks: then nobody but the person keeps two runs apart.
+        if error.errno not in {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}:
+            raise
+
+
 def _write(file: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
@@ -166,8 +177,10 @@ def _write(file: int, data: bytes | memoryview) -> None:
 
 
 def _sync_directory(file: Path) -> None:
-    directory = os.open(file.resolve().parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    # Not every file system does this, and not every directory may be opened: the data itself is synced already.
+    with suppress(OSError):
+        directory = os.open(file.resolve().parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
