@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import random
 import re
@@ -7,16 +9,18 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+import onnxruntime
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from edgekit_contracts.errors import CannotResume, EnvironmentFault, UsageError
+from edgekit_contracts.errors import CannotResume, EnvironmentFault, Refused, UsageError
 from edgekit_runtime.batch import parquet_file, predict, predict_file
 from edgekit_runtime.batch.journal import Origin
 from edgekit_runtime.batch.tables import CHUNK_ROWS
@@ -162,6 +166,39 @@ def test_resuming_what_nobody_began_begins(engine: Engine, tmp_path: Path) -> No
     assert predict_file(engine, source, target, resume=True) == 9
     with pytest.raises(UsageError, match="only a file can be gone on with"):
         predict_file(engine, source, sys.stdout, resume=True)
+
+
+class Failing:
+    """A session that gives up after some calls."""
+
+    def __init__(self, calls: int) -> None:
+        self._left, self._inside = calls, onnxruntime.InferenceSession(bundles.model())
+
+    def run(self, names: Sequence[str], feed: Mapping[str, Any], /) -> Sequence[Any]:
+        self._left -= 1
+        if self._left < 0:
+            raise MemoryError
+        return list(self._inside.run(names, feed))
+
+
+@pytest.mark.usefixtures("small_segments")
+def test_what_was_answered_before_a_failure_is_kept(engine: Engine, tmp_path: Path) -> None:
+    source, target = table(tmp_path / "in.csv", ROWS), tmp_path / "out.csv"
+    with pytest.raises(Refused, match="ONNX Runtime failed"):
+        predict_file(Engine(bundles.model(), bundles.manifest(), session=Failing(3)), source, target)
+    begun: list[int] = []
+    assert predict_file(engine, source, target, lambda rows, _: begun.append(rows), resume=True) == ROWS
+    assert begun[0] == 4 * CHUNK_ROWS
+
+
+def test_a_file_system_without_locks_is_written_to(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(file: int, kind: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    assert predict_file(engine, table(tmp_path / "in.csv", 9), tmp_path / "out.csv") == 9
 
 
 @pytest.mark.usefixtures("small_segments")

@@ -33,12 +33,13 @@ class CsvReader:
     """A CSV file in UTF-8 with a header line."""
 
     def __init__(self, source: Path, manifest: Manifest) -> None:
-        self._source, self._manifest = source, manifest
+        self._source, self._manifest, self._size = source, manifest, 0
         self._features = {feature.name: feature for feature in manifest.features}
 
     def chunks(self, start: Position) -> Generator[Chunk, None, None]:
         """The rows from `start` on; see `Reader`."""
         try:
+            self._size = self._source.stat().st_size
             header, first = self._header()
             start = start if start.rows else first
             lines = Lines(self._source, start.offset, returns=True)
@@ -72,7 +73,7 @@ class CsvReader:
 
     def share(self, position: Position) -> float:
         """How much of the file's bytes lie before `position`."""
-        return min(1.0, position.offset / max(self._source.stat().st_size, 1))
+        return min(1.0, position.offset / max(self._size, 1))
 
     def _header(self) -> tuple[list[str], Position]:
         lines = Lines(self._source, 0, returns=True)

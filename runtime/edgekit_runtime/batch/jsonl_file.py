@@ -18,13 +18,14 @@ class JsonLinesReader:
     """A file of JSON objects, one a line, in UTF-8."""
 
     def __init__(self, source: Path, manifest: Manifest) -> None:
-        self._source, self._manifest = source, manifest
+        self._source, self._manifest, self._size = source, manifest, 0
         self._features = [feature.name for feature in manifest.features]
         self._most = chunk_rows(len(self._features), manifest)
 
     def chunks(self, start: Position) -> Generator[Chunk, None, None]:
         """The rows from `start` on; see `Reader`."""
         try:
+            self._size = self._source.stat().st_size
             lines = Lines(self._source, start.offset, returns=False)
             number, done, rows = start.line, start.rows, list[tuple[bytes, dict[str, Any]]]()
             for line in lines:
@@ -43,7 +44,7 @@ class JsonLinesReader:
 
     def share(self, position: Position) -> float:
         """How much of the file's bytes lie before `position`."""
-        return min(1.0, position.offset / max(self._source.stat().st_size, 1))
+        return min(1.0, position.offset / max(self._size, 1))
 
     def _row(self, line: bytes, number: int) -> dict[str, Any]:
         try:

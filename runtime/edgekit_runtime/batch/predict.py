@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final, TextIO
 
-from edgekit_contracts.errors import BadInput, EdgekitError, EnvironmentFault, MissingFile, StorageFault, UsageError
+from edgekit_contracts.errors import BadInput, MissingFile, StorageFault, UsageError
 from edgekit_runtime.batch import csv_file, jsonl_file, parquet_file
 from edgekit_runtime.batch.ahead import ahead
 from edgekit_runtime.batch.journal import Origin
@@ -50,6 +50,7 @@ def predict_file(
         BadInput: A row does not fit the model; the error names the row. Nothing is left of the target.
         CannotResume: What was left was made of another table or bundle.
         EnvironmentFault, StorageFault: The target cannot be written; `resume` goes on with what is there.
+        Refused: ONNX Runtime failed; likewise.
     """
     kind = _kind(source, target)
     reader = kind.reader(source, engine.manifest)
@@ -86,10 +87,10 @@ def _part(engine: Engine, source: Path, target: Path, kind: Kind, *, resume: boo
         with closing(part):
             try:
                 yield part
-            except EnvironmentFault:
-                raise
-            except EdgekitError:
-                part.discard()
+            except (BadInput, UsageError) as refusal:
+                # The table has to be changed, so that nothing can go on; but not where it could not be read just now.
+                if not isinstance(refusal, MissingFile):
+                    part.discard()
                 raise
     except OSError as error:
         raise StorageFault(
