@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 
 from edgekit.collector.service import Collector
 from edgekit.fleet.status import fleet_status
+from edgekit_contracts import topics
 from edgekit_contracts.errors import BrokerUnreachable
-from edgekit_runtime.mqtt import Broker, probe
+from edgekit_runtime.mqtt import Broker, Link, Publication, Received, probe
 from tests import bundles
 from tests.brokers import Mosquitto, wait_until
 from tests.certificates import Authority
@@ -64,6 +66,44 @@ def test_a_device_reports_through_mutual_tls(broker: Mosquitto, authority: Autho
             wait_until(lambda: rows() == 4, "the rows, over TLS")
             assert service.stop() == 0
     finally:
+        service.close()
+
+
+def test_a_device_answers_through_mutual_tls_within_the_documented_rules(
+    broker: Mosquitto, authority: Authority, tmp_path: Path
+) -> None:
+    certificate, key = authority.issue("dev-1")
+    service = Service(tmp_path, bundles.make(tmp_path), broker=f"mqtts://127.0.0.1:{broker.port}")
+    service.config.write_text(
+        service.config.read_text()
+        + f'ca = "authority.pem"\ncert = "{certificate.name}"\nkey = "{key.name}"\ninfer = true\n'
+    )
+    asked, heard = topics.Infer("dev-1", "tiny"), list[Received]()
+    # The rules let `collector` write and read anything of ours.
+    requester = Link(
+        secured(broker, authority, "collector"),
+        "requester",
+        will=lambda: None,
+        subscriptions=(asked.answer,),
+        on_up=lambda: None,
+        on_message=heard.append,
+        on_down=lambda reason: None,
+    )
+    requester.start()
+    try:
+        service.start()
+        assert requester.wait_first(30) is None
+
+        def answered() -> bool:
+            assert requester.publish(Publication(str(asked), b"{}"))
+            time.sleep(0.05)
+            return bool(heard)
+
+        wait_until(answered, "an answer over TLS")
+        assert b"inputs" in heard[0].payload
+        assert service.stop() == 0
+    finally:
+        requester.stop()
         service.close()
 
 
