@@ -318,6 +318,13 @@ def test_a_shadow_that_crashes_gives_up_and_disturbs_nobody(tried: tuple[Served,
     assert shadow.state.overall.rows == state.overall.rows
 
 
+def test_a_fault_in_the_comparison_is_seen(tried: tuple[Served, Shadow], monkeypatch: pytest.MonkeyPatch) -> None:
+    served, shadow = tried
+    monkeypatch.setattr(shadows, "_agree", lambda said, theirs, tolerance: 1 / 0)
+    assert is_of(ask(served.route()), bundles.WEIGHTS)
+    wait_until(lambda: shadow.state.fault == "ZeroDivisionError: division by zero", "the end of the shadow")
+
+
 def test_one_row_that_the_shadow_refuses_does_not_stand_for_the_others(one: Made) -> None:
     strict = made("2.0", features=FEATURES)
     shadow = Shadow(one.member.manifest, strict.member, Plan(cpu_share=1.0))

@@ -137,7 +137,11 @@ class Shadow:
             self._at_work = at_work
             self._takes = at_work and self._tokens.available(now) > 0
             if self._takes:
-                self._answer_waiting()
+                try:
+                    self._answer_waiting()
+                except Exception as error:
+                    # A fault of ours must be seen, and must not look like a candidate that agrees.
+                    self._give_up(f"{type(error).__name__}: {error}")
         self._at_work = self._takes = False
 
     def _answer_waiting(self) -> None:
@@ -183,9 +187,11 @@ class Shadow:
         self._failures += 1
         self._agreement.add(_groups(said, 1), [False])
         if self._failures == FAILURES_MAX:
-            self._fault = f"it failed {FAILURES_MAX} times in a row: {self._error}"
-            self._takes = False
-            _log.error("the shadow %s is stopped: %s", self._candidate.engine.manifest.title, self._fault)
+            self._give_up(f"it failed {FAILURES_MAX} times in a row: {self._error}")
+
+    def _give_up(self, fault: str) -> None:
+        self._fault, self._takes = fault, False
+        _log.error("the shadow %s is stopped: %s", self._candidate.engine.manifest.title, fault)
 
 
 def _groups(said: Answers, rows: int) -> list[Any]:
