@@ -7,6 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from edgekit_runtime.serving import metrics
 from edgekit_runtime.serving.metrics import MODELS_MAX, Metrics
+from edgekit_runtime.strategies.shadow import ShadowCounts
 from tests.serving import INFER, request, running
 
 
@@ -48,6 +49,17 @@ def test_prometheus_reads_what_the_server_did() -> None:
     assert [sample.value for sample in buckets] == sorted(sample.value for sample in buckets)
     assert math.isinf(float(buckets[-1].labels["le"]))
     assert buckets[-1].value == 2
+
+
+def test_shadows_and_answers_in_another_s_place_are_counted() -> None:
+    counted = Metrics()
+    counted.of("a", "1").answered(0.1, rows=2, abstained=0, stood_in=True)
+    shadow = ({"model": "a", "version": "2"}, ShadowCounts(rows=10, agreed=9, skipped=4))
+    families = parsed(counted.exposition(ready=True, telemetry="off", outbox_records=None, shadows=[shadow]))
+    assert value(families["edgekit_stood_in"], model="a", version="1") == 1
+    assert value(families["edgekit_shadow_rows"], model="a", version="2") == 10
+    assert value(families["edgekit_shadow_agreed_rows"]) == 9
+    assert value(families["edgekit_shadow_skipped_rows"]) == 4
 
 
 def test_a_latency_is_counted_in_every_bucket_that_holds_it() -> None:

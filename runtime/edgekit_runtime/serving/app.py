@@ -165,7 +165,8 @@ class App:
         seconds = time.perf_counter() - request.started
         route.note(batch, reply, 1e6 * seconds, request=asked.id, resent=self._resent.seen(request.body))
         counts = self._metrics.of(reply.manifest.name, reply.manifest.version)
-        counts.answered(seconds, batch.rows, len(reply.doubtful or ()))
+        stood_in = reply.member is not route.first
+        counts.answered(seconds, batch.rows, len(reply.doubtful or ()), stood_in=stood_in)
         if header_bytes is None:
             return Response(200, body)
         line = b"inference-header-content-length: %d\r\n" % header_bytes
@@ -196,7 +197,12 @@ class App:
         state, records = (
             (telemetry.state, telemetry.outbox_records) if isinstance(telemetry, UplinkState) else ("off", None)
         )
-        body = self._metrics.exposition(ready=self.ready, telemetry=state, outbox_records=records)
+        shadows = [
+            ({"model": name, "version": trial.member.manifest.version}, trial.shadow.counts)
+            for name, served in list(self._models.items())
+            if (trial := served.lineup.candidate) is not None and trial.shadow is not None
+        ]
+        body = self._metrics.exposition(ready=self.ready, telemetry=state, outbox_records=records, shadows=shadows)
         return Response(200, body, metrics.CONTENT_TYPE)
 
 

@@ -22,6 +22,7 @@ from typing import Final, Literal
 import onnxruntime
 
 from edgekit_runtime import __version__
+from edgekit_runtime.strategies.shadow import ShadowCounts
 
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 LATENCY_EDGES_S: Final = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
@@ -54,16 +55,17 @@ class ModelCounts:
         self._lock = threading.Lock()
         self.statuses: Counter[int] = Counter()
         self.rejected = self.failed = 0
-        self.rows = self.abstained = 0
+        self.rows = self.abstained = self.stood_in = 0
         self.seconds = 0.0
         self._buckets = [0] * (len(LATENCY_EDGES_S) + 1)
 
-    def answered(self, seconds: float, rows: int, abstained: int) -> None:
-        """A request got its answers."""
+    def answered(self, seconds: float, rows: int, abstained: int, *, stood_in: bool = False) -> None:
+        """A request got its answers; where another bundle failed before, `stood_in`."""
         with self._lock:
             self.statuses[200] += 1
             self.rows += rows
             self.abstained += abstained
+            self.stood_in += stood_in
             self.seconds += seconds
             self._buckets[bisect_left(LATENCY_EDGES_S, seconds)] += 1
 
@@ -96,17 +98,26 @@ class Metrics:
             counts = self._models.setdefault((name, version), ModelCounts())
         return counts
 
-    def exposition(self, *, ready: bool, telemetry: str, outbox_records: int | None) -> bytes:
+    def exposition(
+        self,
+        *,
+        ready: bool,
+        telemetry: str,
+        outbox_records: int | None,
+        shadows: Iterable[tuple[Mapping[str, str], ShadowCounts]] = (),
+    ) -> bytes:
         """The body of `GET /metrics`.
 
         Args:
             ready: What `/v2/health/ready` says.
             telemetry: The uplink's state.
             outbox_records: Records that wait for the collector; None without telemetry.
+            shadows: Model and version of each shadow, and what it has counted.
         """
         models = [
             ({"model": name, "version": version}, counts) for (name, version), counts in list(self._models.items())
         ]
+        tried = list(shadows)
         traffic, usage = self.traffic, resource.getrusage(resource.RUSAGE_SELF)
         build = {
             "version": __version__,
@@ -145,6 +156,30 @@ class Metrics:
                 "counter",
                 "Rows answered below the bundle's threshold.",
                 [("", model, counts.abstained) for model, counts in models],
+            ),
+            (
+                "edgekit_stood_in_total",
+                "counter",
+                "Requests answered in the place of a bundle that failed, by this one or with its safe answer.",
+                [("", model, counts.stood_in) for model, counts in models],
+            ),
+            (
+                "edgekit_shadow_rows_total",
+                "counter",
+                "Rows that a shadow was compared on.",
+                [("", model, counts.rows) for model, counts in tried],
+            ),
+            (
+                "edgekit_shadow_agreed_rows_total",
+                "counter",
+                "Of these, rows that it answered like the live bundle.",
+                [("", model, counts.agreed) for model, counts in tried],
+            ),
+            (
+                "edgekit_shadow_skipped_rows_total",
+                "counter",
+                "Rows that a shadow did not look at, to save time.",
+                [("", model, counts.skipped) for model, counts in tried],
             ),
             (
                 "edgekit_request_seconds",

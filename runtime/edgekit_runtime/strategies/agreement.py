@@ -72,12 +72,16 @@ class Agreement:
             self._counts.update(zip(groups, agree, strict=True))
 
     @property
-    def overall(self) -> Share:
-        """Of all rows."""
+    def counts(self) -> tuple[int, int]:
+        """Rows that agree, and all rows."""
         with self._lock:
             agreed = sum(count for (_, same), count in self._counts.items() if same)
-            rows = self._counts.total()
-        return share(agreed, rows)
+            return agreed, self._counts.total()
+
+    @property
+    def overall(self) -> Share:
+        """Of all rows."""
+        return share(*self.counts)
 
     @property
     def groups(self) -> dict[str, Share]:

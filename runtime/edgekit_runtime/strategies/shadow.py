@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from operator import eq
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -56,6 +56,14 @@ class Candidate(Protocol):
     def observer(self) -> Observer:
         """What counts."""
         ...
+
+
+class ShadowCounts(NamedTuple):
+    """What a shadow has counted so far."""
+
+    rows: int
+    agreed: int
+    skipped: int
 
 
 class ShadowState(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +122,12 @@ class Shadow:
         with self._lock:
             taken = self._waiting.put(batch, said, REQUEST_ROWS_MAX) if self._takes else 0
             self._skipped += batch.rows - taken
+
+    @property
+    def counts(self) -> ShadowCounts:
+        """How it stands, without the intervals, which take time."""
+        agreed, rows = self._agreement.counts
+        return ShadowCounts(rows, agreed, self._skipped)
 
     @property
     def state(self) -> ShadowState:
