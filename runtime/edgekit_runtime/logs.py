@@ -13,6 +13,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, TextIO
 
 import msgspec
@@ -20,12 +21,15 @@ import msgspec
 from edgekit_runtime.config import Log
 
 BURST: Final = 10
+SENTENCES: Final = 100
 PERIOD_S: Final = 60.0
 KEYS_MAX: Final = 512
 """Messages whose rate is known at one time; the least recent is forgotten."""
 LINE_MAX_CHARS: Final = 2_000
 TRACE_MAX_CHARS: Final = 8_000
 
+_PLACE: Final = re.compile(r"%[-+ #0-9.]*[a-z]")
+_SAYS_SOMETHING: Final = re.compile(r"[A-Za-z]")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 """What steers a terminal, or begins another line: a request could write lines of its own."""
 
@@ -50,6 +54,9 @@ def configure(settings: Log, stream: TextIO | None = None) -> None:
 class Rate(logging.Filter):
     """Passes `BURST` records of one message of one logger in `PERIOD_S`, and says how many it held back.
 
+    A message is known by its template, so that requests with other values are one message. One whose template says
+    nothing (`"%s"`) is known by its text; of such a template `SENTENCES` records pass.
+
     Args:
         now_s: A clock that never goes back.
     """
@@ -58,27 +65,41 @@ class Rate(logging.Filter):
         super().__init__()
         self._now_s = now_s
         self._lock = threading.Lock()
-        self._seen: OrderedDict[tuple[str, int, str], list[float]] = OrderedDict()
+        self._seen: OrderedDict[tuple[str, int, str], _Period] = OrderedDict()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether this record is written; what was held back before it is added to the next that is."""
-        key, now = (record.name, record.levelno, str(record.msg)), self._now_s()
+        """Whether this record is written; how many were held back before it goes with it."""
+        template = str(record.msg)
         with self._lock:
-            # Begin of the period, records passed in it, records held back.
-            state = self._seen.pop(key, None) or [now, 0, 0]
-            self._seen[key] = state
-            if len(self._seen) > KEYS_MAX:
-                self._seen.popitem(last=False)
-            if now - state[0] >= PERIOD_S:
-                record.suppressed = int(state[2])
-                state[:] = [now, 1, 0]
-                return True
-            if state[1] < BURST:
-                state[1] += 1
-                record.last_of_burst = state[1] == BURST
-                return True
-            state[2] += 1
+            if _SAYS_SOMETHING.search(_PLACE.sub("", template)):
+                return self._passes(record, template, BURST)
+            return self._passes(record, record.getMessage(), BURST) and self._passes(record, template, SENTENCES)
+
+    def _passes(self, record: logging.LogRecord, text: str, most: int) -> bool:
+        key, now = (record.name, record.levelno, text), self._now_s()
+        period = self._seen.pop(key, None)
+        if period is None or now - period.began_s >= PERIOD_S:
+            if period is not None and period.held:
+                record.suppressed = period.held
+            period = _Period(now)
+        self._seen[key] = period
+        if len(self._seen) > KEYS_MAX:
+            self._seen.popitem(last=False)
+        if period.passed == most:
+            period.held += 1
             return False
+        period.passed += 1
+        record.last_of_burst = period.passed == most
+        return True
+
+
+@dataclass(slots=True)
+class _Period:
+    """What came of one message since a time."""
+
+    began_s: float
+    passed: int = 0
+    held: int = 0
 
 
 class TextLines(logging.Formatter):

@@ -52,11 +52,11 @@ class Reload:
         applied, waiting = changes(self.config, now), changes(now, wanted)
         self.config = now
         for name, (before, after) in applied.items():
-            _log.info("%s is %s now (was %s)", name, _shown(after), _shown(before))
+            _log.info("%s", f"{name} is {_shown(after)} now (was {_shown(before)})")
         for line in lines:
             _log.info("%s", line)
         for name, (before, after) in waiting.items():
-            _log.warning("%s stays %s until a restart (%s is set)", name, _shown(before), _shown(after))
+            _log.warning("%s", f"{name} stays {_shown(before)} until a restart ({_shown(after)} is set)")
         _log.info("settings read again: %d changed, %d wait for a restart", len(applied), len(waiting))
 
 

@@ -122,6 +122,9 @@ def test_a_cool_board_is_well(board: Path) -> None:
     put(board, "sys/devices/platform/soc/soc:firmware/get_throttled", "0")
     found = only(heat(machine(board)))
     assert (found.verdict, found.sentence) == ("ok", "45 C at most (cpu-thermal), nothing is slowed down")
+    for name, text in {"temp": "45123", "type": "cpu-thermal"}.items():  # another of the same name, without limits
+        put(board, f"sys/class/thermal/thermal_zone1/{name}", text)
+    assert only(heat(machine(board))).verdict == "ok"
     put(board, f"{zone}/temp", "107000")
     found = only(heat(machine(board)))
     assert (found.verdict, found.sentence) == ("warn", "cpu-thermal has 107 C, and is slowed down at 110 C")

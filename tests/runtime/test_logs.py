@@ -85,6 +85,17 @@ def test_a_message_that_repeats_is_counted_instead_of_written() -> None:
     assert first.suppressed == 1000 - BURST  # type: ignore[attr-defined]
 
 
+def test_sentences_are_told_apart_and_bounded_together() -> None:
+    rate = Rate(lambda: 0.0)
+
+    def passed(sentence: str) -> bool:
+        return rate.filter(log.makeRecord(log.name, logging.INFO, "f", 1, "%s", (sentence,), None))
+
+    assert sum(passed("one sentence") for _ in range(100)) == BURST
+    assert sum(passed(f"sentence {number}") for number in range(1000)) == SENTENCES - BURST
+    assert rate.filter(log.makeRecord("another", logging.INFO, "f", 1, "%s", ("one sentence",), None))
+
+
 def test_what_is_known_of_messages_is_bounded() -> None:
     rate = Rate(lambda: 0.0)
     for number in range(3 * KEYS_MAX):

@@ -52,7 +52,7 @@ def processor(machine: Machine) -> Iterator[Finding]:
         )
     elif features and _WANTED[machine.architecture] not in features:
         wanted = _WANTED[machine.architecture]
-        yield Finding("processor", "ok", f"{detail}; without {wanted}: large networks are slower, answers are the same")
+        yield Finding("processor", "ok", f"{detail}; without {wanted}: large networks are slower")
     else:
         yield Finding("processor", "ok", detail)
 
@@ -66,7 +66,7 @@ def heat(machine: Machine) -> Iterator[Finding]:
             most = machine.number(f"{path}/max_state")
             slowed.append(f"the kernel slows the processor down ({kind}: step {state} of {most})")
     zones = list(_zones(machine))
-    hottest = max(zones, default=None)
+    hottest = max(zones, key=lambda zone: zone[0], default=None)
     near = [(t, name, limit) for t, name, limit in zones if limit is not None and t >= limit - _NEAR_C]
     if slowed:
         yield Finding(
