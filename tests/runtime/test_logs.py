@@ -13,6 +13,7 @@ from edgekit_runtime.logs import (
     KEYS_MAX,
     LINE_MAX_CHARS,
     PERIOD_S,
+    SENTENCES,
     TRACE_MAX_CHARS,
     JsonLines,
     Rate,
