@@ -47,10 +47,11 @@ def transformer(walk: Walk, step: Any, table: Table) -> Value:
         Unfaithful: skl2onnx refuses, or its file does not load.
     """
     outputs, given = _leaf(walk, step, table, "transformer")
-    if len(outputs) != 1 or outputs[0].dtype == "bool":
+    if len(outputs) != 1:
         raise Unfaithful("its converted outputs are not one matrix of numbers or texts", NEXT_STEP)
     answer = _asked(step.transform, given)
-    width = outputs[0].width if answer is None or len(np.shape(answer)) < 2 else int(np.shape(answer)[1])
+    shape: Any = getattr(answer, "shape", ())
+    width = int(shape[1]) if len(shape) == 2 else outputs[0].width
     if not width:
         raise Unfaithful("it does not say how many columns it gives", NEXT_STEP)
     found = Value(outputs[0].name, outputs[0].dtype, width)
