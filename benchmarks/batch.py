@@ -41,7 +41,7 @@ from edgekit_converters.signing import PRIVATE_NAME, PUBLIC_NAME, SigningKey
 from edgekit_runtime.batch import predict_file
 from edgekit_runtime.batch.parquet_file import ParquetReader, ParquetWriter
 from edgekit_runtime.batch.predict import SEGMENT_ROWS
-from edgekit_runtime.batch.tables import CHUNK_ROWS, Position, answer_columns
+from edgekit_runtime.batch.tables import Position, answer_columns, chunk_rows
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.engine import Engine
 
@@ -80,11 +80,11 @@ def bare(model: bytes, manifest: Manifest, rows: NDArray[Any]) -> Callable[[], N
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     (tensor,) = manifest.inputs
     rows = np.ascontiguousarray(rows, np.float32 if tensor.dtype == "float32" else np.float64)
-    names = [output.name for output in manifest.outputs]
+    names, size = [output.name for output in manifest.outputs], chunk_rows(FEATURES, manifest)
 
     def run() -> None:
-        for start in range(0, len(rows), CHUNK_ROWS):
-            session.run(names, {tensor.name: rows[start : start + CHUNK_ROWS]})
+        for start in range(0, len(rows), size):
+            session.run(names, {tensor.name: rows[start : start + size]})
 
     return run
 
@@ -158,7 +158,8 @@ def rates(name: str, made: Path, source: Path, rounds: int) -> None:
     write_s = writing(engine, source, folder / "written.parquet")
     one, whole = float(np.median(bare_s)), float(np.median(ours_s))
     print(
-        f"{name:10} bare {rows / one:12,.0f} rows/s   predict {rows / whole:12,.0f} rows/s   "
+        f"{name:10} batches of {chunk_rows(FEATURES, opened.manifest):,}   "
+        f"bare {rows / one:12,.0f} rows/s   predict {rows / whole:12,.0f} rows/s   "
         f"ratio {np.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})   "
         f"alone, of the bare time: read and encode {read_s / one:.2f}, write and sync {write_s / one:.2f}",
         flush=True,
@@ -218,7 +219,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, onnxruntime {ort.__version__}; {options.rows:,} rows by "
-        f"{FEATURES} columns of float64 in Parquet; batches of {CHUNK_ROWS:,}, one thread inside onnxruntime"
+        f"{FEATURES} columns of float64 in Parquet; one thread inside onnxruntime"
     )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

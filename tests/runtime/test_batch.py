@@ -6,13 +6,15 @@ import io
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pandas as pd
 import pytest
 
 from edgekit_contracts.errors import BadInput, MissingFile, UsageError
+from edgekit_contracts.manifest import Budget, Feature
 from edgekit_runtime.batch import predict_file
 from edgekit_runtime.batch.csv_file import MISSING_WORDS
-from edgekit_runtime.batch.tables import CHUNK_ROWS
+from edgekit_runtime.batch.tables import CHUNK_ROWS, chunk_rows
 from edgekit_runtime.engine import Engine
 from tests import bundles
 
@@ -126,3 +128,24 @@ def test_a_carried_parquet_column_may_begin_with_nulls(engine: Engine, tmp_path:
     frame.to_parquet(tmp_path / "in.parquet")
     assert predict(engine, tmp_path / "in.parquet", tmp_path / "out.parquet") == rows
     assert pd.read_parquet(tmp_path / "out.parquet")["note"].iloc[-1] == "late"
+
+
+def test_chunks_are_smaller_for_wide_tables_slow_models_and_documents() -> None:
+    fast = bundles.manifest()
+    budget = Budget(
+        profile="board",
+        latency_ms=100,
+        latency_ms_low=50,
+        latency_ms_high=200,
+        latency_limit_ms=1000,
+        memory_mb=1,
+        memory_limit_mb=9,
+        bundle_mb=1,
+        bundle_limit_mb=9,
+        fits=True,
+    )
+    slow = bundles.manifest(budgets=(budget, msgspec.structs.replace(budget, latency_ms=1)))
+    free = bundles.manifest(features=(*bundles.FEATURES[:2], Feature(name="sex", dtype="text", nullable=True)))
+    assert [chunk_rows(columns, fast) for columns in (3, 1024, 10_000_000)] == [CHUNK_ROWS, 1024, 1]
+    assert chunk_rows(3, slow) == 20
+    assert chunk_rows(3, free) == 128

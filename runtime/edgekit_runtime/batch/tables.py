@@ -18,6 +18,8 @@ CHUNK_ROWS: Final = 4096
 """Rows in one call of the model, at most."""
 CHUNK_VALUES: Final = 1 << 20
 """Cells in one chunk, at most: of wide tables fewer rows are held at a time."""
+CHUNK_MS: Final = 2000.0
+"""What a chunk may take, row by row on the slowest of the bundle's devices: progress and segments wait for chunks."""
 DOCUMENT_CHUNK_ROWS: Final = 128
 """The same of free texts, each of which has up to 64 KiB."""
 
@@ -119,8 +121,11 @@ class Kind:
 
 
 def chunk_rows(columns: int, manifest: Manifest) -> int:
-    """Rows in a chunk of a table of so many columns."""
+    """Rows in a chunk of a table of so many columns: the same on every device, or a file gone on with would differ."""
     most = DOCUMENT_CHUNK_ROWS if any(feature.free for feature in manifest.features) else CHUNK_ROWS
+    slowest_ms = max((budget.latency_ms for budget in manifest.budgets), default=0.0)
+    if slowest_ms > 0:
+        most = min(most, int(CHUNK_MS / slowest_ms))
     return max(1, min(most, CHUNK_VALUES // max(columns, 1)))
 
 
