@@ -42,8 +42,8 @@ _PLAIN_TOPS: Final = bytes([*range(0x47), *range(0x80, 0xC7)])
 """Those of numbers below 2**113: no NaN, nothing infinite, nothing beyond float32. One look at bytes takes a third of
 the time of one at numbers; of others the encoder's check decides."""
 
-_Place = tuple[NDArray[Any], Callable[[], object], memoryview, int, Bound]
-"""The row [numeric features], the call on it, the bytes of its answers, its number, and the call's binding."""
+_Place = tuple[Any, Callable[[], object], memoryview, int, Bound]
+"""The row's memory, the call on it, the bytes of its answers, its number, and the call's binding."""
 
 
 class Ring:
@@ -98,7 +98,10 @@ class Ring:
             bound = engine.bind(self._rows[number : number + 1], written)
             if bound is None:
                 raise ValueError("the session's memory cannot be bound")
-            place = self._rows[number], bound.run, memoryview(records[number]), number, bound
+            row = self._rows[number]
+            # A row that needs no rounding is written as the bytes that were looked at.
+            target: Any = memoryview(row.view(np.uint8)) if row.dtype == _DOUBLE else row
+            place = target, bound.run, memoryview(records[number]), number, bound
             self._try(place, sample, found)
             self._places.append(place)
         self._free = self._places[::-1]  # taken from its end, so that the places are filled in order
@@ -129,9 +132,9 @@ class Ring:
 
     def _try(self, place: _Place, sample: Batch, found: Mapping[str, NDArray[Any]]) -> None:
         """Answers the sample in this place, and compares each byte."""
-        row, run, _, number, bound = place
+        _, run, _, number, bound = place
         assert sample.numbers is not None
-        row[:] = sample.numbers[0]
+        self._rows[number] = sample.numbers[0]
         try:
             run()
         except Exception as error:  # onnxruntime raises several unrelated classes
@@ -146,7 +149,7 @@ class Ring:
         take, give, wait = free.pop, free.append, self._done.append
         observed, truth, text_at = self._observer is not None, self._truth, self._text_at
         check, ndarray, double, tops, plain = engine.encoder.check, np.ndarray, _DOUBLE, _TOPS, _PLAIN_TOPS
-        shape, make = self._rows.shape[1:], Answer
+        size, whole, make = self._rows.shape[1] * _DOUBLE.itemsize, self._rows.dtype == _DOUBLE, Answer
         order = engine.encoder.order([feature.name for feature in engine.manifest.features])
         numbers_are_answers = engine.manifest.task != "transformation"
         labelled = self._labelled and text_at is None
@@ -168,11 +171,14 @@ class Ring:
             Raises:
                 BadInput: The model has no answer for it.
             """
-            if type(row) is not ndarray or row.dtype is not double or row.shape != shape:
+            if type(row) is not ndarray or row.dtype is not double or row.ndim != 1:
                 return None
-            if order is not None:
+            if order is not None and len(row) == len(order):
                 row = row[order]
-            if row.tobytes()[tops].translate(None, plain):
+            data = row.tobytes()
+            if len(data) != size:
+                return None
+            if data[tops].translate(None, plain):
                 check(row)
             if not free:
                 flush()
@@ -182,7 +188,7 @@ class Ring:
                 return None
             try:
                 target, run, record, number, bound = place
-                target[:] = row
+                target[:] = data if whole else row
                 run()
                 found = unpack(record)
                 label = found[0] if labelled else None
@@ -193,7 +199,7 @@ class Ring:
                 probabilities = found[first]
                 values = () if rest is None else found[rest]
                 if numbers_are_answers:
-                    total = sum(probabilities or values)
+                    total = sum(found)
                     if total != total and _has_nan(probabilities or values):
                         raise no_number()
             except BaseException as error:
