@@ -41,7 +41,7 @@ class Drifted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One device's line. Counts are over the look-back; gaps and quarantine over all time."""
+    """One device's line, or one of its models'. Counts are over the look-back; gaps and quarantine over all time."""
 
     device: str
     model: str | None
@@ -93,7 +93,7 @@ def fleet_status(
     alpha: float = drift.ALPHA,
     effect_floor: float = drift.EFFECT_FLOOR,
 ) -> list[DeviceStatus]:
-    """The line of every device that was ever heard of, by name.
+    """The lines of every device that was ever heard of, by name: one for each model that it runs.
 
     Args:
         store: Where the collector stores.
@@ -109,35 +109,40 @@ def fleet_status(
     lines = []
     for device, (status, status_ms) in store.devices().items():
         state, seen_ms = _liveness(status, status_ms, store.last_window(device), now_ms)
-        running = status.running[0] if status and status.running else None
-        line = DeviceStatus(
-            device=device,
-            model=running.model if running else None,
-            version=running.version if running else None,
-            state=state,
-            agent=status.agent if status else None,
-            last_seen_ms=seen_ms,
-            out_of_range={},
-            lost_records=lost.get(device, 0),
-            quarantined=quarantined.get(device, 0),
-        )
-        faults: tuple[str, ...] = ()
-        try:
-            line = _measured(store, line, running, now_ms - look_back_ms, alpha, effect_floor)
-        except StorageFault:
-            raise
-        except Exception as error:
-            log.exception("the windows of %s cannot be read", device)
-            faults = (f"its windows cannot be read: {error}",)
-        lines.append(msgspec.structs.replace(line, alarms=(*_alarms(line, status, now_ms), *faults)))
+        for running in (status.running if status else ()) or (None,):
+            line = DeviceStatus(
+                device=device,
+                model=running.model if running else None,
+                version=running.version if running else None,
+                state=state,
+                agent=status.agent if status else None,
+                last_seen_ms=seen_ms,
+                out_of_range={},
+                lost_records=lost.get(device, 0),
+                quarantined=quarantined.get(device, 0),
+            )
+            faults: tuple[str, ...] = ()
+            try:
+                line = _measured(store, line, running, now_ms - look_back_ms, alpha, effect_floor)
+            except StorageFault:
+                raise
+            except Exception as error:
+                log.exception("the windows of %s cannot be read", device)
+                faults = (f"its windows cannot be read: {error}",)
+            lines.append(msgspec.structs.replace(line, alarms=(*_alarms(line, status, now_ms), *faults)))
     return lines
 
 
 def _measured(
     store: Archive, line: DeviceStatus, running: Running | None, since_ms: int, alpha: float, floor: float
 ) -> DeviceStatus:
-    """The line with what the device's windows say."""
-    windows = list(store.windows(line.device, since_ms))
+    """The line with what the device's windows of this model say."""
+    windows = [
+        one
+        for one in store.windows(line.device, since_ms)
+        # Rows without a call are a shadow's: nobody got these answers.
+        if (running is None or one.model == running.model) and (one.window.software.calls or not one.n)
+    ]
     if not windows:
         return line
     present = _present(windows, running)

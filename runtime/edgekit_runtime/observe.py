@@ -84,19 +84,20 @@ class Observer:
         """The place named to `follow` is no more; what waited there was counted."""
         self._sources.remove(flush)
 
-    def record(self, batch: Batch, answers: Answers, latency_us: float, *, resent: bool = False) -> None:
+    def record(self, batch: Batch, answers: Answers, latency_us: float | None, *, resent: bool = False) -> None:
         """Takes note of one answered request.
 
         Args:
             batch: Its rows.
             answers: The model's answers.
-            latency_us: From the request's arrival to its answer.
+            latency_us: From the request's arrival to its answer; None where nobody asked: rows of a shadow are no call.
             resent: The same request was answered shortly before.
         """
         scores = score_columns(answers.labels is not None, answers.probabilities, answers.values)
         text = () if batch.text is None else batch.text.tolist()
         labels = () if answers.labels is None else answers.labels.tolist()
-        self.count(Rows(batch.rows, batch.numbers, text, labels, scores), (1000 * latency_us,), resent=resent)
+        latencies_ns = () if latency_us is None else (1000 * latency_us,)
+        self.count(Rows(batch.rows, batch.numbers, text, labels, scores), latencies_ns, resent=resent)
 
     def count(self, rows: Rows, latencies_ns: Sequence[float], *, resent: int = 0) -> None:
         """Counts answered rows, of one call or several.

@@ -84,6 +84,29 @@ def test_only_the_present_model_is_tested_for_drift(store: Store) -> None:
     assert (line.version, line.drifted, line.tested_rows, line.rows) == ("2.0.0", (), n, 2 * n)
 
 
+def test_a_device_of_several_models_has_a_line_for_each(store: Store) -> None:
+    models = ("diabetes", "pump")
+    running = tuple(Running(model=m, version="1.0.0", bundle_sha256="0" * 64, bins_id="0" * 16) for m in models)
+    store.ingest([Birth(Status(device="pump-1", session=1, running=running), NOW_MS)])
+    body, n = window(calls=50)
+    ingest(store, *reference(), envelope(body, sequence=3, n=n))
+    ingest(store, *(envelope(msgspec.structs.replace(body, model="pump"), sequence=i, n=n) for i in (4, 5)))
+    lines = fleet_status(store, NOW_MS + 1000)
+    assert [(one.device, one.model, one.requests, one.rows) for one in lines] == [
+        ("pump-1", "diabetes", 50, n),
+        ("pump-1", "pump", 100, 2 * n),
+    ]
+
+
+def test_rows_of_a_shadow_are_no_requests(store: Store) -> None:
+    born(store)
+    (body, n), (shadow, _) = window(calls=50), window((0, 0, 0, 100), calls=0)
+    shadow = msgspec.structs.replace(shadow, model_version="2.0.0")
+    ingest(store, *reference(), envelope(body, sequence=3, n=n), envelope(shadow, sequence=4, n=n))
+    line = status_of(store)
+    assert (line.version, line.requests, line.rows, line.drifted) == ("1.0.0", 50, n, ())
+
+
 def test_a_device_is_silent_when_nothing_comes_for_three_windows(store: Store) -> None:
     born(store)
     body, n = window()
