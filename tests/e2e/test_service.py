@@ -80,8 +80,23 @@ def test_the_client_of_triton_speaks_to_it(service: Service) -> None:
                 assert probabilities is not None
                 assert label.shape == (2,)
                 np.testing.assert_allclose(probabilities[0], expected[0], rtol=1e-12)
-        with pytest.raises(http.InferenceServerException, match="there is no model 'other'"):
-            client.infer("other", [numbers, text])
+        for one in (["probabilities"], ["probabilities", "label"]):
+            wanted = [http.InferRequestedOutput(name, binary_data=name == "label") for name in one]
+            answer = client.infer("tiny", [numbers, text], outputs=wanted)
+            assert [output["name"] for output in answer.get_response()["outputs"]] == one
+            assert (answer.as_numpy("label") is None) == ("label" not in one)
+        refused: list[tuple[str, str, list[http.InferInput]]] = [
+            ("there is no model 'other'", "other", [numbers, text]),
+            ("the request lacks the tensor 'text'", "tiny", [numbers]),
+            ("is no BOOL", "tiny", [http.InferInput("numbers", [2, 2], "BOOL"), text]),
+        ]
+        refused[2][2][0]._raw_data, refused[2][2][0]._data = None, [1, 0, 1, 0]
+        for words, model, inputs in refused:
+            with pytest.raises(http.InferenceServerException, match=words):
+                client.infer(model, inputs)
+        with pytest.raises(http.InferenceServerException, match="there is no model 'tiny 2.0'"):
+            client.get_model_metadata("tiny", "2.0")
+        assert not client.is_model_ready("other")
 
 
 def test_a_socket_left_by_a_crash_is_taken_over(service: Service) -> None:

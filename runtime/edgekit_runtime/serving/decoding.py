@@ -141,7 +141,9 @@ def batch_of(
         at += size
     if at != len(tensors):
         raise BadInput("", f"{len(tensors) - at} bytes are left behind the last tensor")
-    if found.keys() == engine.encoder.tensors:
+    names, graph = found.keys(), engine.encoder.tensors
+    # Who names some of the graph's tensors is told which one is lacking, but where these are a model's features too.
+    if names == graph or (names < graph and names and names != engine.features.keys()):
         return engine.encode_tensors({tensor.name: _matrix(tensor, found[tensor.name]) for tensor in request.inputs})
     return engine.encode({tensor.name: _column(tensor, found[tensor.name]) for tensor in request.inputs})
 
