@@ -94,7 +94,7 @@ def test_the_client_of_triton_speaks_to_it(service: Service) -> None:
         for words, model, inputs in refused:
             with pytest.raises(http.InferenceServerException, match=words):
                 client.infer(model, inputs)
-        with pytest.raises(http.InferenceServerException, match="there is no model 'tiny 2.0'"):
+        with pytest.raises(http.InferenceServerException, match=r"there is no model 'tiny 2\.0'"):
             client.get_model_metadata("tiny", "2.0")
         assert not client.is_model_ready("other")
 
