@@ -190,7 +190,7 @@ def killed(made: Path, source: Path, kills: int) -> None:
         while not target.exists():
             process = subprocess.Popen(command(made, source, target, "--resume"), stderr=subprocess.DEVNULL)
             try:
-                process.wait(chance.uniform(0.4, 1.2) * seconds)
+                process.wait(chance.uniform(0.3, 1.0) * seconds)
             except subprocess.TimeoutExpired:
                 process.kill()
                 died += 1

@@ -109,12 +109,16 @@ class Device:
         self.gate = threading.Event()
         self.gate.set()
         self.begun = threading.Semaphore(0)
+        self.fails = False
         self.server = MqttServer(broker, name, self._answer, settings, timing=QUICK)
 
     def _answer(self, request: Request) -> Response:
         if b"/tiny/" in request.target:
             self.begun.release()
             assert self.gate.wait(60)
+        if self.fails:
+            self.fails = False
+            raise RuntimeError("a fault of ours")
         return self.app.answer(request)
 
 
@@ -221,6 +225,16 @@ def test_every_fault_is_answered_and_the_next_request_too(
         requester.ask(request(id="good"))
         assert probabilities(requester.answer()) == RIGHT
         assert requester.idle
+
+
+def test_a_fault_of_ours_does_not_end_the_answers(mosquitto: Mosquitto, caplog: pytest.LogCaptureFixture) -> None:
+    with device(mosquitto.broker, "dev-k") as one, Requester(mosquitto.broker, "dev-k") as requester:
+        requester.meet()
+        one.fails = True
+        for number in ("1", "2"):
+            requester.ask(request(id=number))
+        assert requester.answer()["id"] == "2"
+        assert "a request on ek/1/dn/dev-k/infer/tiny has no answer" in caplog.text
 
 
 def test_a_request_that_comes_twice_is_answered_twice_and_counted_as_sent_again(mosquitto: Mosquitto) -> None:

@@ -114,7 +114,7 @@ class Kind:
     head: bytes = b""
     """The first bytes of such a file."""
     end: End | None = None
-    library: Callable[[], str] = str
+    library: Callable[[], str] = lambda: ""
     """Name and release of what writes it, where that is not ours."""
     streams: bool = True
     """Whether it can be written to a pipe."""

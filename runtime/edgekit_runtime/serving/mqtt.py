@@ -79,16 +79,16 @@ class MqttServer:
     ) -> None:
         self._device, self._answer, self._settings = device, answer, settings
         self._queue: Queue[_Asked | None] = Queue(settings.max_concurrent)
-        self._stopping = False
+        self._stopping, self._shown = False, ""
         self._room = threading.Event()
         self._link = Link(
             broker,
             f"ek-{device}-infer",
             will=lambda: None,
             subscriptions=(topics.every_infer(device),),
-            on_up=lambda: _log.info("requests are taken from %s", broker),
+            on_up=lambda: self._show("taken"),
             on_message=self._on_message,
-            on_down=lambda reason: _log.warning("no requests from %s: %s", broker, reason),
+            on_down=lambda reason: self._show(f"not taken ({reason})"),
             on_room=self._room.set,
             on_refused=lambda reason: _log.error("requests from %s: %s", broker, reason),
             timing=timing,
@@ -136,6 +136,12 @@ class MqttServer:
         if self._link.outstanding < REFUSALS_AT_BROKER_MAX:
             self._publish(asked, refusal)
 
+    def _show(self, state: str) -> None:
+        """One line in the log for each change, not for each attempt."""
+        if state != self._shown:
+            self._shown = state
+            _log.info("requests from %s are %s", self._link.broker, state)
+
     # --- the worker's thread ---
 
     def _work(self) -> None:
@@ -144,7 +150,11 @@ class MqttServer:
                 self._room.clear()
                 self._room.wait(0.05)
             target = f"/v2/models/{asked.infer.model}/infer".encode()
-            self._publish(asked, self._answer(Request("POST", target, {}, asked.received.payload, asked.started)))
+            try:
+                self._publish(asked, self._answer(Request("POST", target, {}, asked.received.payload, asked.started)))
+            except Exception:
+                # Whatever was in it, the next one is answered.
+                _log.exception("a request on %s has no answer", asked.infer)
 
     # --- both ---
 
