@@ -107,7 +107,7 @@ def self_test(config: DeviceConfig, timeout_s: float = 120.0) -> dict[str, Any]:
 
     Raises:
         NobodyAnswers: No service runs.
-        Refused: It has ended: a self-test that fails ends it.
+        Refused: It could not be done, or the service has ended: a self-test that fails ends it.
         EnvironmentFault: It does not say what it found.
     """
     where = places(config)
@@ -131,7 +131,9 @@ def self_test(config: DeviceConfig, timeout_s: float = 120.0) -> dict[str, Any]:
             raise Refused(
                 "the service has ended: its self-test failed, or somebody stopped it", "read its log"
             ) from gone
-        if found != before:
+        if found and found != before:
+            if "error" in found:
+                raise Refused(f"no self-test: {found['error']}", "read the service's log")
             return dict(found)
     raise EnvironmentFault(f"the service says nothing of its self-test for {timeout_s:g} s", "read its log")
 

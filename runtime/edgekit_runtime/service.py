@@ -114,10 +114,15 @@ def run(config: DeviceConfig, say: Callable[[str], None], read: Callable[[], Dev
 
 
 def _test(models: Models, tested: dict[str, Any]) -> None:
-    results = models.test().result()
+    tested.clear()
+    try:
+        results = models.test().result()
+    except EdgekitError as error:
+        tested.update(error=f"{error.sentence}; {error.next_step}", at_ms=round(time.time() * 1000))
+        raise
     rows, difference = sum(one.rows for one in results), max(one.max_difference for one in results)
     _log.info("self-test: %d golden rows right, largest difference %.2g", rows, difference)
-    tested.update(at_ms=round(time.time() * 1000), golden_rows=rows, max_difference=difference)
+    tested.update(golden_rows=rows, max_difference=difference, at_ms=round(time.time() * 1000))
 
 
 def _hold(config: DeviceConfig, stack: ExitStack) -> Lock | None:

@@ -104,8 +104,10 @@ def test_the_self_test_runs_on_demand(service: Service) -> None:
 def test_a_self_test_without_the_file_that_runs_is_said(service: Service, made: bundles.Made) -> None:
     service.start()
     made.path.write_bytes(made.path.read_bytes() + b"\0")
-    signalled(service, signal.SIGUSR1)
-    wait_until(lambda: "no self-test: cannot read the bundle of tiny 1.0" in service.log, "the sentence")
+    done = selftest(service)
+    assert done.returncode == 1
+    assert "Error: no self-test: cannot read the bundle of tiny 1.0" in done.stderr
+    assert "no self-test: cannot read the bundle of tiny 1.0" in service.log
     assert service.infer()[0] == 200
 
 

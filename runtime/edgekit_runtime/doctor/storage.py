@@ -74,7 +74,7 @@ def permissions(config: DeviceConfig) -> Iterator[Finding]:
         existing = _existing(place)
         if not os.access(existing, os.W_OK | os.X_OK):
             faults.append(f"{what} {existing} cannot be written by this user")
-        elif _open_to_all(place) and what == "state_dir":
+        elif _open_to_all(place):
             faults.append(f"anybody can write into {what} {place}")
     faults += [
         f"anybody can write {path}"
