@@ -105,6 +105,10 @@ def test_an_offer_of_another_protocol_is_not_taken_up(server: Server) -> None:
         assert client.reply().json["model_name"] == "tiny"
         assert client.reply().json == {"live": True}
     with server.connect() as client:
+        client.send(b"GET /v2 HTTP/1.0\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+        assert client.reply().status == 200
+        assert client.ended()
+    with server.connect() as client:
         client.send(b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n" + LIVE)
         assert client.reply().status == 501
         assert client.ended()

@@ -288,7 +288,8 @@ class Connection(asyncio.BufferedProtocol):
                 # "A server MAY ignore a received Upgrade header field" (RFC 9110, section 7.8). httptools stops behind
                 # such a head, whatever body follows; it gets the head again, without the field.
                 lines = [(name, value) for name, value in self._headers.items() if name != b"upgrade"]
-                head = b"%b %b HTTP/1.1\r\n" % (self._parser.get_method(), self._target)
+                version = self._parser.get_http_version().encode()
+                head = b"%b %b HTTP/%b\r\n" % (self._parser.get_method(), self._target, version)
                 head += b"".join(b"%b: %b\r\n" % line for line in lines) + b"\r\n"
                 data = memoryview(head + bytes(data[upgrade.args[0] :]))
                 self._parser = HttpRequestParser(self)
