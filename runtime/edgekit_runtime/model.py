@@ -134,7 +134,7 @@ class Model:
                 return
             if self.observer is not None:
                 self.observer.follow(ring.flush)
-            self._ring, self._answer = ring, ring.answer
+            self._ring, self._answer = ring, ring.answerer(self.engine)
 
     def _vector(self, row: Any) -> NDArray[np.float64]:
         """One row's numbers, of a model that takes numbers alone."""
@@ -146,7 +146,7 @@ class Model:
         names, encoder = self._names, self.engine.encoder
         if single:
             return encoder.encode({name: (value,) for name, value in zip(names, row_values(rows, names), strict=True)})
-        if isinstance(rows, np.ndarray) and rows.ndim == 2 and rows.shape[1] == len(names) and self._bindable:
+        if isinstance(rows, np.ndarray) and rows.ndim == 2 and rows.shape[1] == len(names) and not encoder.text:
             order = encoder.order(names)
             return encoder.encode_tensors({self.manifest.inputs[0].name: rows if order is None else rows[:, order]})
         return encoder.encode(columns_of(rows, names))

@@ -29,6 +29,8 @@ from edgekit_runtime.tally import Layout, Rows, Tally, score_columns
 BLOCK_NUMBERS: Final = 32_768
 """Numbers in a block, where its rows are wide."""
 _BLOCK_ROWS_LEAST, _BLOCK_ROWS_MOST = 16, 960
+_SCORE_COLUMNS: Final = 8
+"""Of a row's numbers up to this many wait as they are: to copy them is quicker than to look for the largest."""
 _LATENCIES: Final = 1024
 """Calls whose latency waits to be counted."""
 
@@ -175,9 +177,12 @@ class Observer:
         if rows.numbers is not None:
             self._numbers[here] = rows.numbers
         if rows.scores is not None:
+            scores = rows.scores
+            if scores.shape[1] > _SCORE_COLUMNS:
+                scores = scores.max(axis=1, keepdims=True)
             if self._scores is None:
-                self._scores = np.empty((self.block_rows, rows.scores.shape[1]))
-            self._scores[here] = rows.scores
+                self._scores = np.empty((self.block_rows, scores.shape[1]))
+            self._scores[here] = scores
         self._text += rows.text
         self._labels += rows.labels
         self._used = here.stop

@@ -109,7 +109,6 @@ class Ring:
         """Place, label, and the call's latency in nanoseconds."""
         self._in_order = tuple(range(places))
         self._lock = threading.Lock()  # one thread counts at a time
-        self.answer = self._answerer(engine)
 
     def flush(self) -> None:
         """Has the rows counted that wait, and frees their places."""
@@ -143,8 +142,12 @@ class Ring:
         if not same or (self._text_at is not None and bound.results[self._text_at].numpy()[0] != self._text):
             raise ValueError("the bound call answers otherwise")
 
-    def _answerer(self, engine: Engine) -> Callable[[Any, int], Answer | None]:
-        # Names of the function's own: looking them up elsewhere would take as long as the checks.
+    def answerer(self, engine: Engine) -> Callable[[Any, int], Answer | None]:
+        """What answers a row; a function, since a method would look up each name that it needs at each call.
+
+        Args:
+            engine: The ring's.
+        """
         free, flush, unpack, clock = self._free, self.flush, self._unpack, perf_counter_ns
         take, give, wait = free.pop, free.append, self._done.append
         observed, truth, text_at = self._observer is not None, self._truth, self._text_at

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import weakref
 from collections import OrderedDict
 from functools import cache
 from pathlib import Path
@@ -327,10 +328,14 @@ def test_rows_in_the_ring_are_counted_when_the_model_is_closed() -> None:
     manifest = engine_of("float64").manifest
     engine = Engine(MODEL_BYTES(), manifest)
     observer = Observer(manifest, bins_of(engine))
+    engine_session = engine._session
     with Model(engine, observer) as model:
         for row in rows(7):
             model.predict(row)
     model.close()
+    session = weakref.ref(engine_session)
+    del engine_session
+    assert session() is None, "its memory comes back at once"
     assert observer.close().n == 7
     assert observer.close().n == 0
     with pytest.raises(UsageError, match="the model is closed"):

@@ -166,7 +166,7 @@ def request(random: Random, manifest: Manifest, bins: Bins, rows: int) -> tuple[
     values = random.choice([-3.0, 0.1, 0.25, 0.6, 0.7, np.nan, np.inf], size=(rows, random.integers(1, 4)))
     roles = {output.role for output in manifest.outputs}
     fixed = values[:, : 2 if "label" in roles else 1]
-    wide = np.concatenate([fixed, fixed], axis=1)[:, :2]
+    wide = np.tile(fixed, 12)[:, : 12 if len(bins.classes) > 2 else 2]
     return Batch(rows, numbers, text), Answers(
         labels, wide if "probabilities" in roles else None, wide if "value" in roles else None
     )
