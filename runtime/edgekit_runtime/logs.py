@@ -13,7 +13,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, TextIO
 
 import msgspec
@@ -93,8 +92,7 @@ class Rate(logging.Filter):
         return True
 
 
-@dataclass(slots=True)
-class _Period:
+class _Period(msgspec.Struct):
     """What came of one message since a time."""
 
     began_s: float
