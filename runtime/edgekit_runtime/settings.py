@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -149,7 +148,7 @@ def _fill_in(tree: Tree, origins: dict[str, str], path: Path | None, environ: Ma
     """The defaults that depend on where we are."""
     if "device" not in tree and "telemetry" not in tree:
         # Records of two devices of one name would be taken for one device's: with telemetry, a name is given.
-        tree["device"] = re.sub("[^a-z0-9_-]+", "-", socket.gethostname().lower()).strip("-_")[:63] or "device"
+        tree["device"] = re.sub("[^a-z0-9_-]+", "-", os.uname().nodename.lower()).strip("-_")[:63] or "device"
         origins["device"] = "the host's name"
     if "state_dir" not in tree:
         if "STATE_DIRECTORY" in environ:  # systemd.exec(5), StateDirectory=
