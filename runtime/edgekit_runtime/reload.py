@@ -76,7 +76,8 @@ def applicable(old: DeviceConfig, new: DeviceConfig) -> DeviceConfig:
 
 def changes(old: DeviceConfig, new: DeviceConfig) -> Mapping[str, tuple[Any, Any]]:
     """Every setting that differs: its name -> what it was and what it is to be; None where it is not set."""
-    before, after = (dict(leaves(msgspec.to_builtins(one))) for one in (old, new))
+    # A list without anything in it is not set.
+    before, after = ({k: v for k, v in leaves(msgspec.to_builtins(one)) if v != ()} for one in (old, new))
     return {
         name: (before.get(name), after.get(name))
         for name in sorted(before.keys() | after.keys())
