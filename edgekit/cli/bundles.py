@@ -8,7 +8,7 @@ import click
 
 from edgekit.cli.output import echo_facts, echo_json, echo_table
 from edgekit_contracts.errors import UsageError
-from edgekit_contracts.manifest import Budget, Feature
+from edgekit_contracts.manifest import Budget, Feature, Manifest
 
 _bundle = click.argument("bundle", type=click.Path(path_type=Path))
 _json = click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
@@ -50,6 +50,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
                 ("quality", f"{q.metric} {q.model:.4g}; {q.baseline_rule}: {q.baseline:.4g} ({q.rows:,} rows)")
                 for q in manifest.quality
             ],
+            *([("people", people)] if (people := _describe_people(manifest)) else []),
             ("data", f"{lineage.data_origin}, {lineage.data_rows:,} rows, SHA-256 {lineage.data_sha256[:16]}..."),
             ("code", lineage.code_revision or "not in a Git repository"),
             ("made with", ", ".join(f"{library} {version}" for library, version in lineage.libraries.items())),
@@ -63,6 +64,18 @@ def inspect(bundle: Path, as_json: bool) -> None:
     if manifest.budgets:
         click.echo()
         _echo_budgets(manifest.budgets)
+
+
+def _describe_people(manifest: Manifest) -> str:
+    """What the owner left to a person; empty where all is left to the model."""
+    threshold, fields = manifest.monitoring.abstain_below, manifest.privacy.raw_fields
+    return "; ".join(
+        [
+            *([f"level of automation: {manifest.automation}"] if manifest.automation != "act" else []),
+            *([f"less confident than {threshold:g} is left to a person"] if threshold is not None else []),
+            *([f"a person may see {', '.join(fields)}"] if fields else []),
+        ]
+    )
 
 
 @click.command()

@@ -272,6 +272,10 @@ def test_the_owner_says_what_is_doubtful_and_what_a_person_may_see(
     manifest = open_bundle(out, keys=None).manifest
     assert (manifest.monitoring.abstain_below, manifest.automation) == (0.7, "confirm")
     assert manifest.privacy.raw_fields == ("width", "material")
+    people = (
+        "level of automation: confirm; less confident than 0.7 is left to a person; a person may see width, material"
+    )
+    assert people in run("inspect", out)[1].replace("\n            ", " ")
 
 
 def test_a_model_without_confidence_cannot_abstain(tmp_path: Path) -> None:
