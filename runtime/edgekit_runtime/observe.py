@@ -26,7 +26,7 @@ from edgekit_contracts.telemetry import Software, Window, WindowCounts, decode_c
 from edgekit_runtime.engine import Answers, Batch
 from edgekit_runtime.tally import Layout, Rows, Tally, score_columns
 
-BLOCK_NUMBERS: Final = 32_768
+BLOCK_NUMBERS: Final = 65_536
 """Numbers in a block, where its rows are wide."""
 _BLOCK_ROWS_LEAST, _BLOCK_ROWS_MOST = 16, 960
 _SCORE_COLUMNS: Final = 8

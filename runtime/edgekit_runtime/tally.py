@@ -62,7 +62,8 @@ class Layout:
         self.bins = bins
         self.moments = manifest.privacy.moments
         """Whether moments are sent."""
-        self.numbers = np.array([tensors["numbers"].index(feature.name) for feature in numeric], dtype=np.intp)
+        order = [tensors["numbers"].index(feature.name) for feature in numeric]
+        self.numbers = slice(0, len(order)) if order == [*range(len(order))] else np.array(order, dtype=np.intp)
         """For each numeric feature of the bins its column in the tensor."""
         self.text = [
             (tensors["text"].index(feature.name), {text: at for at, text in enumerate(feature.categories)})
@@ -100,7 +101,7 @@ class Tally:
         self._texts = [np.zeros(len(index) + 2, dtype=np.int64) for _, index in layout.text]
         """For each text feature its bins, and the missing ones."""
         self._classes = np.zeros(len(layout.classes), dtype=np.int64)
-        features = len(layout.numbers)
+        features = len(layout.edges) - 1
         self._count, self._mean, self._m2 = np.zeros(features), np.zeros(features), np.zeros(features)
         self._minimum, self._maximum = np.full(features, np.nan), np.full(features, np.nan)
 
@@ -190,19 +191,25 @@ class Tally:
         return counts
 
     def _merge_moments(self, values: NDArray[np.float64], start: NDArray[np.intp], stop: NDArray[np.intp]) -> None:
-        """Takes in sorted values [features, rows], of which those from `start` to `stop` [features] are finite."""
+        """Takes in sorted values [features, rows], of which those from `start` to `stop` [features] are finite.
+
+        The values are changed: what is made of them in their own place is made in half the time.
+        """
         count, rows = stop - start, values.shape[1]
-        some = np.maximum(count, 1)
-        finite = None if (count == rows).all() else np.isfinite(values)
-        mean = (values if finite is None else np.where(finite, values, 0.0)).sum(axis=1) / some
-        deviations = values - mean[:, None] if finite is None else np.where(finite, values - mean[:, None], 0.0)
-        delta, total = mean - self._mean, np.maximum(self._count + count, 1)
-        self._m2 += np.einsum("ij,ij->i", deviations, deviations) + delta**2 * self._count * count / total
-        self._mean += delta * count / total
-        self._count += count
-        features = np.arange(len(count))
+        some, features = np.maximum(count, 1), np.arange(len(count))
         least = values[features, np.minimum(start, rows - 1)]
         most = values[features, np.maximum(stop - 1, 0)]
+        finite = None if (count == rows).all() else np.isfinite(values)
+        if finite is not None:
+            values[~finite] = 0.0
+        mean = values.sum(axis=1) / some
+        values -= mean[:, None]
+        if finite is not None:
+            values[~finite] = 0.0
+        delta, total = mean - self._mean, np.maximum(self._count + count, 1)
+        self._m2 += np.einsum("ij,ij->i", values, values) + delta**2 * self._count * count / total
+        self._mean += delta * count / total
+        self._count += count
         for known, here, take in ((self._minimum, least, np.fmin), (self._maximum, most, np.fmax)):
             take(known, np.where(count > 0, here, np.nan), out=known)
 
