@@ -94,6 +94,12 @@ def run(config: DeviceConfig, say: Callable[[str], None], read: Callable[[], Dev
             return ", ".join(f"{one.model} {one.version}" for one in models.running)
 
         app = App(models.served, status, config.serve, models.command)
+        if config.telemetry is not None and config.telemetry.infer:
+            requests = MqttServer(broker, config.device, app.answer, config.serve)
+            requests.start()
+            pulses.append(requests.pulse)
+            stack.callback(requests.stop, config.serve.drain_timeout_s)
+            say(f"answering   {topics.every_infer(config.device)} of {broker}")
         keeper = Keeper(
             Notifier(),
             status=lambda: f"serving {titles()}",
@@ -102,11 +108,6 @@ def run(config: DeviceConfig, say: Callable[[str], None], read: Callable[[], Dev
             announce=lambda: say(f"serving     {titles()} at {where}"),
             pulses=pulses,
         )
-        if config.telemetry is not None and config.telemetry.infer:
-            requests = MqttServer(broker, config.device, app.answer, config.serve)
-            requests.start()
-            stack.callback(requests.stop, config.serve.drain_timeout_s)
-            say(f"answering   {topics.every_infer(config.device)} of {broker}")
         serve_until_signal(app, sockets, keeper)
         say("stopping    no new requests; storing the last window")
         if keeper.fault is not None:

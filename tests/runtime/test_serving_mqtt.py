@@ -325,3 +325,19 @@ def test_the_service_answers_over_its_broker_where_the_settings_say_so(mosquitto
         assert service.stop() == 0
     finally:
         service.close()
+
+
+def test_the_worker_shows_that_it_goes_on_and_does_not_where_it_is_stuck(mosquitto: Mosquitto) -> None:
+    with device(mosquitto.broker, "dev-p") as made, Requester(mosquitto.broker, "dev-p") as requester:
+        pulse = made.server.pulse
+        pulse.ask()
+        wait_until(lambda: pulse.answered, "the idle worker")
+        requester.meet()
+        made.gate.clear()
+        requester.ask(request())
+        assert made.begun.acquire(timeout=60)  # it is inside of a request
+        pulse.ask()
+        assert not pulse.answered
+        made.gate.set()
+        wait_until(lambda: pulse.answered, "the worker goes on")
+        assert probabilities(requester.answer()) == RIGHT

@@ -19,13 +19,14 @@ import threading
 import time
 from collections.abc import Callable
 from queue import Full, Queue
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
 from edgekit_contracts import topics
 from edgekit_runtime.config import Serve
 from edgekit_runtime.mqtt import Broker, Link, Publication, Received, Timing
+from edgekit_runtime.pulse import Pulse
 from edgekit_runtime.serving.message import JSON, Request, Response, error
 
 ANSWERS_AT_BROKER_MAX: Final = 32
@@ -78,7 +79,7 @@ class MqttServer:
         timing: Timing | None = None,
     ) -> None:
         self._device, self._answer, self._settings = device, answer, settings
-        self._queue: Queue[_Asked | None] = Queue(settings.max_concurrent)
+        self._queue: Queue[_Asked | Literal["come round"] | None] = Queue(settings.max_concurrent)
         self._stopping, self._shown = False, ""
         self._room = threading.Event()
         self._link = Link(
@@ -94,6 +95,7 @@ class MqttServer:
             timing=timing,
         )
         self._thread = threading.Thread(target=self._work, name="edgekit-mqtt-infer", daemon=True)
+        self.pulse = Pulse("inference over the broker", self._come_round)
 
     def start(self) -> None:
         """Starts both threads and returns at once."""
@@ -146,7 +148,11 @@ class MqttServer:
 
     def _work(self) -> None:
         while (asked := self._queue.get()) is not None:
+            self.pulse.beat()
+            if asked == "come round":
+                continue
             while self._link.outstanding >= ANSWERS_AT_BROKER_MAX:
+                self.pulse.beat()  # the broker is slow, and we are not stuck
                 self._room.clear()
                 self._room.wait(0.05)
             target = f"/v2/models/{asked.infer.model}/infer".encode()
@@ -157,6 +163,10 @@ class MqttServer:
                 _log.exception("a request on %s has no answer", asked.infer)
 
     # --- both ---
+
+    def _come_round(self) -> None:
+        with contextlib.suppress(Full):  # then it has work, and comes round with the next request
+            self._queue.put_nowait("come round")
 
     def _publish(self, asked: _Asked, response: Response) -> None:
         received, body = asked.received, response.body
