@@ -21,7 +21,7 @@ class TokenBucket:
         """Takes a token.
 
         Args:
-            now: A clock that does not go back, in seconds.
+            now: When the request began, in seconds. One that began before the last one counts as of the same time.
 
         Returns:
             0.0 where there was one; else the seconds until there is.
