@@ -95,6 +95,7 @@ class Encoder:
         self.dtype: type[np.float32] | type[np.float64] = np.float32 if single else np.float64
         """Of the tensor of numbers."""
         self._strict = np.array([not self.features[name].nullable for name in self.numbers], dtype=bool)
+        self._any_strict = bool(self._strict.any())
         self._known = {
             feature.name: frozenset(feature.categories or ()) for feature in manifest.features if feature.closed
         }
@@ -175,6 +176,11 @@ class Encoder:
         # The sum is NaN where a value is, and too large where a value is infinite or beyond float32.
         if sum_of_squares(numbers) < PLAIN_SQUARES:
             return
+        if numbers.size <= _BLAS_MOST:  # of a few rows with missing values, which many models take
+            present = numbers == numbers
+            allowed = not self._any_strict or bool(present[..., self._strict].all())
+            if allowed and sum_of_squares(numbers[present]) < PLAIN_SQUARES:
+                return
         matrix = numbers.reshape(-1, len(self.numbers))
         # scikit-learn refuses what is beyond float32 wherever a step computes in it, and nothing was proved out there.
         beyond = np.any(np.abs(matrix) > FLOAT32_MAX, axis=0)
