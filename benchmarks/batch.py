@@ -56,7 +56,8 @@ MODELS: Final[dict[str, Callable[[], Any]]] = {
 
 def data(rows: int, seed: int) -> tuple[pd.DataFrame, NDArray[Any]]:
     """Measurements [rows, FEATURES] and a class for each."""
-    X, y = make_classification(rows, FEATURES, n_informative=12, random_state=seed)
+    drawn: Any = make_classification(rows, FEATURES, n_informative=12, random_state=seed)
+    X, y = drawn
     return pd.DataFrame(X, columns=[f"sensor_{index}" for index in range(FEATURES)]), y
 
 

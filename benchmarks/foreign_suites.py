@@ -120,8 +120,9 @@ def run(source: Path, tests: list[str], folder: Path, workers: str) -> list[dict
     lines = [line for part in folder.glob(f"{report.name}.*") for line in part.read_text("utf-8").splitlines()]
     found: dict[str, dict[str, Any]] = {}
     for line in map(json.loads, lines):
-        if found.get(line["test"], line)["outcome"] != "failed":
-            found[line["test"]] = line
+        name: str = line["test"]
+        if name not in found or found[name]["outcome"] != "failed":
+            found[name] = line
     return [found[name] for name in sorted(found)]
 
 

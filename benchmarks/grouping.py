@@ -72,7 +72,8 @@ class Model:
 def main() -> None:
     """Measures all."""
     warnings.simplefilter("ignore")
-    X, y = make_classification(3000, 30, n_informative=12, random_state=0)
+    drawn: Any = make_classification(3000, 30, n_informative=12, random_state=0)
+    X, y = drawn
     frame = pd.DataFrame(X).rename(columns=str)
     print(f"{'us a row; rows answered otherwise':34}" + "".join(f"{size:>16}" for size in SIZES))
     for name, estimator in MODELS.items():

@@ -147,7 +147,7 @@ def named(model: onnx.ModelProto, naming: Any) -> onnx.ModelProto:
     inner = [name for node in model.graph.node for name in node.output if name and name not in kept]
     names: dict[str, str] = {}
     for name in (*inner, *(one.name for one in model.graph.initializer)):
-        names[name] = f"{naming}{name}" if isinstance(naming, str) else naming(name, set(names.values()))
+        names[name] = f"{naming}{name}" if isinstance(naming, str) else str(naming(name, set(names.values())))
     rename(model, names)
     for one in model.graph.initializer:
         one.name = names[one.name]

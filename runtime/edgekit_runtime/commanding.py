@@ -51,7 +51,7 @@ def command(config: DeviceConfig, verb: str, model: str | None, *, as_json: bool
         served = [one["model"] for one in models(config)]
         if len(served) != 1:
             raise UsageError(f"{len(served)} models are served here", f"say which with --model: {', '.join(served)}")
-        (model,) = served
+        model = str(served[0])
     _show([_command(config, model, verb, b"")], as_json)
 
 

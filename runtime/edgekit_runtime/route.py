@@ -125,6 +125,7 @@ class Route:
     """
 
     __slots__ = ("_alike", "_name", "_rest", "_shadow", "first", "front")
+    _name: ServedBy
 
     def __init__(
         self,

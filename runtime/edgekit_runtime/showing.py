@@ -20,12 +20,13 @@ def describe(lineup: Lineup) -> dict[str, Any]:
         "former": None if former is None else _bundle(former),
     }
     if trial is not None:
-        found["candidate"] = _bundle(trial.member) | {"strategy": trial.plan.strategy}
+        candidate: dict[str, Any] = {**_bundle(trial.member), "strategy": trial.plan.strategy}
+        found["candidate"] = candidate
         if trial.plan.strategy == "canary":
-            found["candidate"]["share"] = trial.plan.share
+            candidate["share"] = trial.plan.share
         if trial.shadow is not None:
             state = trial.shadow.state
-            found["candidate"]["shadow"] = {
+            candidate["shadow"] = {
                 "agreement": _share(state.overall),
                 "by_answer": {group: _share(share) for group, share in state.groups.items()},
                 "skipped_rows": state.skipped_rows,

@@ -263,16 +263,15 @@ def _run(model: onnx.ModelProto, X: NDArray[Any]) -> list[NDArray[Any]]:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    found: list[Any] = session.run(None, {"x": X})
-    return found
+    found: Any = session.run(None, {"x": X})
+    return list(found)
 
 
 def _older(model: Any) -> onnx.ModelProto:
     kind = FloatTensorType([None, 3])
     options = {id(model): {"zipmap": False}} if hasattr(model, "classes_") else None
-    found: onnx.ModelProto = convert_sklearn(
-        model, "older", [("x", kind)], target_opset={"": 18, "ai.onnx.ml": 3}, options=options
-    )
+    found: Any = convert_sklearn(model, "older", [("x", kind)], target_opset={"": 18, "ai.onnx.ml": 3}, options=options)
+    assert isinstance(found, onnx.ModelProto)
     assert any(node.op_type in OLDER for node in found.graph.node)
     return found
 

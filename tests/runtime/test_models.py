@@ -358,5 +358,6 @@ def test_paths_of_models_are_relative_to_the_file(load: Callable[[str], DeviceCo
         'device = "d"\nkeys = ["k"]\n[[models]]\nbundle = "b"\nthreads = 2\n[models.candidate]\nbundle = "c"'
     ).served
     assert (model.bundle, model.threads) == (str(tmp_path / "b"), 2)
+    assert model.candidate is not None
     assert model.candidate == CandidateSettings(bundle=str(tmp_path / "c"))
     assert msgspec.structs.asdict(model.candidate)["strategy"] == "shadow"

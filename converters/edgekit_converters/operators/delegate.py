@@ -130,7 +130,7 @@ def _is_own(step: Any) -> bool:
 
 def _inputs(walk: Walk, step: Any, table: Table) -> Sequence[Inputs]:
     """The inputs to try, the best ones first."""
-    kinds = {column.dtype for column in table}
+    kinds: set[Dtype] = {column.dtype for column in table}
     if _is_own(step) and kinds == {"text"}:
         return [{"input": ("text", table)}]
     if _is_own(step) and "text" in kinds:

@@ -244,7 +244,7 @@ def _wider(node: _Node, word: Points) -> Points | None:
     What such a pattern finds between boundaries is the longest part of a run that begins and ends with a word
     character; where that is too short, so is every other part.
     """
-    parts = node.parts if isinstance(node, _Sequence) else (node,)
+    parts: tuple[_Node, ...] = node.parts if isinstance(node, _Sequence) else (node,)
     edges = (*parts[:1], *parts[2:]) if len(parts) > 1 else ()
     run = _counted(parts[1] if edges else parts[0])
     if len(parts) > 3 or run is None or run[2] is not None or (edges and run[1] > 0):

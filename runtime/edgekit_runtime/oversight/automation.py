@@ -29,7 +29,7 @@ from edgekit_runtime.engine import Answers
 
 def lower(one: AutomationLevel, other: AutomationLevel | None) -> AutomationLevel:
     """The lower of two levels: a device may lower what the bundle allows, never raise it."""
-    return one if other is None else min(one, other, key=LEVELS.index)
+    return one if other is None or LEVELS.index(one) <= LEVELS.index(other) else other
 
 
 class Judged(msgspec.Struct, frozen=True, eq=False, gc=False):
