@@ -223,4 +223,5 @@ def _agree(said: Answers, theirs: Answers, tolerance: float) -> list[bool]:
     # A missing value agrees with a missing value: a transformer may give one.
     both_missing = np.isnan(said.values) & np.isnan(theirs.values)
     near = np.abs(said.values - theirs.values) <= tolerance * np.maximum(1.0, np.abs(said.values))
-    return np.asarray((near | both_missing).all(axis=1)).tolist()
+    alike: list[bool] = np.asarray((near | both_missing).all(axis=1)).tolist()
+    return alike
