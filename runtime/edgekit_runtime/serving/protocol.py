@@ -94,6 +94,7 @@ class Connection(asyncio.BufferedProtocol):
         self._last = self._ended = False
         """No request is taken any more; the last answer is written."""
         self._target, self._headers, self._body = b"", dict[bytes, bytes](), list[bytes]()
+        self._method, self._version = b"", ""
         self._head_bytes = self._body_bytes = self._raw_bytes = 0
         self._continue = False
 
@@ -224,13 +225,15 @@ class Connection(asyncio.BufferedProtocol):
     def on_headers_complete(self) -> None:
         """The head is whole."""
         self._in_head, self._raw_bytes = False, 0
-        headers, version = self._headers, self._parser.get_http_version()
+        headers = self._headers
+        self._method, self._version = self._parser.get_method(), self._parser.get_http_version()
+        version = self._version
         if version == "1.1":
             if b"host" not in headers:
                 self._refuse(400, "a request of HTTP/1.1 has the header 'Host'")
         elif version != "1.0":
             self._refuse(505, "this server speaks HTTP/1.1")
-        if self._parser.get_method() == b"CONNECT":
+        if self._method == b"CONNECT":
             self._refuse(501, "this server is no proxy")
         coding = headers.get(b"transfer-encoding")
         if coding is not None:
@@ -259,19 +262,18 @@ class Connection(asyncio.BufferedProtocol):
 
     def on_message_complete(self) -> None:
         """The request is whole."""
-        if self._parser.should_upgrade() and self._refusal is None:
+        if b"upgrade" in self._headers and self._parser.should_upgrade() and self._refusal is None:
             return
         self._within = self._in_head = self._continue = False
         if self._refusal is not None:
             return
-        parser, body = self._parser, self._body
-        if not parser.should_keep_alive():
+        body = self._body
+        if not self._parser.should_keep_alive():
             line, self._last = message.CLOSE, True
         else:
-            line = b"" if parser.get_http_version() == "1.1" else message.KEEP_ALIVE
+            line = b"" if self._version == "1.1" else message.KEEP_ALIVE
         whole = body[0] if len(body) == 1 else b"".join(body)
-        method = parser.get_method().decode()
-        request = Request(method, self._target, self._headers, whole, self._since, self._local)
+        request = Request(self._method.decode(), self._target, self._headers, whole, self._since, self._local)
         self._waiting.append((request, line))
         self._body = []
 
@@ -288,8 +290,7 @@ class Connection(asyncio.BufferedProtocol):
                 # "A server MAY ignore a received Upgrade header field" (RFC 9110, section 7.8). httptools stops behind
                 # such a head, whatever body follows; it gets the head again, without the field.
                 lines = [(name, value) for name, value in self._headers.items() if name != b"upgrade"]
-                version = self._parser.get_http_version().encode()
-                head = b"%b %b HTTP/%b\r\n" % (self._parser.get_method(), self._target, version)
+                head = b"%b %b HTTP/%b\r\n" % (self._method, self._target, self._version.encode())
                 head += b"".join(b"%b: %b\r\n" % line for line in lines) + b"\r\n"
                 data = memoryview(head + bytes(data[upgrade.args[0] :]))
                 self._parser = HttpRequestParser(self)
