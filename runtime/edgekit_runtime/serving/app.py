@@ -140,7 +140,9 @@ class App:
     def _unknown(self, name: str, version: str | None) -> _Status:
         asked = name + (f" {version}" if version else "")
         here = ", ".join(served.route().manifest.title for served in self._models.values())
-        return _Status(404, f"there is no model '{asked[:64]}' here; {here} is")
+        return _Status(
+            404, f"there is no model '{asked[:64]}' here; {here} {'is' if len(self._models) == 1 else 'are'}"
+        )
 
     def _infer(self, served: Served, route: Route | None, request: Request) -> Response:
         """Answers rows.
