@@ -2,9 +2,9 @@
 
     .venv/bin/python -m benchmarks.engine [--rounds 21] [--slope-calls 100000]
 
-Bundles are built and loaded as a user would. Every way answers the same rows, in rounds that take turns; a figure is
-the median over the rounds, a ratio the median of the rounds' ratios. A round has as many calls as fill the observer's
-blocks, so that counting them is in it. The bare calls use the very session of the model:
+Bundles are built and loaded as a user would. Every way answers the same rows, in turns of some hundred calls; a figure
+is the median over the rounds, a ratio the median of the rounds' ratios. A round has as many calls as fill the
+observer's blocks, so that counting them is in it. The bare calls use the very session of the model:
 
 - `sess.run(None, feed)`, the feed made before;
 - IO binding: one row copied into memory that was bound once, outputs bound too.
@@ -20,7 +20,7 @@ import platform
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -48,7 +48,9 @@ BLOCKS: Final = 4
 """Blocks of the observer that a round fills."""
 GOAL: Final = 0.75
 GOAL_US: Final = 1.5
-FOREIGN_CALLS: Final = 10
+TURN: Final = 192
+"""Calls of one way, then of the next: a machine that others use changes its pace within a round."""
+PEER_CALLS: Final = 10
 BARE, BOUND, UNOBSERVED, OBSERVED, PEER = (
     "sess.run(None, feed)",
     "IO binding",
@@ -101,13 +103,12 @@ def ways(model: Any, plain: Model, observed: Model, X: NDArray[np.float64]) -> d
     }
 
 
-def timed(call: Callable[[int], object], calls: int, rows: int) -> float:
-    """Microseconds a call."""
-    order = [at % rows for at in range(calls)]
+def timed(call: Callable[[int], object], rows: Sequence[int]) -> float:
+    """Seconds for these rows."""
     start = time.perf_counter()
-    for at in order:
+    for at in rows:
         call(at)
-    return (time.perf_counter() - start) / calls * 1e6
+    return time.perf_counter() - start
 
 
 def measure(name: str, width: int, rounds: int, folder: Path) -> Model:
@@ -120,10 +121,16 @@ def measure(name: str, width: int, rounds: int, folder: Path) -> Model:
     calls = BLOCKS * observed.observer.block_rows
     times: dict[str, list[float]] = {way: [] for way in each}
     for number in range(rounds + 1):
-        for way in list(each)[number % len(each) :] + list(each)[: number % len(each)]:
-            took = timed(each[way], FOREIGN_CALLS if way == PEER else calls, len(X))
-            if number:  # the first round warms up
-                times[way].append(took)
+        took = dict.fromkeys(each, 0.0)
+        took[PEER] = timed(each[PEER], range(PEER_CALLS)) * calls / PEER_CALLS
+        for turn, start in enumerate(range(0, calls, TURN)):
+            rows = [at % len(X) for at in range(start, min(start + TURN, calls))]
+            quick = [way for way in each if way != PEER]
+            for way in quick[turn % len(quick) :] + quick[: turn % len(quick)]:
+                took[way] += timed(each[way], rows)
+        if number:  # the first round warms up
+            for way in each:
+                times[way].append(1e6 * took[way] / calls)
     ratios = {way: median(a / b for a, b in zip(times[way], times[BARE], strict=True)) for way in each}
     print(f"\n{name}, {width} features ({calls} calls a round)")
     for way in each:

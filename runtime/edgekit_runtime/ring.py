@@ -104,7 +104,8 @@ class Ring:
             place = target, bound.run, memoryview(records[number]), number, bound
             self._try(place, sample, found)
             self._places.append(place)
-        self._free = self._places[::-1]  # taken from its end, so that the places are filled in order
+        self._in_reverse = self._places[::-1]
+        self._free = self._in_reverse[:]  # taken from its end, so that the places are filled in order
         self._done: list[tuple[int, Any, int]] = []
         """Place, label, and the call's latency in nanoseconds."""
         self._in_order = tuple(range(places))
@@ -122,12 +123,14 @@ class Ring:
             numbers, labels, latencies_ns = zip(*done, strict=True)
             rows, columns = self._rows, self._columns
             scores = score_columns(self._labelled, columns.get("probabilities"), columns.get("value"))
+            freed = self._in_reverse
             if numbers != self._in_order:  # other threads took some, or the window is closing
                 rows, scores = rows[list(numbers)], None if scores is None else scores[list(numbers)]
+                freed = [self._places[number] for number in reversed(numbers)]
             try:
                 self._observer.count(Rows(len(done), rows, (), labels if self._labelled else (), scores), latencies_ns)
             finally:
-                self._free += [self._places[number] for number in reversed(numbers)]
+                self._free += freed
 
     def _try(self, place: _Place, sample: Batch, found: Mapping[str, NDArray[Any]]) -> None:
         """Answers the sample in this place, and compares each byte."""
