@@ -72,7 +72,7 @@ def bundle(folder: Path, name: str, width: int) -> tuple[Any, Path, NDArray[np.f
     model.fit(X, y)
     path = folder / f"{name.replace(' ', '-')}-{width}.edge"
     edgekit.build(model, frame.assign(y=y), target="y", out=path, key=folder / "keys" / PRIVATE_NAME)
-    return model, path, X
+    return model, path, np.asarray(X)
 
 
 def ways(model: Any, plain: Model, observed: Model, X: NDArray[np.float64]) -> dict[str, Callable[[int], object]]:

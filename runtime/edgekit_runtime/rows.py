@@ -70,10 +70,11 @@ def columns_of(rows: Any, names: Sequence[str]) -> dict[str, Column]:
                 "", f"the rows have {rows.shape[1]} columns; the model has {len(names)} features", "send every feature"
             )
         return dict(zip(names, rows.T, strict=True))
-    if hasattr(rows, "columns"):
-        return {str(name): _column(str(name), rows[name]) for name in rows.columns}
-    if hasattr(rows, "keys"):
-        return {name: _column(name, rows[name]) for name in rows.keys()}  # noqa: SIM118
+    table: Any = rows
+    if hasattr(table, "columns"):
+        return {str(name): _column(str(name), table[name]) for name in table.columns}
+    if hasattr(table, "keys"):
+        return {name: _column(name, table[name]) for name in table.keys()}  # noqa: SIM118
     if isinstance(rows, list | tuple):
         return dict(zip(names, zip(*(row_values(row, names) for row in rows), strict=True), strict=True))
     raise UsageError(

@@ -64,8 +64,8 @@ def run(config: DeviceConfig, say: Callable[[str], None], read: Callable[[], Dev
             held.tell(addresses(sockets))
         uplink, telemetry = None, "off"
         pulses: list[Pulse] = []
-        if config.telemetry is not None:
-            broker = broker_of(config.telemetry)
+        broker = None if config.telemetry is None else broker_of(config.telemetry)
+        if broker is not None:
             try:
                 with ExitStack() as started:
                     uplink = _start_telemetry(config, broker, models, started, pulses)
@@ -94,7 +94,7 @@ def run(config: DeviceConfig, say: Callable[[str], None], read: Callable[[], Dev
             return ", ".join(f"{one.model} {one.version}" for one in models.running)
 
         app = App(models.served, status, config.serve, models.command)
-        if config.telemetry is not None and config.telemetry.infer:
+        if broker is not None and config.telemetry is not None and config.telemetry.infer:
             requests = MqttServer(broker, config.device, app.answer, config.serve)
             requests.start()
             pulses.append(requests.pulse)

@@ -92,7 +92,7 @@ def test_the_bundle_answers_like_the_model(bundle: Path, project: models.Project
     }
     public = bundle.parent / "keys" / "edgekit.pub.pem"
     with edgekit_runtime.load(bundle, keys=[public]) as engine:
-        answers = engine.predict(columns)
+        answers: Any = engine.predict(columns)
     assert answers.labels is not None
     assert answers.probabilities is not None
     assert answers.labels.tolist() == model.predict(frame).tolist()

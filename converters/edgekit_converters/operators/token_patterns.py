@@ -246,7 +246,7 @@ def _wider(node: _Node, word: Points) -> Points | None:
     """
     parts: tuple[_Node, ...] = node.parts if isinstance(node, _Sequence) else (node,)
     edges = (*parts[:1], *parts[2:]) if len(parts) > 1 else ()
-    run = _counted(parts[1] if edges else parts[0])
+    run = _counted(parts[min(1, len(parts) - 1)])
     if len(parts) > 3 or run is None or run[2] is not None or (edges and run[1] > 0):
         return None
     if any(not isinstance(one, _Class) or not np.array_equal(one.points, word) for one in edges):

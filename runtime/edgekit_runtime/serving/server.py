@@ -34,6 +34,7 @@ class Keeper(Protocol):
     @property
     def signals(self) -> Mapping[signal.Signals, Callable[[], None]]:
         """What to do on a signal that does not end the service."""
+        ...
 
     def started(self) -> None:
         """Requests are answered from now on."""
