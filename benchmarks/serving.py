@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import signal
@@ -301,6 +302,7 @@ def started(
             )
             for command in commands
         ]
+    took = math.nan
     try:
         for way in ways:
             for one in models:
