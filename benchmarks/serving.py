@@ -4,9 +4,10 @@
     .venv/bin/python benchmarks/serving.py --peers mlserver,mosec,litserve
 
 Logistic regressions of 10 and 30 features, one row a request, JSON of the Open Inference Protocol and, where a server
-knows it, its binary extension. All servers run at once and are asked in turn, round by round; a figure is the median of
-its rounds. The load comes from a C program (load.c). Peers run the same ONNX file on the same release of ONNX Runtime
-with one thread, each in its own way; they are installed into an environment of their own, which `--environment` keeps.
+knows it, its binary extension. All servers are up and are asked in turn, round by round, while the others are stopped;
+a figure is the median of its rounds. The load comes from a C program (load.c). Peers run the same ONNX file on the same
+release of ONNX Runtime with one thread, each in its own way; they are installed into an environment of their own, which
+`--environment` keeps.
 
 Needs cc. CPU and memory are sums over a server's processes (memory shared between them counted once, as the kernel's
 PSS does). The start is measured once, alone, before all else.
@@ -403,10 +404,26 @@ def measure(
                     for way in server.ways:
                         # The first round is there to warm up.
                         runs = results[way, one.columns, connections] if number else Runs()
-                        loaded(server, way, one, runs, load, folder, connections, options.seconds if number else 0.3)
+                        seconds = options.seconds if number else 0.3
+                        with alone(server, servers):
+                            loaded(server, way, one, runs, load, folder, connections, seconds)
         for server in servers[:2]:
-            loaded(server, server.ways[0], models[-1], paced[server.ways[0]], load, folder, 4, 2.0, PACED)
+            with alone(server, servers):
+                loaded(server, server.ways[0], models[-1], paced[server.ways[0]], load, folder, 4, 2.0, PACED)
     return results, paced
+
+
+@contextmanager
+def alone(server: Started, servers: list[Started]) -> Iterator[None]:
+    """The others stand still meanwhile: some of them are busy though nobody asks them."""
+    others = [pid for other in servers if other is not server for pid in family(other)]
+    for pid in others:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in others:
+            os.kill(pid, signal.SIGCONT)
 
 
 def loaded(

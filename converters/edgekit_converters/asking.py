@@ -146,9 +146,8 @@ def columns_of(frame: pd.DataFrame, features: Sequence[Feature]) -> Mapping[str,
     return columns
 
 
-def _blocks(parts: Sequence[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-    """Blocks of one part, or of several that follow one another and have the same types."""
-    rows = FIRST_ROWS
+def _blocks(parts: Sequence[pd.DataFrame], rows: int = FIRST_ROWS) -> Iterator[pd.DataFrame]:
+    """Blocks of one part, or of several that follow one another and have the same types; the first has `rows`."""
     for _, group in groupby(parts, key=lambda part: part.dtypes.tolist()):
         alike = list(group)
         whole = alike[0] if len(alike) == 1 else pd.concat(alike, ignore_index=True)
@@ -165,7 +164,7 @@ def _answered(
     parts: Sequence[pd.DataFrame], original: Callable[[pd.DataFrame], Answers]
 ) -> Iterator[tuple[pd.DataFrame, Answers]]:
     """The rows to which the original has an answer, with it: it may refuse values that no data has."""
-    waiting = list(_blocks(parts))[::-1]
+    waiting = list(_blocks(parts, BLOCK_ROWS))[::-1]
     left = HALVINGS
     while waiting:
         block = waiting.pop()
