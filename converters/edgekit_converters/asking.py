@@ -87,7 +87,7 @@ def ask(
     ours: list[Future[Answers]] = []
     pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1)
     try:
-        for block in _blocks(parts):
+        for block in _blocks(parts, FIRST_ROWS):
             columns.append(columns_of(block, features))
             ours += [pool.submit(engine.predict, piece) for piece in _pieces(columns[-1], len(block), at_once)]
             theirs.append(original(block))
@@ -146,7 +146,7 @@ def columns_of(frame: pd.DataFrame, features: Sequence[Feature]) -> Mapping[str,
     return columns
 
 
-def _blocks(parts: Sequence[pd.DataFrame], rows: int = FIRST_ROWS) -> Iterator[pd.DataFrame]:
+def _blocks(parts: Sequence[pd.DataFrame], rows: int) -> Iterator[pd.DataFrame]:
     """Blocks of one part, or of several that follow one another and have the same types; the first has `rows`."""
     for _, group in groupby(parts, key=lambda part: part.dtypes.tolist()):
         alike = list(group)
