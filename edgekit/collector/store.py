@@ -25,6 +25,7 @@ from edgekit_contracts.errors import EdgekitError, FormatError
 from edgekit_contracts.reference import decode_reference
 from edgekit_contracts.state import Status
 from edgekit_contracts.telemetry import Ack, Clock, Envelope, Event, Gap, ReferencePart, Window, decode_body, encode
+from edgekit_runtime.transaction import transaction
 
 DEAD_MAX_ROWS: Final = 10_000
 """Different refused messages that are kept; beyond, the longest unseen goes."""
@@ -227,15 +228,8 @@ class Store(Archive):
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._reading() as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
+        with self._reading() as db, transaction(db):
+            yield db
 
 
 def _insert(db: sqlite3.Connection, table: str, values: tuple[object, ...]) -> bool:

@@ -42,6 +42,7 @@ from edgekit_contracts.telemetry import (
     decode_envelope,
     encode,
 )
+from edgekit_runtime.transaction import transaction
 
 log = logging.getLogger(__name__)
 
@@ -371,15 +372,11 @@ class Outbox:
     def _writing(self) -> Iterator[sqlite3.Connection]:
         with self._reading() as db:
             before = self._records, self._size, self._produced, self.epoch
-            db.execute("BEGIN IMMEDIATE")
             try:
-                yield db
-                db.execute("COMMIT")
+                with transaction(db):
+                    yield db
             except BaseException:
                 self._records, self._size, self._produced, self.epoch = before
-                # SQLite has already rolled back by itself after some faults (disk full).
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
                 raise
 
     def _open(self) -> sqlite3.Connection:

@@ -19,6 +19,7 @@ import msgspec
 
 from edgekit_contracts.errors import StorageFault, UnsupportedFormat, UsageError
 from edgekit_contracts.manifest import ClassLabel, Manifest
+from edgekit_runtime.transaction import transaction
 
 FILE: Final = "review.db"
 SCHEMA_VERSION: Final = 1
@@ -223,15 +224,8 @@ class ReviewQueue:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._reading() as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
+        with self._reading() as db, transaction(db):
+            yield db
 
 
 def _item(row: tuple[Any, ...]) -> Item:
