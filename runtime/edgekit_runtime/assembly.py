@@ -61,13 +61,16 @@ class Assembly:
         self._lock = threading.Lock()
         self._review: ReviewQueue | None = None
 
-    def lineup(self, settings: ModelSettings) -> Lineup:
+    def lineup(self, settings: ModelSettings, digest: str) -> Lineup:
         """The bundles of one model: what a person commanded, if the settings are still those of then, else they.
+
+        Args:
+            settings: Of the model.
+            digest: Of these, as `configured` gives it.
 
         Raises:
             EdgekitError: The bundle that the settings name does not load.
         """
-        digest = configured(settings)
         kept = next((one for one in self.store.read() if one.configured == digest), None)
         if kept is not None:
             with self._surviving("what was commanded cannot be had back"):

@@ -62,7 +62,7 @@ class Models:
         """Name -> model; changed in place."""
         self.changed: Callable[[], None] = lambda: None
         """Called after an exchange."""
-        for unit in self._load(config.served):
+        for unit in self._load((one, configured(one)) for one in config.served):
             self._put_in(unit)
 
     # --- what others ask --------------------------------------------------------------------------------------------
@@ -205,8 +205,9 @@ class Models:
 
     def _go_over(self, config: DeviceConfig) -> list[str]:
         present = {unit.configured: name for name, unit in self._units.items()}
-        same = {present[digest] for digest in map(configured, config.served) if digest in present}
-        fresh = self._load([one for one in config.served if configured(one) not in present], beside=same)
+        wanted = [(one, configured(one)) for one in config.served]  # which reads every bundle
+        same = {present[digest] for _, digest in wanted if digest in present}
+        fresh = self._load((one for one in wanted if one[1] not in present), beside=same)
         lines = []
         for unit in fresh:
             lineup = unit.served.lineup
@@ -233,14 +234,14 @@ class Models:
                     member.source.resize(self._assembly.window_s(member.manifest))
         return lines
 
-    def _load(self, models: Iterable[ModelSettings], beside: Iterable[str] = ()) -> list[_Unit]:
-        """Loads models; none of them answers yet."""
+    def _load(self, models: Iterable[tuple[ModelSettings, str]], beside: Iterable[str] = ()) -> list[_Unit]:
+        """Loads models of these settings and their digests; none of them answers yet."""
         units: list[_Unit] = []
         names = set(beside)
         try:
-            for settings in models:
-                lineup = self._assembly.lineup(settings)
-                units.append(_Unit(settings, configured(settings), Served(lineup)))
+            for settings, digest in models:
+                lineup = self._assembly.lineup(settings, digest)
+                units.append(_Unit(settings, digest, Served(lineup)))
                 name = lineup.live.manifest.name
                 if name in names:
                     raise UsageError(f"two models of the settings are called '{name}'", "build one with another --name")
