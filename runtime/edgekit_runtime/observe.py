@@ -146,7 +146,7 @@ class Observer:
             calls=sum(latency),
             rejected=rejected,
             failed=failed,
-            rss_kb=_rss_kb(),
+            rss_kb=resident_kb(),
             cpu_ms=max(0, round(1000 * (usage.ru_utime + usage.ru_stime - cpu0))),
             uptime_s=round(time.monotonic() - self._started),
             outbox_records=outbox_records,
@@ -210,6 +210,7 @@ class Observer:
         self._latencies_ns = []
 
 
-def _rss_kb() -> int:
+def resident_kb() -> int:
+    """Resident memory of this process."""
     with open("/proc/self/statm", "rb") as file:
         return int(file.read().split()[1]) * resource.getpagesize() // 1024

@@ -25,7 +25,7 @@ from edgekit_runtime.served import Served
 from edgekit_runtime.serving import binary, commands, decoding, message, metrics, oip
 from edgekit_runtime.serving.message import Request, Response
 from edgekit_runtime.serving.metrics import Metrics, Traffic
-from edgekit_runtime.serving.rate import TokenBucket
+from edgekit_runtime.serving.rate import RequestRate
 from edgekit_runtime.uplink import UplinkState
 
 KEY: Final = "edgekit_key"
@@ -68,7 +68,7 @@ class App:
         self._obey = obey
         self._models, self._status, self._settings = models, status, settings or Serve()
         self._metrics = Metrics()
-        self._bucket = None if self._settings.max_rate is None else TokenBucket(self._settings.max_rate)
+        self._bucket = None if self._settings.max_rate is None else RequestRate(self._settings.max_rate)
         self._resent = Resent()
         self._pages: Mapping[str, Callable[[], Response]] = {
             "/v2": lambda: _reply(oip.server_metadata(__version__)),
@@ -81,7 +81,7 @@ class App:
     def adopt(self, settings: Serve) -> None:
         """Other limits, from the next request on."""
         if settings.max_rate != self._settings.max_rate:
-            self._bucket = None if settings.max_rate is None else TokenBucket(settings.max_rate)
+            self._bucket = None if settings.max_rate is None else RequestRate(settings.max_rate)
         self._settings = settings
 
     @property

@@ -22,6 +22,7 @@ from typing import Final, Literal
 import onnxruntime
 
 from edgekit_runtime import __version__
+from edgekit_runtime.observe import resident_kb
 from edgekit_runtime.strategies.shadow import ShadowCounts
 
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
@@ -204,7 +205,7 @@ class Metrics:
                 "User and system time.",
                 [("", {}, usage.ru_utime + usage.ru_stime)],
             ),
-            ("process_resident_memory_bytes", "gauge", "Resident memory.", [("", {}, _resident_bytes())]),
+            ("process_resident_memory_bytes", "gauge", "Resident memory.", [("", {}, 1024 * resident_kb())]),
             ("process_open_fds", "gauge", "Open file descriptors.", [("", {}, len(os.listdir("/proc/self/fd")))]),
             ("process_start_time_seconds", "gauge", "Start, since 1970.", [("", {}, traffic.started)]),
         ]
@@ -229,8 +230,3 @@ def _lines(name: str, kind: Kind, words: str, samples: Samples) -> Iterator[str]
 
 def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-def _resident_bytes() -> int:
-    with open("/proc/self/statm", "rb") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()

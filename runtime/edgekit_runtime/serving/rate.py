@@ -1,20 +1,21 @@
-"""A token bucket: so many requests a second on average, and a second's worth at once."""
+"""So many requests a second on average, and a second's worth at once."""
 
 from __future__ import annotations
 
 import threading
 
+from edgekit_runtime.strategies.budget import TokenBucket
 
-class TokenBucket:
+
+class RequestRate:
     """Holds at most a second's worth of tokens, and at least one. Safe to use from several threads.
 
     Args:
-        rate: Tokens a second.
+        rate: Requests a second.
     """
 
     def __init__(self, rate: float) -> None:
-        self._rate, self._most = rate, max(1.0, rate)
-        self._tokens, self._at = self._most, 0.0
+        self._tokens = TokenBucket(rate, max(1.0, rate))
         self._lock = threading.Lock()
 
     def take(self, now: float) -> float:
@@ -27,9 +28,6 @@ class TokenBucket:
             0.0 where there was one; else the seconds until there is.
         """
         with self._lock:
-            self._tokens = min(self._most, self._tokens + max(0.0, now - self._at) * self._rate)
-            self._at = max(self._at, now)
-            if self._tokens >= 1.0:
-                self._tokens -= 1.0
+            if self._tokens.take(1.0, now):
                 return 0.0
-            return (1.0 - self._tokens) / self._rate
+            return (1.0 - self._tokens.available(now)) / self._tokens.rate
