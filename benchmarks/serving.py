@@ -45,6 +45,7 @@ from sklearn.preprocessing import StandardScaler
 
 import edgekit
 from edgekit_converters.signing import SigningKey
+from tests.brokers import free_port
 
 HERE: Final = Path(__file__).parent
 WIDTHS: Final = (10, 30)
@@ -323,12 +324,6 @@ def started(
                 process.wait(15)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
-
-
-def free_port() -> int:
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        return int(opened.getsockname()[1])
 
 
 def environment(folder: Path, names: list[str]) -> Path:

@@ -12,11 +12,9 @@ half of them. Ends by itself.
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
 import os
 import platform
-import socket
 import statistics
 import subprocess
 import tempfile
@@ -34,6 +32,7 @@ import edgekit
 from benchmarks.footprint import cpu, install
 from edgekit_contracts.container import unpack
 from edgekit_converters.signing import PRIVATE_NAME, PUBLIC_NAME, SigningKey
+from edgekit_runtime.ask import UnixConnection
 
 BARE = """
 import sys
@@ -42,19 +41,6 @@ session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProv
 session.run(None, {session.get_inputs()[0].name: numpy.zeros((1, int(sys.argv[2])))})
 print(next(line for line in open("/proc/self/status") if line.startswith("VmRSS")).split()[1], flush=True)
 """
-
-
-class Connection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=30)
-        self._path = path
-
-    def connect(self) -> None:
-        """Connects to the socket."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.connect(str(self._path))
 
 
 def main() -> None:
@@ -121,7 +107,7 @@ def start(python: Path, folder: Path, request: bytes) -> tuple[subprocess.Popen[
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     while True:
         try:
-            answer(Connection(folder / "s.sock"), request)
+            answer(UnixConnection(str(folder / "s.sock")), request)
         except (ConnectionError, FileNotFoundError) as error:
             if process.poll() is not None:
                 raise SystemExit(f"the service ended with {process.returncode}") from error
@@ -130,7 +116,7 @@ def start(python: Path, folder: Path, request: bytes) -> tuple[subprocess.Popen[
             return process, 1000 * (time.perf_counter() - begun)
 
 
-def answer(connection: Connection, request: bytes) -> None:
+def answer(connection: UnixConnection, request: bytes) -> None:
     """One request."""
     connection.request("POST", "/v2/models/cancer/infer", request)
     response = connection.getresponse()
@@ -140,7 +126,7 @@ def answer(connection: Connection, request: bytes) -> None:
 
 def grow(folder: Path, pid: int, request: bytes, requests: int) -> float:
     """Kilobytes of resident memory per 1,000 requests, by least squares over the second half."""
-    connection = Connection(folder / "s.sock")
+    connection = UnixConnection(str(folder / "s.sock"))
     seen = []
     for number in range(requests):
         answer(connection, request)

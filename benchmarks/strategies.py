@@ -37,8 +37,9 @@ from sklearn.ensemble import RandomForestClassifier
 
 import edgekit
 from benchmarks.footprint import cpu
-from benchmarks.start import Connection, resident_kb, stop
+from benchmarks.start import resident_kb, stop
 from edgekit_converters.signing import PRIVATE_NAME, PUBLIC_NAME, SigningKey
+from edgekit_runtime.ask import UnixConnection
 from edgekit_runtime.strategies.agreement import share
 
 CLIENTS: Final = 4
@@ -128,7 +129,7 @@ def start(folder: Path) -> Bench:
 
 def order(folder: Path, command: str, version: str = "1.0", **plan: Any) -> Any:
     """A command over the socket; refused where that version is live already."""
-    connection = Connection(folder / "s.sock")
+    connection = UnixConnection(str(folder / "s.sock"))
     body = json.dumps({"bundle": str(folder / f"cancer-{version}.edge"), "strategy": "blue-green"} | plan)
     connection.request("POST", f"/edgekit/models/cancer/{command}", body)
     response = connection.getresponse()
@@ -272,7 +273,7 @@ def shadows(folder: Path, rounds: int, seconds: float) -> None:
 
 def status(folder: Path) -> Any:
     """The model as the status shows it."""
-    connection = Connection(folder / "s.sock")
+    connection = UnixConnection(str(folder / "s.sock"))
     connection.request("GET", "/edgekit/status")
     answer = json.loads(connection.getresponse().read())
     connection.close()

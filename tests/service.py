@@ -6,29 +6,17 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edgekit_runtime.ask import UnixConnection
 from tests import bundles
 from tests.brokers import wait_until
 
 STOP_S = 60
-
-
-class UnixConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=30)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.connect(str(self._path))
 
 
 class Service:
@@ -87,7 +75,9 @@ class Service:
     def call(self, method: str, path: str, body: object = None, *, unix: bool = False) -> tuple[int, Any]:
         """One request on a connection of its own."""
         connection = (
-            UnixConnection(self.socket_path) if unix else http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+            UnixConnection(str(self.socket_path), timeout_s=30)
+            if unix
+            else http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         )
         try:
             connection.request(method, path, None if body is None else json.dumps(body))

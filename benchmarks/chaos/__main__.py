@@ -18,9 +18,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.chaos.centre import Process, collector, free_port, mosquitto, wait_for
+import pytest
+
+from benchmarks.chaos.centre import Process, collector
 from benchmarks.chaos.device import rows_of
 from benchmarks.chaos.network import Echo, Relay
+from tests.brokers import Mosquitto
 
 
 class Plan(NamedTuple):
@@ -63,7 +66,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         begun = time.monotonic()
-        done = run(plan, folder, random.Random(options.seed))
+        try:
+            done = run(plan, folder, random.Random(options.seed))
+        except pytest.skip.Exception as missing:  # what the tests' broker says where there is no mosquitto
+            raise SystemExit(str(missing)) from None
         found = compare(folder, plan.devices)
     print(
         f"{plan.devices} devices, {time.monotonic() - begun:.0f} s; " + ", ".join(f"{n} {w}" for w, n in done.items())
@@ -74,21 +80,21 @@ def main() -> int:
 
 def run(plan: Plan, folder: Path, dice: random.Random) -> Counter[str]:
     """Starts everything, kills and cuts it, and waits until every outbox is empty."""
-    port, done = free_port(), Counter[str]()
-    broker, centre = mosquitto(folder, port), collector(folder, port)
+    done, broker = Counter[str](), Mosquitto(folder)
+    port, centre = broker.port, collector(folder, broker.port)
     devices: list[Process] = []
     broker.start()
-    wait_for(port)
     centre.start()
     try:
         with Relay(port) as relay, Echo(port) as echo:
             devices += [_device(plan, folder, number, relay.port, dice) for number in range(plan.devices)]
             echo.wait()
             _disturb(plan, dice, done, broker, centre, devices, relay, echo)
-            _finish(plan, broker, centre, devices)
+            _finish(plan, centre, devices)
     finally:
-        for process in (*devices, centre, broker):
+        for process in (*devices, centre):
             process.stop()
+        broker.stop()
     return done
 
 
@@ -106,7 +112,7 @@ def _disturb(
     plan: Plan,
     dice: random.Random,
     done: Counter[str],
-    broker: Process,
+    broker: Mosquitto,
     centre: Process,
     devices: list[Process],
     relay: Relay,
@@ -127,18 +133,18 @@ def _disturb(
                 number = dice.randrange(len(devices))
                 devices[number].kill()
             else:
-                process = broker if what == "broker" else centre
-                process.kill()
+                killed = broker if what == "broker" else centre
+                killed.kill()
                 time.sleep(dice.uniform(0.0, 0.3))
-                process.start()
-        for process in (broker, centre, *devices):
+                killed.start()
+        for process in (centre, *devices):
             process.tend()
 
 
-def _finish(plan: Plan, broker: Process, centre: Process, devices: list[Process]) -> None:
+def _finish(plan: Plan, centre: Process, devices: list[Process]) -> None:
     end = time.monotonic() + plan.limit_s
     while any(device.ended is None for device in devices):
-        for process in (broker, centre, *devices):
+        for process in (centre, *devices):
             process.tend()
         if time.monotonic() > end:
             waiting = next(device for device in devices if device.ended is None)

@@ -1,26 +1,14 @@
-"""The broker and the collector, as processes that can be killed and come back where they were."""
+"""Devices and the collector, as processes that can be killed and come back where they were."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Final
 
 WITHIN_S: Final = 60.0
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Process:
@@ -74,32 +62,8 @@ class Process:
         return self._log.read_text(errors="replace")[-2000:]
 
 
-def mosquitto(folder: Path, port: int) -> Process:
-    """Debian's configuration, but for the address and the folder: persistence with the default interval."""
-    binary = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
-    if binary is None:
-        raise SystemExit("mosquitto is not installed: apt install mosquitto")
-    user = "user root\n" if os.geteuid() == 0 else ""
-    config = folder / "mosquitto.conf"
-    config.write_text(
-        f"{user}listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {folder}/\n"
-    )
-    return Process([binary, "-c", str(config)], folder / "mosquitto.log")
-
-
 def collector(folder: Path, port: int) -> Process:
     """`edgekit collect`."""
     command = [sys.executable, "-c", "from edgekit.cli import main; main()", "collect"]
     options = ["--broker", f"mqtt://127.0.0.1:{port}", "--store", str(folder / "fleet.db")]
     return Process([*command, *options], folder / "collector.log")
-
-
-def wait_for(port: int) -> None:
-    """Until somebody listens there."""
-    end = time.monotonic() + WITHIN_S
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        if time.monotonic() > end:
-            raise SystemExit(f"nobody listens on port {port} after {WITHIN_S:g} s")
-        time.sleep(0.02)

@@ -32,12 +32,15 @@ class NobodyAnswers(EnvironmentFault):
         )
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout_s: float) -> None:
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str, timeout_s: float = TIMEOUT_S) -> None:
         super().__init__("localhost", timeout=timeout_s)
         self._path = path
 
     def connect(self) -> None:
+        """Connects to the socket."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
@@ -140,6 +143,6 @@ def self_test(config: DeviceConfig, timeout_s: float = 120.0) -> dict[str, Any]:
 
 def _connection(address: str, timeout_s: float) -> http.client.HTTPConnection:
     if address.startswith("unix:"):
-        return _UnixConnection(address.removeprefix("unix:"), timeout_s)
+        return UnixConnection(address.removeprefix("unix:"), timeout_s)
     host, _, port = address.removeprefix("http://").rpartition(":")
     return http.client.HTTPConnection(host.strip("[]"), int(port), timeout=timeout_s)

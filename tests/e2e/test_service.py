@@ -4,7 +4,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +15,6 @@ from edgekit_contracts.limits import REQUEST_HEAD_MAX_BYTES
 from tests import bundles
 from tests.brokers import free_port
 from tests.service import Service
-
-
-@pytest.fixture
-def made(tmp_path: Path) -> bundles.Made:
-    return bundles.make(tmp_path)
-
-
-@pytest.fixture
-def service(tmp_path: Path, made: bundles.Made) -> Iterator[Service]:
-    service = Service(tmp_path, made)
-    yield service
-    service.close()
 
 
 def refused(config: Path) -> tuple[int, str]:

@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,18 +18,6 @@ import pytest
 from tests import bundles
 from tests.brokers import Mosquitto, free_port, wait_until
 from tests.service import Service
-
-
-@pytest.fixture
-def made(tmp_path: Path) -> bundles.Made:
-    return bundles.make(tmp_path)
-
-
-@pytest.fixture
-def service(tmp_path: Path, made: bundles.Made) -> Iterator[Service]:
-    service = Service(tmp_path, made)
-    yield service
-    service.close()
 
 
 def signalled(service: Service, number: int) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from edgekit_runtime.ask import UnixConnection
 from tests import aarch64
 from tests.aarch64 import Board
 from tests.brokers import wait_until
-from tests.service import UnixConnection
 
 CORPUS = aarch64.ROOT / "tests" / "corpus" / "bundle-1.0"
 BUNDLE, KEY = CORPUS / "progression-1.0.edge", CORPUS / "signer.pub.pem"
@@ -71,7 +71,7 @@ def test_the_service_answers_and_its_doctor_finds_the_board_well(python: Path, t
             {"name": "numbers", "shape": [1, 9], "datatype": "FP64", "data": numbers},
             {"name": "text", "shape": [1, 2], "datatype": "BYTES", "data": ["female", "obese"]},
         ]
-        connection = UnixConnection(tmp_path / "s.sock")
+        connection = UnixConnection(str(tmp_path / "s.sock"), timeout_s=30)
         connection.request("POST", "/v2/models/progression/infer", json.dumps({"inputs": inputs}))
         answer = json.loads(connection.getresponse().read())
         connection.close()

@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import bundles
+from tests.service import Service
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> bundles.Made:
+    return bundles.make(tmp_path)
+
+
+@pytest.fixture
+def service(tmp_path: Path, made: bundles.Made) -> Iterator[Service]:
+    service = Service(tmp_path, made)
+    yield service
+    service.close()
