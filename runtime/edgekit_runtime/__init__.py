@@ -15,6 +15,7 @@ request's time. A program that holds the bundle itself asks `model`, which answe
 | `resent` | requests that come twice |
 | `model`, `rows`, `ring` | what `load` gives: rows of any kind in, answers out, one row without an array made |
 | `outbox` | records on disk until the collector has said that it stored them |
+| `transaction` | all of it, or nothing: SQLite, for `outbox`, the review queue and the collector |
 | `mqtt`, `uplink` | the way to the broker and back |
 | `reporter` | a window every so often: observe -> outbox -> uplink |
 | `served`, `route`, `interface` | which bundle answers a request, and who does if it fails |
