@@ -28,6 +28,8 @@ log = logging.getLogger("edgekit.test")
 def stream() -> Iterator[io.StringIO]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    # A command that another test ran in this process has left its own behind.
+    root.handlers[:] = [one for one in handlers if not isinstance(one.formatter, JsonLines | TextLines)]
     yield io.StringIO()
     root.handlers[:] = handlers
     root.setLevel(level)
