@@ -28,7 +28,10 @@ _json = click.option("--json", "as_json", is_flag=True, help="The result as one 
 
 @click.command()
 @click.option(
-    "--broker", default="mqtt://127.0.0.1:1883", show_default=True, help="mqtt://HOST:PORT or mqtts://HOST:PORT."
+    "--broker",
+    default="mqtt://127.0.0.1:1883",
+    show_default=True,
+    help="mqtt://HOST:PORT or mqtts://HOST:PORT; of a cluster HOST:PORT,HOST:PORT...",
 )
 @_store
 @click.option(

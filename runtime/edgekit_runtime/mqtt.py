@@ -14,7 +14,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import unquote, urlsplit
@@ -37,6 +37,7 @@ class Broker:
     """Where an MQTT broker is and how to speak with it.
 
     Attributes:
+        others: Further (host, port) of the same broker, where it is a cluster.
         protocol: 4 is MQTT 3.1.1, which every broker speaks; 5 where the broker is known to.
         ca: PEM file of the authority that signed the broker's certificate; None for the system's.
         cert: PEM file of our certificate, where the broker asks for one.
@@ -52,6 +53,7 @@ class Broker:
     cert: Path | None = None
     key: Path | None = None
     protocol: Literal[4, 5] = 4
+    others: tuple[tuple[str, int], ...] = ()
 
     @classmethod
     def parse(
@@ -65,34 +67,45 @@ class Broker:
         key: Path | str | None = None,
         protocol: Literal[4, 5] = 4,
     ) -> Broker:
-        """Reads `mqtt://[USER[:PASSWORD]@]HOST[:PORT]` or `mqtts://...`; the arguments win over the URL.
+        """Reads `mqtt://[USER[:PASSWORD]@]HOST[:PORT][,HOST[:PORT]...]` or `mqtts://...`.
+
+        Several places are one cluster. The arguments win over the URL.
 
         Raises:
             UsageError: No such address. The message holds no password.
         """
-        try:
-            parts = urlsplit(url)
-            host, port = parts.hostname, parts.port
-        except ValueError:
-            parts, host, port = urlsplit(""), None, None
-        if parts.scheme not in _PORTS or not host or parts.path not in {"", "/"} or parts.query or parts.fragment:
+        scheme, _, rest = url.partition("://")
+        user, at, places = rest.removesuffix("/").rpartition("@")
+        default_port = _PORTS.get(scheme.lower())
+        found = [place for text in places.split(",") if (place := _place(text, default_port))]
+        if len(found) <= places.count(","):
             shown = url.rpartition("@")[2]
             raise UsageError(f"'{shown}' is not a broker's address", "write mqtt://HOST:1883 or mqtts://HOST:8883")
+        (host, port), *others = found
+        name, colon, secret = user.partition(":")
         return cls(
             host=host,
-            port=port or _PORTS[parts.scheme],
-            tls=parts.scheme == "mqtts",
-            username=username if username is not None else _unquoted(parts.username),
-            password=password if password is not None else _unquoted(parts.password),
+            port=port,
+            others=tuple(others),
+            tls=scheme.lower() == "mqtts",
+            username=username if username is not None or not at else unquote(name),
+            password=password if password is not None or not colon else unquote(secret),
             ca=None if ca is None else Path(ca),
             cert=None if cert is None else Path(cert),
             key=None if key is None else Path(key),
             protocol=protocol,
         )
 
+    @property
+    def places(self) -> tuple[Broker, ...]:
+        """Each place alone."""
+        first = replace(self, others=())
+        return (first, *(replace(first, host=host, port=port) for host, port in self.others))
+
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'mqtts' if self.tls else 'mqtt'}://{host}:{self.port}"
+        places = ((self.host, self.port), *self.others)
+        shown = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in places)
+        return f"{'mqtts' if self.tls else 'mqtt'}://{shown}"
 
 
 class Publication(msgspec.Struct, frozen=True):
@@ -147,7 +160,8 @@ class Link:
     Callbacks run on that thread and must return soon: what takes time belongs to another thread.
 
     Args:
-        broker: Where to connect.
+        broker: Where to connect. Of several places it begins with any, so that a fleet spreads over them, and goes
+            on to the next whenever an attempt fails or a connection ends.
         client_id: The MQTT client identifier: a second connection with the same one replaces the first.
         will: Makes the last will, at each connection.
         subscriptions: Topic filters, subscribed at QoS 1 before `on_up` is called.
@@ -196,8 +210,12 @@ class Link:
         self._thread.start()
 
     def wait_first(self, timeout_s: float) -> str | None:
-        """Waits for the outcome of the first attempt: None when connected, else the reason why not."""
-        if not self._settled.wait(timeout_s):
+        """Waits for the outcome of the first attempt at each place: None when connected, else the reason why not.
+
+        Args:
+            timeout_s: For each place.
+        """
+        if not self._settled.wait(timeout_s * len(self.broker.places)):
             return f"no answer within {timeout_s:g} s"
         return None if self.connected else self._refusal or "connection lost"
 
@@ -256,19 +274,23 @@ class Link:
             client.disconnect()
 
     def _run(self) -> None:
-        attempt = 0
+        places = self.broker.places
+        at, attempt = random.randrange(len(places)), 0
         while not self._stopping.is_set():
-            reason, was_up = self._connect_once()
+            reason, was_up = self._connect_once(places[at])
+            at = (at + 1) % len(places)
+            attempt = 0 if was_up else attempt + 1
             self._refusal = reason
+            if not self._settled.is_set() and attempt < len(places):
+                continue  # the first round goes without a wait: that one place is down must not hold up a start
             self._settled.set()
             if self._stopping.is_set():
                 return
             self._call(self._on_down, reason)
-            attempt = 0 if was_up else attempt + 1
             wait = full_jitter(attempt, self._timing.reconnect_first_s, self._timing.reconnect_cap_s)
             self._stopping.wait(wait)
 
-    def _connect_once(self) -> tuple[str, bool]:
+    def _connect_once(self, place: Broker) -> tuple[str, bool]:
         """Lives through one connection; returns why it ended, and whether it ever stood."""
         ended: list[str] = []
         was_up = False
@@ -313,7 +335,7 @@ class Link:
             self._on_room()
 
         try:
-            client = open_client(self.broker, self.client_id, self._will(), self._timing)
+            client = open_client(place, self.client_id, self._will(), self._timing)
             with self._lock:
                 self._attempt = client
             client.on_connect = connected
@@ -321,7 +343,7 @@ class Link:
             client.on_message = lambda _c, _u, message: self._call(self._on_message, _received(message))
             client.on_subscribe = subscribed
             client.on_publish = published
-            client.connect(self.broker.host, self.broker.port, keepalive=self._timing.keepalive_s)
+            client.connect(place.host, place.port, keepalive=self._timing.keepalive_s)
             if self._stopping.is_set():
                 # While the address is looked up and answers, paho has nothing yet that it could disconnect.
                 client.disconnect()
@@ -330,7 +352,7 @@ class Link:
             ended.insert(0, str(error) or type(error).__name__)
         except Exception as error:
             # A fault of ours or of paho: said aloud, and the connection is made anew instead of dying silently.
-            log.exception("the connection to %s failed", self.broker)
+            log.exception("the connection to %s failed", place)
             ended.insert(0, str(error))
         finally:
             with self._lock:
@@ -458,5 +480,11 @@ def broker_of(telemetry: Telemetry) -> Broker:
     )
 
 
-def _unquoted(text: str | None) -> str | None:
-    return None if text is None else unquote(text)
+def _place(text: str, default_port: int | None) -> tuple[str, int] | None:
+    """`HOST[:PORT]` as (host, port), or None."""
+    try:
+        parts = urlsplit(f"//{text}")
+        host, port = parts.hostname, parts.port or default_port
+    except ValueError:
+        return None
+    return (host, port) if host and port and default_port and parts.netloc == text else None

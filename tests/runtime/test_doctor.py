@@ -365,6 +365,12 @@ def test_each_step_to_the_broker_is_named(stopped_mosquitto: Mosquitto, tmp_path
     assert "the TLS handshake fails" in only(broker(dataclasses.replace(there, tls=True))).sentence
 
 
+def test_one_place_of_a_cluster_that_fails_is_a_warning_while_another_lets_us_in(mosquitto: Mosquitto) -> None:
+    cluster = dataclasses.replace(mosquitto.broker, others=(("127.0.0.1", free_port()),))
+    assert [one.verdict for one in broker(cluster)] == ["ok", "warn"]
+    assert [one.verdict for one in broker(cluster.places[1])] == ["FAIL"]
+
+
 def test_a_broker_that_lets_nobody_in_says_so(tmp_path: Path) -> None:
     closed = Mosquitto(tmp_path, anonymous=False)
     closed.start()

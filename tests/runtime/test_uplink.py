@@ -155,6 +155,7 @@ def test_messages_hold_up_to_eight_records_of_one_lane_within_the_target_size(ou
         ("mqtts://host", "mqtts://host:8883"),
         ("mqtt://u:p%40ss@10.0.0.1:1999/", "mqtt://10.0.0.1:1999"),
         ("mqtt://[::1]:1883", "mqtt://[::1]:1883"),
+        ("mqtts://u@a,b:1,[::2],c:9/", "mqtts://a:8883,b:1,[::2]:8883,c:9"),
     ],
 )
 def test_a_brokers_address_is_read_from_a_url(url: str, shown: str) -> None:
@@ -172,7 +173,18 @@ def test_a_password_is_never_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["host", "mqtt://", "mqtt://host:x", "mqtt://host/path", "http://host", "mqtt://h?x=1", ""]
+    "url",
+    [
+        "host",
+        "mqtt://",
+        "mqtt://host:x",
+        "mqtt://host/path",
+        "http://host",
+        "mqtt://h?x=1",
+        "",
+        "mqtt://a,",
+        "mqtt://a/,b",
+    ],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="not a broker's address"):
@@ -345,7 +357,7 @@ def test_a_connection_that_stands_only_after_the_stop_says_nothing(outbox: Outbo
     with ScriptedBroker() as scripted:
         uplink = patient(outbox, scripted.broker)
         uplink._link._stopping.set()
-        uplink._link._connect_once()
+        uplink._link._connect_once(scripted.broker)
         wait_until(lambda: scripted.closed, "the connection is closed")
         assert set(scripted.heard) <= {"CONNECT", "DISCONNECT"}
         assert uplink._link.publish(Publication("a", b"")) is False
@@ -385,6 +397,25 @@ def test_a_probe_tells_whether_a_broker_answers(mosquitto: Mosquitto) -> None:
     probe(mosquitto.broker)
     with pytest.raises(BrokerUnreachable, match="refused"):
         probe(Broker(host="127.0.0.1", port=free_port()))
+
+
+def test_of_several_places_the_one_that_answers_is_found(mosquitto: Mosquitto) -> None:
+    dead, living = free_port(), mosquitto.port
+    for _ in range(3):  # it begins with any of them
+        probe(Broker.parse(f"mqtt://127.0.0.1:{dead},127.0.0.1:{living}"))
+    with pytest.raises(BrokerUnreachable, match=rf"127\.0\.0\.1:{dead},127\.0\.0\.2:{dead}: .*refused"):
+        probe(Broker.parse(f"mqtt://127.0.0.1:{dead},127.0.0.2:{dead}"))
+
+
+def test_a_lost_connection_is_made_anew_at_the_next_place(outbox: Outbox) -> None:
+    with ScriptedBroker() as one, ScriptedBroker() as two:
+        cluster = Broker.parse(f"mqtt://127.0.0.1:{one.broker.port},127.0.0.1:{two.broker.port}")
+        with running(patient(outbox, cluster)) as uplink:
+            wait_until(lambda: "SUBSCRIBE" in one.heard + two.heard, "it is connected")
+            first, next_one = (one, two) if one.heard else (two, one)
+            uplink._link.renew()
+            wait_until(lambda: "SUBSCRIBE" in next_one.heard, "it is connected to the other one")
+    assert first.heard.count("CONNECT") == 1
 
 
 def test_a_broker_that_asks_for_a_password_is_told_it_from_a_file(tmp_path: Path) -> None:
