@@ -150,11 +150,11 @@ def check_window(envelope: Envelope, window: Window, bins: Bins) -> None:
     Raises:
         FormatError: They do not fit.
     """
-    if sums_of(envelope.bins_id, bins).check(window.counts, envelope.n) != window.software.calls:
-        raise FormatError("window", "$.counts.latency", f"counts do not add up to {window.software.calls} calls")
     numbers = sum(feature.categories is None for feature in bins.features)
     if len(window.moments) not in {0, 16 * numbers}:
         raise FormatError("window", "$.moments", f"{len(window.moments)} bytes for {numbers} numeric features")
+    if sums_of(envelope.bins_id, bins).check(window.counts, envelope.n, window.moments) != window.software.calls:
+        raise FormatError("window", "$.counts.latency", f"counts do not add up to {window.software.calls} calls")
 
 
 def advance(

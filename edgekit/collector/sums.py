@@ -1,4 +1,4 @@
-"""Do a window's counts add up? Asked of whole arrays at once; what does not is told by the contract's own reader.
+"""Do a window's counts and moments add up? Asked of whole arrays at once; what does not is told by the contract's own reader.
 
 The collector asks it of every window, so it is quick: one read of the varints, one sum for each part of the layout that
 `telemetry.Window` describes.
@@ -11,8 +11,12 @@ from itertools import accumulate
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
+from edgekit.collector.moments import contradiction
 from edgekit.monitor.merge import decode_varint_block
+from edgekit_contracts.errors import FormatError
+from edgekit_contracts.limits import RECORD_MAX_ROWS
 from edgekit_contracts.reference import LATENCY_BINS, Bins
 from edgekit_contracts.telemetry import decode_counts
 
@@ -38,31 +42,41 @@ class Sums:
         parts += [bins.score_size, 1, 1, 1, LATENCY_BINS]
         self._length = sum(parts)
         self._starts = np.array([0, *accumulate(parts[:-1])])
+        ends = zip(self._starts[1 : 2 * self._features : 2], bins.features, strict=True)
+        self._nulls = np.array([end - 2 for end, feature in ends if feature.categories is None], dtype=np.intp)
+        """Where the nulls of each numeric feature stand; its invalid values follow."""
 
-    def check(self, data: bytes, n: int) -> int:
-        """Checks a window's counts.
+    def check(self, data: bytes, n: int, moments: bytes = b"") -> int:
+        """Checks a window's counts and moments.
 
         Args:
             data: `Window.counts`.
             n: Its rows.
+            moments: `Window.moments`: nothing, or a quadruple for each numeric feature.
 
         Returns:
             The calls in its latency bins.
 
         Raises:
-            FormatError: As `decode_counts`.
+            FormatError: As `decode_counts`; or the moments cannot be those of these counts.
         """
-        if (calls := self._calls(data, n)) is not None:
-            return calls
-        return sum(decode_counts(data, self._bins, n).latency)
+        values = self._values(data)
+        if values is None or (calls := self._calls(values, n)) is None:
+            return sum(decode_counts(data, self._bins, n).latency)
+        if moments and (fault := contradiction(moments, n - values[self._nulls] - values[self._nulls + 1])):
+            raise FormatError("window", "$.moments", fault)
+        return calls
 
-    def _calls(self, data: bytes, n: int) -> int | None:
-        """The calls; None where something is not plainly right."""
+    def _values(self, data: bytes) -> NDArray[np.int64] | None:
+        """The counts; None where something is not plainly right."""
         if not data or data[-1] > 0x7F or _TOO_LONG.search(data):
             return None
         values = decode_varint_block(data)
-        if len(values) != self._length:
-            return None
+        # Larger ones could add up to a right sum beyond 64 bits.
+        return values if len(values) == self._length and values.max() <= RECORD_MAX_ROWS else None
+
+    def _calls(self, values: NDArray[np.int64], n: int) -> int | None:
+        """The calls; None where a sum is not right."""
         sums = np.add.reduceat(values, self._starts)
         features = sums[: 2 * self._features]
         *answers, nulls, abstained, resent, calls = sums[2 * self._features :].tolist()

@@ -7,7 +7,7 @@ import pytest
 from edgekit.collector.sums import Sums
 from edgekit_contracts.errors import FormatError
 from edgekit_contracts.reference import Bins, FeatureBins
-from edgekit_contracts.telemetry import decode_counts
+from edgekit_contracts.telemetry import decode_counts, decode_varints, encode_varints
 from tests.telemetry_samples import BINS, window
 
 REGRESSION = Bins(features=(FeatureBins(name="x", edges=(0.0,)),), classes=(), score_edges=())
@@ -47,3 +47,15 @@ def test_a_regression_has_no_classes() -> None:
     assert Sums(REGRESSION).check(data, 4) == sum(decode_counts(data, REGRESSION, 4).latency) == 5
     with pytest.raises(FormatError, match="add up to 5"):
         Sums(REGRESSION).check(data, 5)
+
+
+@pytest.mark.parametrize("at", [0, 11, 15])
+def test_counts_that_add_up_only_beyond_64_bits_are_refused(at: int) -> None:
+    """Of a feature, of a score, and of the latency."""
+    body, n = window()
+    counts = decode_varints(body.counts, 93)
+    # Four times 2**62 is nothing in 64 bits.
+    for place in range(at, at + 4):
+        counts[place] += 2**62
+    with pytest.raises(FormatError):
+        Sums(BINS).check(encode_varints(counts), n)
