@@ -1,4 +1,4 @@
-"""Do a window's counts and moments add up? Asked of whole arrays at once; what does not is told by the contract's own reader.
+"""Do a window's counts and moments add up? Asked of whole arrays at once; the contract's own reader says what does not.
 
 The collector asks it of every window, so it is quick: one read of the varints, one sum for each part of the layout that
 `telemetry.Window` describes.
