@@ -16,6 +16,7 @@ from typing import Final, Literal, Self, TypeVar
 
 import pytest
 
+from edgekit_runtime.config import Protocol
 from edgekit_runtime.mqtt import Broker, Timing
 
 T = TypeVar("T")
@@ -93,7 +94,9 @@ class ScriptedBroker:
     """A socket that takes one MQTT connection after another and answers as it is told.
 
     Args:
-        protocol: 4 is MQTT 3.1.1.
+        protocol: Of the client; 4 is MQTT 3.1.1.
+        without_5: What MQTT 5 meets at a broker that does not know it.
+        properties: Of the answer to CONNECT; MQTT 5 only.
         connack: Whether a connection is ever let in.
         suback: What every subscription is answered.
         puback: What every message is answered; MQTT 5 only.
@@ -101,10 +104,20 @@ class ScriptedBroker:
 
     _NAMES: Final = {1: "CONNECT", 3: "PUBLISH", 8: "SUBSCRIBE", 12: "PINGREQ", 14: "DISCONNECT"}
 
-    def __init__(self, *, protocol: Literal[4, 5] = 4, connack: bool = True, suback: int = 1, puback: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        protocol: Protocol = 4,
+        without_5: Literal["silence", "refusal", "hanging up"] | None = None,
+        properties: bytes = b"",
+        connack: bool = True,
+        suback: int = 1,
+        puback: int = 0,
+    ) -> None:
         self.heard: list[str] = []
         self.closed = False
-        self._five, self._connack, self._suback, self._puback = protocol == 5, connack, suback, puback
+        self._five, self._without_5, self._properties = False, without_5, properties
+        self._connack, self._suback, self._puback = connack, suback, puback
         self._server = socket.create_server(("127.0.0.1", 0))
         self.broker = Broker(host="127.0.0.1", port=self._server.getsockname()[1], protocol=protocol)
         self._connection: socket.socket | None = None
@@ -140,9 +153,18 @@ class ScriptedBroker:
         body = _exactly(connection, length | octet << shift)
         name = self._NAMES[first >> 4]
         self.heard.append(name)
+        if name == "CONNECT":
+            self._five = body[6] == 5
+            if self._five and self._without_5 is not None:
+                if self._without_5 == "hanging up":
+                    raise EOFError
+                if self._without_5 == "refusal":  # in MQTT 3.1.1: unacceptable protocol version
+                    _send(connection, 0x20, b"\0\1")
+                return
         properties = b"\0" if self._five else b""
         if name == "CONNECT" and self._connack:
-            _send(connection, 0x20, b"\0\0" + properties)
+            said = bytes([len(self._properties)]) + self._properties
+            _send(connection, 0x20, b"\0\0" + (said if self._five else b""))
         elif name == "SUBSCRIBE":
             _send(connection, 0x90, body[:2] + properties + bytes([self._suback]))
         elif name == "PUBLISH" and first & 0x06:

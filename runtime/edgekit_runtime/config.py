@@ -11,6 +11,9 @@ from edgekit_contracts.manifest import AutomationLevel, ClassLabel
 from edgekit_contracts.names import DeviceName
 from edgekit_contracts.slots import Plan
 
+Protocol = Literal["auto", 4, 5]
+"""A version of MQTT: 4 is 3.1.1."""
+
 
 class Serve(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the service answers."""
@@ -53,8 +56,8 @@ class Telemetry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ca: str | None = None
     cert: str | None = None
     key: str | None = None
-    protocol: Literal[4, 5] = 4
-    """4 is MQTT 3.1.1, which every broker speaks; 5 where the broker is known to."""
+    protocol: Protocol = "auto"
+    """`"auto"`: MQTT 5 where the broker speaks it, else 3.1.1, which is 4."""
     window_s: Annotated[float, msgspec.Meta(ge=0.1, le=86_400)] | None = None
     """Instead of the bundle's."""
     outbox_mb: Annotated[float, msgspec.Meta(ge=1, le=100_000)] = 64.0

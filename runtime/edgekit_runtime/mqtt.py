@@ -4,6 +4,9 @@ The device's uplink and the collector both stand on this. Three facts of paho-mq
 2.4): `publish` while disconnected fills memory and is lost with the process, so a `Link` publishes only while
 connected; after a reconnect paho sends again whatever it held, so each connection gets a client of its own; its
 reconnect delay has no jitter, so the loop here draws its own.
+
+With `protocol = "auto"` MQTT 5 is tried first. A broker that knows 3.1.1 alone refuses that (amqtt, aedes, NATS),
+closes the connection (RabbitMQ 3.10) or says nothing: then it is asked in 3.1.1 at once, and from then on.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from edgekit_contracts.errors import BrokerUnreachable, MissingFile, StorageFault, UsageError
-from edgekit_runtime.config import Telemetry
+from edgekit_runtime.config import Protocol, Telemetry
+from edgekit_runtime.dialect import UNSUPPORTED, Dialect, read_dialect
 
 if TYPE_CHECKING:
     import paho.mqtt.client as paho
@@ -38,7 +42,7 @@ class Broker:
 
     Attributes:
         others: Further (host, port) of the same broker, where it is a cluster.
-        protocol: 4 is MQTT 3.1.1, which every broker speaks; 5 where the broker is known to.
+        protocol: 4 is MQTT 3.1.1, which every broker speaks; `"auto"` speaks MQTT 5 where the broker does.
         ca: PEM file of the authority that signed the broker's certificate; None for the system's.
         cert: PEM file of our certificate, where the broker asks for one.
         key: PEM file of its key.
@@ -52,7 +56,7 @@ class Broker:
     ca: Path | None = None
     cert: Path | None = None
     key: Path | None = None
-    protocol: Literal[4, 5] = 4
+    protocol: Protocol = 4
     others: tuple[tuple[str, int], ...] = ()
 
     @classmethod
@@ -65,7 +69,7 @@ class Broker:
         ca: Path | str | None = None,
         cert: Path | str | None = None,
         key: Path | str | None = None,
-        protocol: Literal[4, 5] = 4,
+        protocol: Protocol = 4,
     ) -> Broker:
         """Reads `mqtt://[USER[:PASSWORD]@]HOST[:PORT][,HOST[:PORT]...]` or `mqtts://...`.
 
@@ -136,6 +140,8 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     reconnect_first_s: float = 1.0
     reconnect_cap_s: float = 60.0
     connect_timeout_s: float = 10.0
+    probe_s: float = 3.0
+    """Of silence, after which a broker that is asked in MQTT 5 is taken for one of 3.1.1."""
     keepalive_s: int = 30
 
 
@@ -198,12 +204,19 @@ class Link:
         self._stopping = threading.Event()
         self._settled = threading.Event()
         self._refusal = ""
+        self._dialect: Dialect | None = None  # of the connection that stands
+        self._spoken: dict[Broker, Literal[4, 5]] = {}  # found out
         self._thread = threading.Thread(target=self._run, name=f"mqtt-{client_id}", daemon=True)
 
     @property
     def connected(self) -> bool:
         """Whether messages can be published now."""
         return self._client is not None
+
+    @property
+    def dialect(self) -> Dialect | None:
+        """What the broker was found to speak; None while there is no connection."""
+        return self._dialect
 
     def start(self) -> None:
         """Starts connecting, for ever, until `stop`."""
@@ -228,7 +241,7 @@ class Link:
             return self._hand_over(publication, qos)
 
     def _hand_over(self, publication: Publication, qos: int) -> bool:
-        if self._client is None:
+        if self._client is None or self._dialect is None:
             return False
         properties = None
         if publication.correlation is not None:
@@ -292,8 +305,34 @@ class Link:
 
     def _connect_once(self, place: Broker) -> tuple[str, bool]:
         """Lives through one connection; returns why it ended, and whether it ever stood."""
+        if place.protocol != "auto":
+            return self._live(place, place.protocol)[:2]
+        known = self._spoken.get(place)
+        protocol: Literal[4, 5] = known or 5
+        reason, was_up, answered = self._live(place, protocol, trial=known is None)
+        if known is None and answered is False and not self._stopping.is_set():
+            protocol = 4
+            reason, was_up, answered = self._live(place, protocol)
+        if answered:
+            self._spoken[place] = protocol
+        elif answered is False:
+            self._spoken.pop(place, None)
+        return reason, was_up
+
+    def _live(self, place: Broker, protocol: Literal[4, 5], *, trial: bool = False) -> tuple[str, bool, bool | None]:
+        """One connection in one version of MQTT.
+
+        Args:
+            place: Where to.
+            protocol: The version.
+            trial: Whether the broker speaks it is not known yet: it is not waited for long.
+
+        Returns:
+            Why it ended, whether it ever stood, and whether the broker answered in this version; None: it was not
+            reached.
+        """
         ended: list[str] = []
-        was_up = False
+        was_up = answered = reached = False
         asked: dict[int | None, str] = {}
         refusals: set[str] = set()
 
@@ -303,8 +342,9 @@ class Link:
                 refusals.add(reason)
                 self._call(self._on_refused, reason)
 
-        def connected(client: paho.Client, _user: object, _flags: object, code: Any, _props: object) -> None:
-            nonlocal was_up
+        def connected(client: paho.Client, _user: object, _flags: object, code: Any, props: object) -> None:
+            nonlocal was_up, answered
+            answered = not (code.is_failure and code.value == UNSUPPORTED)
             if code.is_failure:
                 ended.append(f"the broker refuses the connection: {code}")
                 return
@@ -316,7 +356,7 @@ class Link:
             was_up = True
             with self._lock:
                 self._outstanding = []
-                self._client = client
+                self._client, self._dialect = client, read_dialect(protocol, props)
             self._call(self._on_up)
             self._settled.set()
 
@@ -335,7 +375,7 @@ class Link:
             self._on_room()
 
         try:
-            client = open_client(place, self.client_id, self._will(), self._timing)
+            client = open_client(replace(place, protocol=protocol), self.client_id, self._will(), self._timing)
             with self._lock:
                 self._attempt = client
             client.on_connect = connected
@@ -344,9 +384,16 @@ class Link:
             client.on_subscribe = subscribed
             client.on_publish = published
             client.connect(place.host, place.port, keepalive=self._timing.keepalive_s)
+            reached = True
             if self._stopping.is_set():
                 # While the address is looked up and answers, paho has nothing yet that it could disconnect.
                 client.disconnect()
+            end = time.monotonic() + self._timing.probe_s
+            while trial and not (answered or ended):
+                # Not MQTT_ERR_SUCCESS, which is 0: it was closed.
+                if client.loop(0.1) or time.monotonic() > end:
+                    client.disconnect()
+                    break
             client.loop_forever()
         except (OSError, ValueError, StorageFault) as error:
             ended.insert(0, str(error) or type(error).__name__)
@@ -356,9 +403,9 @@ class Link:
             ended.insert(0, str(error))
         finally:
             with self._lock:
-                self._client = self._attempt = None
+                self._client = self._attempt = self._dialect = None
                 self._outstanding = []
-        return (ended[0] if ended else "connection lost"), was_up
+        return (ended[0] if ended else "connection lost"), was_up, answered if reached else None
 
     def _call(self, callback: Callable[..., None], *values: object) -> None:
         try:
@@ -414,13 +461,13 @@ def open_client(broker: Broker, client_id: str, will: Publication | None, timing
     return client
 
 
-def probe(broker: Broker, timeout_s: float = 5.0) -> None:
-    """Connects once and disconnects: does a broker answer there, and does it let us in?
+def probe(broker: Broker, timeout_s: float = 5.0) -> Dialect:
+    """Connects once and disconnects: does a broker answer there, does it let us in, and what does it speak?
 
     Raises:
         BrokerUnreachable: No, and why.
     """
-    _once(broker, f"ek-probe-{secrets.token_hex(4)}", None, timeout_s)
+    return _once(broker, f"ek-probe-{secrets.token_hex(4)}", None, timeout_s)
 
 
 def publish_once(broker: Broker, client_id: str, publication: Publication, timeout_s: float = 5.0) -> None:
@@ -432,7 +479,8 @@ def publish_once(broker: Broker, client_id: str, publication: Publication, timeo
     _once(broker, client_id, publication, timeout_s)
 
 
-def _once(broker: Broker, client_id: str, publication: Publication | None, timeout_s: float) -> None:
+def _once(broker: Broker, client_id: str, publication: Publication | None, timeout_s: float) -> Dialect:
+    timing = Timing(connect_timeout_s=timeout_s)
     link = Link(
         broker,
         client_id,
@@ -441,13 +489,15 @@ def _once(broker: Broker, client_id: str, publication: Publication | None, timeo
         on_up=lambda: None,
         on_message=lambda received: None,
         on_down=lambda reason: None,
-        timing=Timing(connect_timeout_s=timeout_s),
+        timing=timing,
     )
     link.start()
-    reason = link.wait_first(timeout_s)
+    reason = link.wait_first(timeout_s + (timing.probe_s if broker.protocol == "auto" else 0.0))
+    dialect = link.dialect
     link.stop(publication, timeout_s)
-    if reason is not None:
-        raise BrokerUnreachable(str(broker), reason)
+    if reason is not None or dialect is None:
+        raise BrokerUnreachable(str(broker), reason or "connection lost")
+    return dialect
 
 
 def read_password(path: Path | str) -> str:

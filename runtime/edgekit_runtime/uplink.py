@@ -91,7 +91,7 @@ class Packet(msgspec.Struct, frozen=True):
     payload: bytes
 
 
-def packets(records: Sequence[Waiting]) -> list[Packet]:
+def packets(records: Sequence[Waiting], target_bytes: int = limits.MESSAGE_TARGET_BYTES) -> list[Packet]:
     """Groups records, in order, by lane, 1 to 8 for a message and up to the target size."""
     made: list[Packet] = []
     run: list[Waiting] = []
@@ -99,7 +99,7 @@ def packets(records: Sequence[Waiting]) -> list[Packet]:
     for record in records:
         this: Literal["w", "e"] = "e" if record.kind == Kind.EVENT else "w"
         size = sum(len(other.data) for other in run) + len(record.data)
-        full = len(run) == limits.MESSAGE_MAX_RECORDS or size > limits.MESSAGE_TARGET_BYTES
+        full = len(run) == limits.MESSAGE_MAX_RECORDS or size > target_bytes
         if run and (this != lane or full):
             made.append(_packet(lane, run))
             run = []
@@ -115,6 +115,8 @@ class UplinkState(msgspec.Struct, frozen=True, kw_only=True):
 
     state: State
     broker: str
+    mqtt: str | None
+    """What the broker was found to speak; None while there is no connection."""
     last_error: str | None
     outbox_records: int
     outbox_bytes: int
@@ -205,6 +207,7 @@ class Uplink:
         return UplinkState(
             state=self._state,
             broker=str(self._link.broker),
+            mqtt=None if (dialect := self._link.dialect) is None else str(dialect),
             last_error=self._fault or self._refusal or self._last_error,
             outbox_records=self._outbox.records,
             outbox_bytes=self._outbox.size,
@@ -220,6 +223,7 @@ class Uplink:
             self._hosts.clear()
             self._up = self._restarted = self._woken = True
             self._condition.notify()
+        log.info("uplink of %s: %s speaks %s", self._outbox.device, self._link.broker, self._link.dialect)
         self._show("no collector", None)
         self.announce()
 
@@ -304,23 +308,36 @@ class Uplink:
         return self._up and any(self._hosts.values())
 
     def _send(self) -> None:
-        room = MESSAGES_AT_BROKER_MAX - self._link.outstanding
+        dialect = self._link.dialect
+        if dialect is None:
+            return
+        room = min(MESSAGES_AT_BROKER_MAX, dialect.at_once) - self._link.outstanding
+        largest = dialect.payload_max(str(topics.Up(self._outbox.device)))
+        target = limits.MESSAGE_TARGET_BYTES if largest is None else min(largest - 1, limits.MESSAGE_TARGET_BYTES)
         due = self._flight.select(self._outbox.pending(0, IN_FLIGHT_MAX), time.monotonic())
-        for packet in packets([record for record in due if self._can_travel(record)])[: max(0, room)]:
+        for packet in packets([one for one in due if self._can_travel(one, largest)], target)[: max(0, room)]:
             if not self._link.publish(Publication(str(topics.Up(self._outbox.device, packet.lane)), packet.payload)):
                 return
             self._flight.sent(packet.sequences, time.monotonic())
 
-    def _can_travel(self, record: Waiting) -> bool:
-        """Gives up a record that the disk spoiled: it would be refused for ever, and its neighbours with it."""
-        try:
-            decode_envelope(record.data)
-        except EdgekitError as error:
-            log.error("record %d of %s is given up: %s", record.sequence, self._outbox.device, error)
-            self._outbox.give_up(record.sequence, "unreadable")
-            self.wake()
-            return False
-        return True
+    def _can_travel(self, record: Waiting, largest: int | None) -> bool:
+        """Gives up a record that would be refused for ever, and its neighbours with it.
+
+        The disk spoiled it, or it is larger than the broker takes (`largest` bytes of payload).
+        """
+        if largest is not None and len(record.data) >= largest:
+            error, reason = f"it has {len(record.data)} bytes; the broker takes {largest - 1}", "above broker's limit"
+        else:
+            try:
+                decode_envelope(record.data)
+            except EdgekitError as fault:
+                error, reason = str(fault), "unreadable"
+            else:
+                return True
+        log.error("record %d of %s is given up: %s", record.sequence, self._outbox.device, error)
+        self._outbox.give_up(record.sequence, reason)
+        self.wake()
+        return False
 
     # --- both ---
 

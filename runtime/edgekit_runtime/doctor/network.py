@@ -135,13 +135,13 @@ def _shake_hands(broker: Broker, connection: socket.socket) -> None:
 
 def _mqtt(broker: Broker) -> Finding:
     try:
-        probe(broker, TIMEOUT_S)
+        dialect = probe(broker, TIMEOUT_S)
     except BrokerUnreachable as refused:
         step = "check telemetry.username, password_file, cert and key, and telemetry.protocol"
         return Finding("broker", "FAIL", refused.sentence, step)
     except EdgekitError as error:
         return Finding.of("broker", error)
-    return Finding("broker", "ok", f"{broker} answers, and lets this device in")
+    return Finding("broker", "ok", f"{broker} answers, lets this device in, and speaks {dialect}")
 
 
 def _broken(broker: Broker, reason: str, step: str) -> Finding:
