@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.collector.moments import contradiction
-from edgekit.monitor.merge import decode_varint_block
 from edgekit_contracts.errors import FormatError
 from edgekit_contracts.limits import RECORD_MAX_ROWS
 from edgekit_contracts.reference import LATENCY_BINS, Bins
 from edgekit_contracts.telemetry import decode_counts
+from edgekit_runtime.varints import decode_varint_block
 
 KEPT: Final = 4096
 """Layouts that are remembered."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edgekit_contracts.errors import FormatError
 from edgekit_contracts.reference import Bins
 from edgekit_contracts.telemetry import WindowCounts, decode_counts, encode_varints
+from edgekit_runtime.varints import decode_varint_block
 
 BLOCK_WINDOWS: Final = 128
 """Read at once; the arrays of a block stay within the processor's cache."""
@@ -41,28 +42,3 @@ def merge_counts(windows: Sequence[bytes], bins: Bins, n: int) -> WindowCounts:
     assert total is not None
     # Through the contract's reader, which knows the order and checks the sums.
     return decode_counts(encode_varints(total.tolist()), bins, n)
-
-
-def decode_varint_block(data: bytes) -> NDArray[np.int64]:
-    """Reads a run of unsigned LEB128 numbers of at most 63 bits, all at once; shape (count,), int64.
-
-    Source: DWARF 5, section 7.6.
-    """
-    octets = np.frombuffer(data, np.uint8)
-    values = octets.astype(np.int64)
-    if data.isascii():
-        return values
-    more = np.flatnonzero(octets > 0x7F)
-    if more[-1] + 1 < len(octets) and (more[1:] - more[:-1] > 1).all():
-        # The usual case: none of more than two bytes.
-        values[more] = (values[more] & 0x7F) | (values[more + 1] << 7)
-        whole = np.ones(len(values), dtype=bool)
-        whole[more + 1] = False
-        return values[whole]
-    ends = np.flatnonzero(octets < 0x80)
-    if len(ends) == 0:
-        return np.empty(0, np.int64)
-    starts = np.concatenate(([0], ends[:-1] + 1))
-    place = np.arange(ends[-1] + 1) - np.repeat(starts, ends - starts + 1)
-    digits = (values[: ends[-1] + 1] & 0x7F) << (7 * place)
-    return np.add.reduceat(digits, starts)

@@ -12,6 +12,7 @@ request's time. A program that holds the bundle itself asks `model`, which answe
 | `session`, `engine` | rows in, answers out: the only place that calls ONNX Runtime |
 | `selftest` | the golden set, replayed on this machine |
 | `observe`, `tally` | counts on the reference's bins, moments, latency; closes windows |
+| `varints` | the counts of a window, written and read as a whole |
 | `resent` | requests that come twice |
 | `model`, `rows`, `ring` | what `load` gives: rows of any kind in, answers out, one row without an array made |
 | `outbox` | records on disk until the collector has said that it stored them |

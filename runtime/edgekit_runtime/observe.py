@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from edgekit_contracts.limits import MOMENTS_MIN_ROWS
 from edgekit_contracts.manifest import Manifest
 from edgekit_contracts.reference import LATENCY_BINS, Bins, latency_edges_us
-from edgekit_contracts.telemetry import Software, Window, WindowCounts, decode_counts, encode_counts
+from edgekit_contracts.telemetry import Software, Window, WindowCounts, decode_counts
 from edgekit_runtime.engine import Answers, Batch
 from edgekit_runtime.tally import Layout, Rows, Tally, score_columns
+from edgekit_runtime.varints import encode_varint_block
 
 BLOCK_NUMBERS: Final = 65_536
 """Numbers in a block, where its rows are wide."""
@@ -137,13 +138,13 @@ class Observer:
         with self._lock:
             self._add_kept()
             self._count_latencies()
-            tally, latency = self._tally, self._latency.tolist()
+            tally, latency = self._tally, self._latency
             resent, rejected, failed = self._resent, self._rejected, self._failed
             t0_ms, t0, cpu0 = self._t0_ms, self._t0, self._cpu0
             self._begin()
         usage = resource.getrusage(resource.RUSAGE_SELF)
         software = Software(
-            calls=sum(latency),
+            calls=int(latency.sum()),
             rejected=rejected,
             failed=failed,
             rss_kb=resident_kb(),
@@ -154,7 +155,7 @@ class Observer:
         body = Window(
             model=self._manifest.name,
             model_version=self._manifest.version,
-            counts=encode_counts(tally.counts(latency, resent)),
+            counts=encode_varint_block(tally.counts(latency, resent)),
             moments=tally.moments() if self._manifest.privacy.moments and tally.n >= MOMENTS_MIN_ROWS else b"",
             software=software,
         )

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, Final
 
 import msgspec
@@ -21,7 +20,6 @@ from numpy.typing import NDArray
 
 from edgekit_contracts.manifest import Manifest
 from edgekit_contracts.reference import Bins
-from edgekit_contracts.telemetry import FeatureWindow, WindowCounts
 
 _LARGEST: Final = float(np.finfo(np.float64).max)
 # Of a feature's edges: those of its bins stand between the first two and the last three.
@@ -84,6 +82,10 @@ class Layout:
             ]
         )
         """[numeric features and the score, edges]."""
+        self.bounds = np.array([_NEGATIVE_INFINITY, *range(2, 2 + widest), _FINITE])
+        """Of these edges, those that a numeric feature's bins lie between."""
+        self.order = _order(bins, len(self.bounds) - 1)
+        """Where the numbers of the features stand in what `Tally.counts` makes of them."""
 
 
 class Tally:
@@ -128,31 +130,28 @@ class Tally:
         for total, counts in zip(self._texts, texts, strict=True):
             total += counts
 
-    def counts(self, latency: Sequence[int], resent: int) -> WindowCounts:
-        """The window's counts by name.
+    def counts(self, latency: NDArray[np.int64], resent: int) -> NDArray[np.int64]:
+        """The window's counts, in the order that `telemetry.Window` describes.
 
         Args:
             latency: Calls in each latency bin.
             resent: Calls that were made again.
         """
-        numeric, texts = iter(self._below[:-1].tolist()), iter(self._texts)
-        scores: list[int] = self._below[-1].tolist()
-        # An infinite score lies in an outer bin.
-        score_edges = [0, *scores[2 : 2 + len(self._layout.bins.score_edges)], scores[_PRESENT]]
-        return WindowCounts(
-            features=tuple(
-                self._numbers(next(numeric), len(feature.edges))
-                if feature.categories is None
-                else _texts(next(texts).tolist())
-                for feature in self._layout.bins.features
-            ),
-            classes=tuple(self._classes.tolist()),
-            scores=_differences(score_edges),
-            output_nulls=self.n - scores[_PRESENT],
-            abstained=scores[_BELOW_RANGE],
-            resent=resent,
-            latency=tuple(latency),
+        layout, below, scores = self._layout, self._below[:-1], self._below[-1]
+        least, low, high, finite, present = below[:, [_NEGATIVE_INFINITY, _BELOW_RANGE, _RANGE, _FINITE, _PRESENT]].T
+        numbers = np.column_stack(
+            (
+                np.diff(below[:, layout.bounds], axis=1),
+                self.n - present,
+                least + present - finite,
+                low - least + finite - high,
+            )
         )
+        features = np.concatenate((numbers.ravel(), *self._texts, [0]))[layout.order]
+        # An infinite score lies in an outer bin.
+        score_edges = [0, *scores[2 : 2 + len(layout.bins.score_edges)], scores[_PRESENT]]
+        others = [self.n - scores[_PRESENT], scores[_BELOW_RANGE], resent]
+        return np.concatenate((features, self._classes, np.diff(score_edges), others, latency))
 
     def moments(self) -> bytes:
         """As `Window.moments`: mean, M2, minimum and maximum of each numeric feature; NaN where there is no value."""
@@ -160,15 +159,6 @@ class Tally:
         quadruples[self._count == 0] = np.nan
         with np.errstate(over="ignore"):
             return quadruples.astype("<f4").tobytes()
-
-    def _numbers(self, below: list[int], edges: int) -> FeatureWindow:
-        finite, least = below[_FINITE], below[_NEGATIVE_INFINITY]
-        return FeatureWindow(
-            bins=_differences([least, *below[2 : 2 + edges], finite]),
-            null=self.n - below[_PRESENT],
-            invalid=least + below[_PRESENT] - finite,
-            out_of_range=below[_BELOW_RANGE] - least + finite - below[_RANGE],
-        )
 
     def _text_counts(self, rows: Sequence[Sequence[str]], column: int, index: dict[str, int]) -> NDArray[np.int64]:
         counts = np.zeros(len(index) + 2, dtype=np.int64)
@@ -235,11 +225,26 @@ def _edges(inner: Sequence[float], low: float | None, high: float | None, widest
     ]
 
 
-def _texts(counts: list[int]) -> FeatureWindow:
-    *bins, null = counts
-    # Of a free text no value is known, so that none is out of range.
-    return FeatureWindow(bins=tuple(bins), null=null, invalid=0, out_of_range=bins[-1] if len(bins) > 1 else 0)
+def _order(bins: Bins, most: int) -> NDArray[np.intp]:
+    """For each number of the features its place in what it is taken from.
 
-
-def _differences(sums: Sequence[int]) -> tuple[int, ...]:
-    return tuple(after - before for before, after in pairwise(sums))
+    That is: of each numeric feature `most` bins (behind its own there is nothing), null, invalid and out of range; of
+    each text feature bins and null; one 0.
+    """
+    numeric = sum(feature.categories is None for feature in bins.features)
+    number, text = 0, numeric * (most + 3)
+    zero = text + sum(feature.size + 1 for feature in bins.features if feature.categories is not None)
+    order: list[int] = []
+    for feature in bins.features:
+        if feature.categories is None:
+            order += [*range(number, number + feature.size), *range(number + most, number + most + 3)]
+            number += most + 3
+        else:
+            # Of a free text no value is known, so that none is out of range.
+            order += [
+                *range(text, text + feature.size + 1),
+                zero,
+                text + feature.size - 1 if feature.size > 1 else zero,
+            ]
+            text += feature.size + 1
+    return np.array(order, dtype=np.intp)

@@ -6,11 +6,11 @@ from scipy import stats
 
 from edgekit.monitor.drift import MINIMUM_ROWS, compare, compare_counts
 from edgekit.monitor.latency import percentile_ms
-from edgekit.monitor.merge import decode_varint_block, merge_counts
+from edgekit.monitor.merge import merge_counts
 from edgekit_contracts import limits
 from edgekit_contracts.errors import FormatError
 from edgekit_contracts.reference import LATENCY_BINS, Bins, FeatureBins, FeatureCounts, Reference
-from edgekit_contracts.telemetry import FeatureWindow, WindowCounts, decode_varints, encode_varints
+from edgekit_contracts.telemetry import FeatureWindow, WindowCounts, encode_varints
 from tests.telemetry_samples import BINS, REFERENCE, window
 
 FEATURES, BINS_EACH, REFERENCE_ROWS = 20, 20, 5000
@@ -197,13 +197,6 @@ def test_the_largest_windows_that_are_taken_in_add_up() -> None:
     body, n = window((limits.RECORD_MAX_ROWS, 0, 0, 0), calls=limits.RECORD_MAX_ROWS)
     merged = merge_counts([body.counts] * 500, BINS, 500 * n)
     assert merged.latency[30] == merged.features[0].bins[0] == 500 * limits.RECORD_MAX_ROWS
-
-
-def test_varints_read_in_a_block_are_those_read_one_by_one() -> None:
-    values = [0, 1, 127, 128, 300, 2**32, 2**62, 2**63 - 1, *range(5000)]
-    data = encode_varints(values)
-    assert decode_varint_block(data).tolist() == decode_varints(data, len(values)) == values
-    assert decode_varint_block(b"").tolist() == []
 
 
 def test_percentiles_lie_within_one_bin_of_the_truth() -> None:
