@@ -8,14 +8,16 @@ most frequent values and one for the rest; a free text gets that last one alone,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit_contracts.manifest import Feature, Manifest
-from edgekit_contracts.reference import Bins, FeatureBins, FeatureCounts, Reference
+from edgekit_contracts.reference import Bins, Distance, FeatureBins, FeatureCounts, Reference
+from edgekit_converters import distance
 from edgekit_runtime.engine import Answers, Column
 
 NUMBER_BINS: Final = 20
@@ -37,12 +39,15 @@ def reference(manifest: Manifest, columns: Mapping[str, Column], answers: Answer
     edges = _score_edges(answers)
     bins = Bins(features=tuple(spec for spec, _ in features), classes=manifest.classes, score_edges=edges)
     labels = Counter(answers.labels.tolist()) if answers.labels is not None else Counter()
+    measured, distances = _distance([columns[f.name] for f in manifest.features if f.dtype != "text"])
     return Reference(
         bins=bins,
         rows=len(scores),
         features=tuple(counts for _, counts in features),
         classes=tuple(labels[one] for one in manifest.classes),
         scores=_histogram(np.nan_to_num(scores), edges),
+        distance=measured,
+        distances=distances,
     )
 
 
@@ -73,6 +78,19 @@ def _text(feature: Feature, column: Column) -> tuple[FeatureBins, FeatureCounts]
     other = sum(counts.values()) - sum(counts[text] for text in top)
     spec = FeatureBins(name=feature.name, categories=tuple(top))
     return spec, FeatureCounts(bins=(*(counts[text] for text in top), other), null=len(column) - sum(counts.values()))
+
+
+def _distance(columns: Sequence[Column]) -> tuple[Distance | None, tuple[int, ...]]:
+    fitted = distance.fit(
+        np.array([np.asarray(column, dtype=np.float64) for column in columns]).reshape(len(columns), -1)
+    )
+    if fitted is None:
+        return None, ()
+    spec, found = fitted
+    edges = _quantile_edges(found)
+    if not edges:
+        return None, ()
+    return msgspec.structs.replace(spec, edges=edges), _histogram(found, edges)
 
 
 def _score_edges(answers: Answers) -> tuple[float, ...]:

@@ -31,6 +31,7 @@ from edgekit_contracts.telemetry import (
     ReferencePart,
     Window,
     decode_body,
+    decode_distances,
     decode_envelope,
 )
 
@@ -145,7 +146,7 @@ def read(message: Message, known: Known) -> list[Reading]:
 
 
 def check_window(envelope: Envelope, window: Window, bins: Bins) -> None:
-    """Checks a window's counts and moments against the bins that it was counted on, and its calls against both.
+    """Checks a window's counts, moments and distances against the bins that it was counted on, and its calls too.
 
     Raises:
         FormatError: They do not fit.
@@ -155,6 +156,7 @@ def check_window(envelope: Envelope, window: Window, bins: Bins) -> None:
         raise FormatError("window", "$.moments", f"{len(window.moments)} bytes for {numbers} numeric features")
     if sums_of(envelope.bins_id, bins).check(window.counts, envelope.n, window.moments) != window.software.calls:
         raise FormatError("window", "$.counts.latency", f"counts do not add up to {window.software.calls} calls")
+    decode_distances(window.distances, envelope.n)
 
 
 def advance(

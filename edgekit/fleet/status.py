@@ -17,7 +17,7 @@ import msgspec
 from edgekit.collector.archive import Archive, StoredWindow
 from edgekit.monitor import drift
 from edgekit.monitor.latency import percentile_ms
-from edgekit.monitor.merge import merge_counts
+from edgekit.monitor.merge import merge_counts, merge_distances
 from edgekit_contracts.errors import StorageFault
 from edgekit_contracts.reference import LATENCY_BINS
 from edgekit_contracts.state import Running, Status
@@ -220,7 +220,9 @@ def _merged(
         if present and key == (present.bins_id, present.model, present.version):
             reference = store.reference(present)
             if reference is not None:
-                merged.tested, merged.tested_rows = drift.compare(counts, reference, alpha=alpha, floor=floor), rows
+                distances = merge_distances([window.window.distances for window in group], reference.distance)
+                merged.tested = drift.compare(counts, reference, distances=distances, alpha=alpha, floor=floor)
+                merged.tested_rows = rows
     return merged
 
 

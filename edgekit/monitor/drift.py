@@ -1,4 +1,4 @@
-"""Drift, tested on counts: three tests on each feature, the score and the classes.
+"""Drift, tested on counts: three tests on each feature, the score, the classes and the distances.
 
 Let c be a window's counts on B bins (n rows), r the reference's (m rows), both with their missing values as one more
 bin.
@@ -25,6 +25,9 @@ The effect size is the population stability index less its expectation under no 
 because PSI ~ (1/n + 1/m) chi2 with B-1 degrees of freedom. Source: Yurdakul 2018, "Statistical properties of PSI".
 Drift is reported where p < alpha / tests and the effect reaches a floor: a p-value alone fires on trifles once n is
 large, an index alone fires on noise while n is small.
+
+One more test looks at the distances of the rows from the reference (`reference.Distance`): where only the correlation
+of features changed, it alone can see it, and does (telemetry facts, 5.5).
 """
 
 from __future__ import annotations
@@ -43,6 +46,8 @@ from edgekit_contracts.telemetry import WindowCounts
 ALPHA: Final = 0.01
 EFFECT_FLOOR: Final = 0.02
 MINIMUM_ROWS: Final = 50
+TOGETHER: Final = "features together"
+"""Names the test of the distances."""
 EXPECTED_MINIMUM: Final = 2.0
 
 Counts = NDArray[np.float64]
@@ -52,7 +57,7 @@ class Tested(msgspec.Struct, frozen=True, kw_only=True):
     """The verdict on one feature, on the score or on the classes."""
 
     name: str
-    kind: Literal["feature", "score", "classes"]
+    kind: Literal["feature", "score", "classes", "distance"]
     rows: int
     p: float | None
     """Before the division of alpha; None where fewer than 50 rows, or nothing to compare, allow no test."""
@@ -98,6 +103,7 @@ def compare(
     counts: WindowCounts,
     reference: Reference,
     *,
+    distances: Sequence[int] | None = None,
     alpha: float = ALPHA,
     floor: float = EFFECT_FLOOR,
 ) -> list[Tested]:
@@ -106,13 +112,15 @@ def compare(
     Args:
         counts: Merged counts.
         reference: On the same bins.
+        distances: Merged counts of the rows' distances, as `merge.merge_distances`; None where there are none.
         alpha: Chance of any false alarm in this call, over all its tests.
         floor: Smallest effect that is called drift.
 
     Returns:
-        One verdict for each feature in order, then `score`, then `classes` of a classifier.
+        One verdict for each feature in order, then `score`, then `classes` of a classifier, then `features together`
+        where rows were measured.
     """
-    found: list[tuple[str, Literal["feature", "score", "classes"], int, float | None, float]] = []
+    found: list[tuple[str, Literal["feature", "score", "classes", "distance"], int, float | None, float]] = []
     for bins, seen, expected in zip(reference.bins.features, counts.features, reference.features, strict=True):
         missing = seen.null + seen.invalid
         p, effect = compare_counts(
@@ -124,6 +132,9 @@ def compare(
     if reference.bins.classes:
         p, effect = compare_counts(counts.classes, reference.classes, ordered=False)
         found.append(("classes", "classes", sum(counts.classes), p, effect))
+    if distances is not None:
+        p, effect = compare_counts(distances, reference.distances)
+        found.append((TOGETHER, "distance", sum(distances), p, effect))
     level = alpha / max(1, sum(p is not None for _, _, _, p, _ in found))
     return [
         Tested(

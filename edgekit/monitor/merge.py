@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit_contracts.errors import FormatError
-from edgekit_contracts.reference import Bins
+from edgekit_contracts.reference import Bins, Distance
 from edgekit_contracts.telemetry import WindowCounts, decode_counts, encode_varints
 from edgekit_runtime.varints import decode_varint_block
 
@@ -42,3 +42,21 @@ def merge_counts(windows: Sequence[bytes], bins: Bins, n: int) -> WindowCounts:
     assert total is not None
     # Through the contract's reader, which knows the order and checks the sums.
     return decode_counts(encode_varints(total.tolist()), bins, n)
+
+
+def merge_distances(windows: Sequence[bytes], distance: Distance | None) -> list[int] | None:
+    """Adds the distances of windows.
+
+    Args:
+        windows: `Window.distances` of each.
+        distance: Of the reference that they are compared with; what was measured by another is left out.
+
+    Returns:
+        Rows in each bin; None where no row was measured by it.
+    """
+    if distance is None:
+        return None
+    blocks = [decode_varint_block(window[4:]) for window in windows if window[:4] == distance.name]
+    fitting = [block for block in blocks if len(block) == distance.size]
+    total: list[int] | None = np.sum(fitting, axis=0).tolist() if fitting else None
+    return total

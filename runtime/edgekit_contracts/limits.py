@@ -31,6 +31,7 @@ RECORD_MAX_BYTES: Final = 60 * KIB
 """One record: it must fit into a message, alone."""
 RECORD_MAX_ROWS: Final = 1_000_000_000
 """Rows in one window: an hour at 250,000 rows/s."""
+DISTANCE_MAX_BINS: Final = 64
 MOMENTS_MIN_ROWS: Final = 10
 """A window of fewer rows sends no moments: the mean of one row is that row."""
 CLOCK_MAX_FUTURE_MS: Final = 10 * 60 * 1000

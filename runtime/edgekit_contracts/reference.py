@@ -17,7 +17,7 @@ from edgekit_contracts.errors import FormatError
 from edgekit_contracts.manifest import ClassLabel
 from edgekit_contracts.names import Count
 
-FORMAT: Final = "edgekit-reference/1.0"
+FORMAT: Final = "edgekit-reference/1.1"
 
 LATENCY_DECADES: Final = 7
 LATENCY_BINS_PER_DECADE: Final = 10
@@ -65,6 +65,40 @@ class Bins(msgspec.Struct, frozen=True, kw_only=True):
         return len(self.score_edges) + 1
 
 
+class Distance(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a row lies from the reference data, all numeric features together: a change of their correlation shows.
+
+    The squared Mahalanobis distance under a covariance of a few principal components and one variance for all other
+    directions. With z = (row - center) / scale, 0 where a value is missing and bounded by +-1000, it is
+    `rest * sum(z^2) - sum(weights * (components @ z)^2)`. Source: Tipping and Bishop 1999, "Probabilistic Principal
+    Component Analysis", J. R. Statist. Soc. B 61.
+    """
+
+    center: tuple[float, ...]
+    """For each numeric feature in the bins' order."""
+    scale: tuple[Annotated[float, msgspec.Meta(ge=0)], ...]
+    """Likewise; 0 for one that never varied, which then has no part in it."""
+    components: tuple[tuple[float, ...], ...]
+    """[components, numeric features]."""
+    weights: tuple[float, ...]
+    """For each component 1 / (variance of the rest) - 1 / (its own variance)."""
+    rest: float
+    """1 / (variance of every direction that is no component)."""
+    edges: tuple[float, ...]
+    """Inner edges of its bins, strictly increasing."""
+
+    @property
+    def size(self) -> int:
+        """Number of bins."""
+        return len(self.edges) + 1
+
+    @property
+    def name(self) -> bytes:
+        """The 4 bytes that windows name it by: the first of its JSON's SHA-256."""
+        read_back = msgspec.json.decode(msgspec.json.encode(self), type=Distance)
+        return hashlib.sha256(msgspec.json.encode(read_back)).digest()[:4]
+
+
 class FeatureCounts(msgspec.Struct, frozen=True, kw_only=True):
     """One feature of the reference data, on its bins."""
 
@@ -84,6 +118,10 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     features: tuple[FeatureCounts, ...]
     classes: tuple[Count, ...]
     scores: tuple[Count, ...]
+    distance: Distance | None = None
+    """None where fewer than two numeric features vary, or the data is too small to tell."""
+    distances: tuple[Count, ...] = ()
+    """The reference rows by their distance, each measured by what the other rows say."""
 
     @property
     def bins_id(self) -> bytes:
@@ -115,4 +153,25 @@ def decode_reference(data: bytes) -> Reference:
             raise FormatError("reference", f"$.features[{index}].bins", f"expected {spec.size} counts")
     if len(reference.classes) != len(bins.classes) or len(reference.scores) != bins.score_size:
         raise FormatError("reference", "$.classes", "the counts of the answers do not fit their bins")
+    _check_distance(reference)
     return reference
+
+
+def _check_distance(reference: Reference) -> None:
+    distance = reference.distance
+    if len(reference.distances) != (0 if distance is None else distance.size):
+        raise FormatError("reference", "$.distances", "the counts do not fit the distance's bins")
+    if distance is None:
+        return
+    numbers = sum(feature.categories is None for feature in reference.bins.features)
+    widths = {len(distance.center), len(distance.scale), *(len(one) for one in distance.components)}
+    if widths != {numbers}:
+        raise FormatError("reference", "$.distance", f"not one number for each of {numbers} numeric features")
+    if len(distance.weights) != len(distance.components):
+        raise FormatError("reference", "$.distance.weights", "not one weight for each component")
+    if any(a >= b for a, b in zip(distance.edges, distance.edges[1:], strict=False)):
+        raise FormatError("reference", "$.distance.edges", "edges must increase")
+    if not 2 <= distance.size <= limits.DISTANCE_MAX_BINS:
+        raise FormatError(
+            "reference", "$.distance.edges", f"{distance.size} bins; 2 to {limits.DISTANCE_MAX_BINS} allowed"
+        )

@@ -97,6 +97,9 @@ class Window(msgspec.Struct, frozen=True, array_like=True):
     moments: bytes
     """Little-endian float32 quadruples (mean, M2, minimum, maximum), one for each numeric feature; empty if private."""
     software: Software
+    distances: bytes = b""
+    """The rows by their distance from the reference: the 4 bytes of `Distance.name`, then a varint for each bin; or
+    empty."""
 
 
 class FeatureWindow(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,6 +162,7 @@ class Ack(msgspec.Struct, frozen=True, array_like=True):
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
+_CONTINUED: Final = bytes(range(0x80, 0x100))
 _LONG_VARINT: Final = re.compile(rb"[\x80-\xff]+[\x00-\x7f]")
 
 
@@ -291,6 +295,28 @@ def decode_counts(data: bytes, bins: Bins, n: int) -> WindowCounts:
         resent=resent,
         latency=latency,
     )
+
+
+def encode_distances(name: bytes, counts: Iterable[int]) -> bytes:
+    """`Window.distances`."""
+    return name + encode_varints(counts)
+
+
+def decode_distances(data: bytes, n: int) -> tuple[bytes, list[int]] | None:
+    """Reads and checks `Window.distances` of a window with `n` rows: the distance's name and the counts, or None.
+
+    Raises:
+        FormatError: Not the counts of `n` rows in 2 to 64 bins.
+    """
+    if not data:
+        return None
+    varints = data[4:]
+    counts = decode_varints(varints, len(varints.translate(None, _CONTINUED)))
+    if not 2 <= len(counts) <= limits.DISTANCE_MAX_BINS or sum(counts) != n:
+        raise FormatError(
+            "window", "$.distances", f"not the counts of {n} rows in 2 to {limits.DISTANCE_MAX_BINS} bins"
+        )
+    return data[:4], counts
 
 
 def encode_varints(values: Iterable[int]) -> bytes:

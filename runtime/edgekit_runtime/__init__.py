@@ -11,7 +11,7 @@ request's time. A program that holds the bundle itself asks `model`, which answe
 | `encoding` | named columns become the model's tensors; refusals name the feature |
 | `session`, `engine` | rows in, answers out: the only place that calls ONNX Runtime |
 | `selftest` | the golden set, replayed on this machine |
-| `observe`, `tally` | counts on the reference's bins, moments, latency; closes windows |
+| `observe`, `tally`, `distance` | counts on the reference's bins, moments, latency; closes windows |
 | `varints` | the counts of a window, written and read as a whole |
 | `resent` | requests that come twice |
 | `model`, `rows`, `ring` | what `load` gives: rows of any kind in, answers out, one row without an array made |
@@ -76,4 +76,4 @@ def load(
 
     trusted = load_public_keys([keys] if isinstance(keys, str | Path) else keys)
     loaded = load_bundle(path, trusted, threads=threads)
-    return Model(loaded.engine, Observer(loaded.manifest, loaded.bins) if observe else None)
+    return Model(loaded.engine, Observer(loaded.manifest, loaded.bins, loaded.distance) if observe else None)

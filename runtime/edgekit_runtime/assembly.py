@@ -95,7 +95,7 @@ class Assembly:
         golden = loaded.golden
         self._say(f"self-test   {golden.rows} golden rows, largest difference {golden.max_difference:.2g}")
         oversight = Oversight(manifest, level=settings.automation, safe=settings.safe_answer)
-        observer = Observer(manifest, loaded.bins)
+        observer = Observer(manifest, loaded.bins, loaded.distance)
         source = Source(manifest, loaded.reference, loaded.bins_id, observer, self.window_s(manifest))
         intake = Intake(manifest, loaded.bins, self._queue, per_minute=config.review.per_minute)
         member = Member(loaded.engine, observer, oversight, intake, sha256=loaded.sha256, source=source)

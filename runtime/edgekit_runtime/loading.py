@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from edgekit_contracts.manifest import REFERENCE_PATH, Manifest
-from edgekit_contracts.reference import Bins
+from edgekit_contracts.reference import Bins, Distance
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.selftest import GoldenResult, check_golden
@@ -21,6 +21,7 @@ class Loaded(msgspec.Struct, frozen=True):
 
     engine: Engine
     bins: Bins
+    distance: Distance | None
     bins_id: bytes
     reference: bytes
     """`reference.json`, for the centre."""
@@ -55,6 +56,7 @@ def load_bundle(path: Path | str, keys: Sequence[PublicKey], *, threads: int = 1
     return Loaded(
         engine=engine,
         bins=reference.bins,
+        distance=reference.distance,
         bins_id=reference.bins_id,
         reference=bundle.files[REFERENCE_PATH],
         sha256=bundle.sha256,

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from edgekit_contracts.limits import MOMENTS_MIN_ROWS
 from edgekit_contracts.manifest import Manifest
-from edgekit_contracts.reference import LATENCY_BINS, Bins, latency_edges_us
+from edgekit_contracts.reference import LATENCY_BINS, Bins, Distance, latency_edges_us
 from edgekit_contracts.telemetry import Software, Window, WindowCounts, decode_counts
 from edgekit_runtime.engine import Answers, Batch
 from edgekit_runtime.tally import Layout, Rows, Tally, score_columns
@@ -59,11 +59,12 @@ class Observer:
     Args:
         manifest: The bundle's manifest.
         bins: The reference's bins.
+        distance: The reference's distance, where it has one.
     """
 
-    def __init__(self, manifest: Manifest, bins: Bins) -> None:
+    def __init__(self, manifest: Manifest, bins: Bins, distance: Distance | None = None) -> None:
         self._manifest = manifest
-        self._layout = Layout(manifest, bins)
+        self._layout = Layout(manifest, bins, distance)
         numbers = sum(len(tensor.features) for tensor in manifest.inputs if tensor.dtype != "text")
         self.block_rows = max(_BLOCK_ROWS_LEAST, min(_BLOCK_ROWS_MOST, BLOCK_NUMBERS // max(1, numbers)))
         """Rows that are counted at once."""
@@ -158,6 +159,7 @@ class Observer:
             counts=encode_varint_block(tally.counts(latency, resent)),
             moments=tally.moments() if self._manifest.privacy.moments and tally.n >= MOMENTS_MIN_ROWS else b"",
             software=software,
+            distances=tally.distances(),
         )
         return ClosedWindow(tally.n, t0_ms, round(1000 * (time.monotonic() - t0)), body, self._layout.bins)
 

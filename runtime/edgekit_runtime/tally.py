@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit_contracts.manifest import Manifest
-from edgekit_contracts.reference import Bins
+from edgekit_contracts.reference import Bins, Distance
+from edgekit_contracts.telemetry import encode_distances
+from edgekit_runtime.distance import Distances
 
 _LARGEST: Final = float(np.finfo(np.float64).max)
 # Of a feature's edges: those of its bins stand between the first two and the last three.
@@ -52,12 +54,14 @@ class Layout:
     Args:
         manifest: The bundle's manifest.
         bins: The reference's bins.
+        distance: The reference's distance, where it has one.
     """
 
-    def __init__(self, manifest: Manifest, bins: Bins) -> None:
+    def __init__(self, manifest: Manifest, bins: Bins, distance: Distance | None = None) -> None:
         tensors = {("text" if tensor.dtype == "text" else "numbers"): tensor.features for tensor in manifest.inputs}
         numeric = [feature for feature in bins.features if feature.categories is None]
         self.bins = bins
+        self.distance = None if distance is None else Distances(distance)
         self.moments = manifest.privacy.moments
         """Whether moments are sent."""
         order = [tensors["numbers"].index(feature.name) for feature in numeric]
@@ -103,6 +107,7 @@ class Tally:
         self._texts = [np.zeros(len(index) + 2, dtype=np.int64) for _, index in layout.text]
         """For each text feature its bins, and the missing ones."""
         self._classes = np.zeros(len(layout.classes), dtype=np.int64)
+        self._distances = np.zeros(layout.distance.size if layout.distance else 0, dtype=np.int64)
         features = len(layout.edges) - 1
         self._count, self._mean, self._m2 = np.zeros(features), np.zeros(features), np.zeros(features)
         self._minimum, self._maximum = np.full(features, np.nan), np.full(features, np.nan)
@@ -116,6 +121,7 @@ class Tally:
         if block.scores is not None:
             np.ascontiguousarray(block.scores.T).max(axis=0, out=values[-1])
         answered = values[-1] == values[-1]
+        distances = layout.distance.counts(values[:-1]) if layout.distance else 0
         values.sort(axis=1)  # NaN comes last
         below = np.array(
             [column.searchsorted(edges, "right") for column, edges in zip(values, layout.edges, strict=True)]
@@ -127,6 +133,7 @@ class Tally:
         self.n += block.rows
         self._below += below
         self._classes += classes
+        self._distances += distances
         for total, counts in zip(self._texts, texts, strict=True):
             total += counts
 
@@ -152,6 +159,11 @@ class Tally:
         score_edges = [0, *scores[2 : 2 + len(layout.bins.score_edges)], scores[_PRESENT]]
         others = [self.n - scores[_PRESENT], scores[_BELOW_RANGE], resent]
         return np.concatenate((features, self._classes, np.diff(score_edges), others, latency))
+
+    def distances(self) -> bytes:
+        """As `Window.distances`."""
+        distance = self._layout.distance
+        return encode_distances(distance.name, self._distances.tolist()) if distance else b""
 
     def moments(self) -> bytes:
         """As `Window.moments`: mean, M2, minimum and maximum of each numeric feature; NaN where there is no value."""

@@ -83,6 +83,17 @@ def test_a_telemetry_message_1_is_read() -> None:
     assert event == Event("started", "edgekit-runtime 0.1.0")
 
 
+def test_a_window_1_with_distances_is_read_on_a_reference_1_1() -> None:
+    reference = decode_reference((CORPUS / "reference-1.1" / "reference.json").read_bytes())
+    (record,) = telemetry.decode_message((CORPUS / "telemetry-1" / "distances.msgpack").read_bytes())
+    window = telemetry.decode_body(record)
+    assert isinstance(window, Window)
+    assert reference.distance is not None
+    assert sum(reference.distances) == reference.rows == 200
+    assert record.bins_id == reference.bins_id
+    assert telemetry.decode_distances(window.distances, record.n) == (reference.distance.name, [4, 2, 14])
+
+
 def test_an_acknowledgement_1_is_read() -> None:
     data = (CORPUS / "telemetry-1" / "ack.msgpack").read_bytes()
     ack = decode_msgpack(data, Ack, what="acknowledgement", limit=MESSAGE_MAX_BYTES)

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from scipy import stats
 
-from edgekit.monitor.drift import MINIMUM_ROWS, compare, compare_counts
+from edgekit.monitor.drift import MINIMUM_ROWS, TOGETHER, compare, compare_counts
 from edgekit.monitor.latency import percentile_ms
-from edgekit.monitor.merge import merge_counts
+from edgekit.monitor.merge import merge_counts, merge_distances
 from edgekit_contracts import limits
 from edgekit_contracts.errors import FormatError
-from edgekit_contracts.reference import LATENCY_BINS, Bins, FeatureBins, FeatureCounts, Reference
-from edgekit_contracts.telemetry import FeatureWindow, WindowCounts, encode_varints
+from edgekit_contracts.reference import LATENCY_BINS, Bins, Distance, FeatureBins, FeatureCounts, Reference
+from edgekit_contracts.telemetry import FeatureWindow, WindowCounts, encode_distances, encode_varints
 from tests.telemetry_samples import BINS, REFERENCE, window
 
 FEATURES, BINS_EACH, REFERENCE_ROWS = 20, 20, 5000
@@ -80,6 +81,33 @@ def test_a_trifle_is_not_drift_however_many_rows_there_are() -> None:
     assert feature.p < 1e-4
     assert feature.effect < 0.02
     assert not feature.drifted
+
+
+DISTANCE = Distance(center=(0.0,), scale=(1.0,), components=(), weights=(), rest=1.0, edges=(1.0, 4.0))
+
+
+def test_distances_that_grew_are_drift_of_the_features_together_alone() -> None:
+    generator = np.random.default_rng(8)
+    known = msgspec.structs.replace(reference_of(generator), distance=DISTANCE, distances=(3000, 1500, 500))
+    *others, together = compare(window_of(generator, 500), known, distances=(250, 150, 100))
+    assert (together.name, together.kind, together.rows, together.drifted) == (TOGETHER, "distance", 500, True)
+    assert not any(one.drifted for one in others)
+    assert not compare(window_of(generator, 500), known, distances=(300, 150, 50))[-1].drifted
+    assert TOGETHER not in [one.name for one in compare(window_of(generator, 500), known)]
+
+
+def test_distances_are_added_and_those_by_another_measure_left_out() -> None:
+    name = DISTANCE.name
+    windows = [
+        encode_distances(name, (1, 200, 3)),
+        b"",
+        encode_distances(b"else", (5, 5, 5)),
+        encode_distances(name, (1, 2)),
+        encode_distances(name, (10, 0, 70_000)),
+    ]
+    assert merge_distances(windows, DISTANCE) == [11, 200, 70_003]
+    assert merge_distances(windows[1:4], DISTANCE) is None
+    assert merge_distances(windows, None) is None
 
 
 def test_a_sensor_that_sticks_in_the_middle_is_found_by_its_spread() -> None:

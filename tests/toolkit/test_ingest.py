@@ -20,6 +20,7 @@ from edgekit_contracts.telemetry import (
     Software,
     Window,
     encode,
+    encode_distances,
     encode_message,
     encode_varints,
 )
@@ -155,6 +156,24 @@ def test_what_is_too_large_waits_as_its_head_and_is_refused_as_it_would_have_bee
         assert f"{limit + 1:,} bytes" in found.detail
         assert Message.received(topic, b"[" * limit, NOW_MS) == Message(topic, b"[" * limit, NOW_MS)
     assert refusal(Message.received("ek/1/up/77/pump-1/w", b"[" * 100_000, NOW_MS)).reason == "wrong topic"
+
+
+@pytest.mark.parametrize(
+    "distances",
+    [
+        b"abc",
+        encode_distances(b"name", ()),
+        encode_distances(b"name", (ROWS,)),
+        encode_distances(b"name", (ROWS, 1)),
+        encode_distances(b"name", (*[0] * 64, ROWS)),
+        encode_distances(b"name", (ROWS, 0)) + b"\x80",
+    ],
+)
+def test_distances_that_are_not_those_of_the_rows_are_refused(distances: bytes) -> None:
+    lie = msgspec.structs.replace(WINDOW, distances=distances)
+    assert refusal(said(envelope(lie, n=ROWS))).reason == "body"
+    truth = msgspec.structs.replace(WINDOW, distances=encode_distances(b"name", (0, ROWS)))
+    assert isinstance(read(said(envelope(truth, n=ROWS)), Knows())[0], Accepted)
 
 
 def test_moments_of_another_number_of_features_are_refused() -> None:

@@ -1,0 +1,70 @@
+"""How far each row lies from the reference data, all numeric features together: what no histogram of one feature sees.
+
+The formula is `reference.Distance`'s; the toolkit counts the reference data with the same code.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit_contracts.reference import Distance
+
+FARTHEST: Final = 1000.0
+"""Standard deviations; beyond, all values lie in the last bin anyway, and float32 holds the squares."""
+_BLAS_MOST: Final = 200_000
+"""Products of one matrix product that OpenBLAS computes on the calling thread alone."""
+
+
+class Distances:
+    """Measures rows, and counts them in the distance's bins.
+
+    Args:
+        distance: Of the reference.
+    """
+
+    def __init__(self, distance: Distance) -> None:
+        scale = np.array(distance.scale, np.float64)
+        self.name, self.size = distance.name, distance.size
+        self._center = np.array(distance.center, np.float64)[:, None]
+        self._inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)[:, None]
+        self._components = np.array(distance.components, np.float32).reshape(len(distance.weights), len(scale))
+        self._weights, self._rest = np.array(distance.weights, np.float32), np.float32(distance.rest)
+        self._edges = np.array(distance.edges, np.float64)
+        self._rows = max(1, _BLAS_MOST // max(1, self._components.size))
+
+    def of(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """The distances, float32 [rows], of values [numeric features, rows] in the bins' order; NaN is missing."""
+        return self.of_standard(self.standard(values))
+
+    def standard(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """Values in standard deviations from their means, 0 where one is missing; [numeric features, rows]."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = values - self._center
+            scaled *= self._inverse
+        np.clip(scaled, -FARTHEST, FARTHEST, out=scaled)
+        z: NDArray[np.float32] = scaled.astype(np.float32)
+        missing = np.isnan(z)
+        if missing.any():
+            z[missing] = 0.0
+        return z
+
+    def of_standard(self, z: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The distances, float32 [rows], of what `standard` gave."""
+        found: NDArray[np.float32] = np.einsum("ij,ij->j", z, z)
+        found *= self._rest
+        if len(self._weights):
+            for start in range(0, z.shape[1], self._rows):
+                part = self._components @ z[:, start : start + self._rows]
+                part *= part
+                found[start : start + self._rows] -= self._weights @ part
+        return found
+
+    def counts(self, values: NDArray[Any]) -> NDArray[np.int64]:
+        """How many of the values' rows lie in each bin, int64 [bins]."""
+        found = self.of(values)
+        found.sort()
+        below = found.searchsorted(self._edges, "right")
+        return np.diff(below, prepend=0, append=len(found))
