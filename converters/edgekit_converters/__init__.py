@@ -20,8 +20,8 @@
 - `onnx_file`, `torch`: the converters of raw ONNX and of PyTorch. `examination` (in a process of its own) and `foreign`
   read a file from elsewhere; `interface`, with `onnx_inputs`, `onnx_outputs` and `ends`, puts its nodes between the
   contract's inputs and outputs; `network` is what the user says of it.
-- `verify`, `quality`, `reference`, `golden`: does it answer like the original, how good is it, what did its data look
-  like, which rows travel along as its self-test.
+- `verify`, `quality`, `reference`, `distance`, `golden`: does it answer like the original, how good is it, what did its
+  data look like, which rows travel along as its self-test.
 - `fit`, `cost`, `calibrate`: what it will take on a device. `bundle`, `signing`: the archive.
 
 A new framework is one module with a `Converter` and an entry point of the group `edgekit.converters`; a new step of
