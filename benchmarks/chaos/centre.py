@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from edgekit_runtime.mqtt import Broker
+
 WITHIN_S: Final = 60.0
 
 
@@ -62,8 +64,8 @@ class Process:
         return self._log.read_text(errors="replace")[-2000:]
 
 
-def collector(folder: Path, port: int) -> Process:
+def collector(folder: Path, broker: Broker) -> Process:
     """`edgekit collect`."""
     command = [sys.executable, "-c", "from edgekit.cli import main; main()", "collect"]
-    options = ["--broker", f"mqtt://127.0.0.1:{port}", "--store", str(folder / "fleet.db")]
+    options = ["--broker", str(broker), "--store", str(folder / "fleet.db")]
     return Process([*command, *options], folder / "collector.log")
