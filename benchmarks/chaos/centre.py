@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +28,8 @@ class Process:
         self._process: subprocess.Popen[bytes] | None = None
         self.ended: int | None = None
         """Exit code of a process that ended by itself with 0."""
+        self.failures = 0
+        """How often it ended by itself with another one."""
 
     def start(self) -> None:
         """Runs it, where it does not run."""
@@ -55,8 +59,21 @@ class Process:
             if code == 0:
                 self.ended = 0
                 return
+            self.failures += 1
         if self.ended is None:
             self.start()
+
+    @contextlib.contextmanager
+    def full_disk(self) -> Iterator[None]:
+        """Nothing that it writes finds room: its files may have no size."""
+        process = self._process
+        if process is None:
+            yield
+            return
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        yield
+        if process.poll() is None:
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
     @property
     def log(self) -> str:
