@@ -81,12 +81,16 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
 
 
 class Echo:
-    """Hears what devices send, and sends some of it again."""
+    """Hears what devices send, and sends some of it again.
 
-    def __init__(self, broker: Broker) -> None:
+    Args:
+        port: The broker's.
+    """
+
+    def __init__(self, port: int) -> None:
         self._heard: list[tuple[str, bytes]] = []
         self._link = Link(
-            broker,
+            Broker(host="127.0.0.1", port=port),
             "chaos-echo",
             will=lambda: None,
             subscriptions=(topics.ALL_UP,),

@@ -6,6 +6,7 @@ import logging
 import signal
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,6 +54,7 @@ _protocols: dict[str, Protocol] = {"auto": "auto", "4": 4, "5": 5}
     show_default=True,
     help="4 is MQTT 3.1.1, and 5 MQTT 5; auto says what the broker speaks, and takes the cheaper 4.",
 )
+@click.option("--alerts", is_flag=True, help="Publish events and alarms in JSON at ek/1/alert/DEVICE.")
 @click.option("--for", "seconds", type=float, help="Stop after so many seconds (default: at Ctrl-C).")
 @_json
 def collect(
@@ -65,11 +67,13 @@ def collect(
     cert: Path | None,
     key: Path | None,
     protocol: str,
+    alerts: bool,
     seconds: float | None,
     as_json: bool,
 ) -> None:
     """Store what devices send, and tell them so: a device keeps a record until this has committed it."""
     from edgekit.collector.service import Collector
+    from edgekit.fleet.alerts import Alerts
     from edgekit_contracts.limits import MESSAGE_TARGET_BYTES
     from edgekit_runtime.mqtt import Broker, probe, read_password
 
@@ -89,7 +93,10 @@ def collect(
                 err=True,
             )
     ended = threading.Event()
-    with Collector(address, store, name) as collector:
+    with Collector(address, store, name) as collector, ExitStack() as stack:
+        if alerts:
+            telling = stack.enter_context(Alerts(collector.publish, lambda: _look(store)))
+            collector.on_stored = telling.stored
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: ended.set())
         click.echo(f"collecting from {address} into {store}; Ctrl-C ends", err=True)
@@ -104,6 +111,14 @@ def collect(
         f"refused: {refused}",
         err=True,
     )
+
+
+def _look(store: Path) -> list[DeviceStatus]:
+    from edgekit.collector.store import Store
+    from edgekit.fleet.status import fleet_status
+
+    with Store(store, create=False) as opened:
+        return fleet_status(opened, time.time_ns() // 1_000_000)
 
 
 @click.group()

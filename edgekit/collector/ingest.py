@@ -33,7 +33,6 @@ from edgekit_contracts.telemetry import (
     decode_body,
     decode_distances,
     decode_envelope,
-    unpack_message,
 )
 
 HEAD_BYTES: Final = 4 * limits.KIB
@@ -134,8 +133,9 @@ def read(message: Message, known: Known) -> list[Reading]:
     if lane is None:
         return [_refused(message, "wrong topic", "no topic of edgekit, or the wrong partition")]
     try:
-        array = unpack_message(message.payload)
-        parts = decode_msgpack(array, list[msgspec.Raw], what="telemetry message", limit=limits.MESSAGE_MAX_BYTES)
+        parts = decode_msgpack(
+            message.payload, list[msgspec.Raw], what="telemetry message", limit=limits.MESSAGE_MAX_BYTES
+        )
     except TooLarge as error:
         return [_refused(message, "too large", str(error))]
     except EdgekitError as error:

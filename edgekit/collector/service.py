@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
@@ -24,7 +24,7 @@ from edgekit_contracts.decode import encode_json
 from edgekit_contracts.errors import BrokerUnreachable, StorageFault
 from edgekit_contracts.names import check_device
 from edgekit_contracts.state import Host
-from edgekit_contracts.telemetry import PACKED, Ack, encode
+from edgekit_contracts.telemetry import Ack, encode
 from edgekit_runtime.mqtt import Broker, Link, Publication, Received, Timing
 
 log = logging.getLogger(__name__)
@@ -82,6 +82,8 @@ class Collector:
         self._refused: Counter[str] = Counter()
         self._fault: str | None = None
         self._presence_said_s = float("-inf")
+        self.on_stored: Callable[[Sequence[Reading]], None] = lambda readings: None
+        """Told what a batch held, after its commit; must return soon, and not fail."""
         self._stopping = threading.Event()
         self._store: Store | None = None
         self._worker = threading.Thread(target=self._work, name=f"collector-{name}", daemon=True)
@@ -128,6 +130,10 @@ class Collector:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def publish(self, publication: Publication) -> bool:
+        """Hands a message to the broker; False while there is no connection."""
+        return self._link.publish(publication)
 
     @property
     def counts(self) -> Counts:
@@ -186,8 +192,7 @@ class Collector:
                 self._queue.put(message)
 
     def _presence(self, *, alive: bool) -> Publication:
-        host = Host(collector=self.name, alive=alive, accepts=(PACKED,))
-        return Publication(topics.host(self.name), encode_json(host), retain=True)
+        return Publication(topics.host(self.name), encode_json(Host(collector=self.name, alive=alive)), retain=True)
 
     # --- the worker's thread ---
 
@@ -247,6 +252,7 @@ class Collector:
             self._fault = None
         self._messages += len(batch)
         self._account(done)
+        self.on_stored(readings)
 
     def _ingest_alone(self, message: Message) -> None:
         try:

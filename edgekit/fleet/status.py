@@ -32,6 +32,9 @@ SILENT_DEFAULT_MS: Final = 300_000
 """For a device that has not sent a window since its birth."""
 
 
+AlarmKind = Literal["drift", "offline", "silent", "lost", "failed", "quarantined", "refused", "unreadable"]
+
+
 class Drifted(msgspec.Struct, frozen=True, kw_only=True):
     """A feature, the score or the classes that moved away from the reference."""
 
@@ -83,6 +86,8 @@ class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
     outbox_records: int | None = None
     """That waited on the device at the end of the last window."""
     alarms: tuple[str, ...] = ()
+    alarm_kinds: tuple[AlarmKind, ...] = ()
+    """What each of them is about."""
 
 
 def fleet_status(
@@ -121,15 +126,16 @@ def fleet_status(
                 lost_records=lost.get(device, 0),
                 quarantined=quarantined.get(device, 0),
             )
-            faults: tuple[str, ...] = ()
+            faults: dict[AlarmKind, str] = {}
             try:
                 line = _measured(store, line, running, now_ms - look_back_ms, alpha, effect_floor)
             except StorageFault:
                 raise
             except Exception as error:
                 log.exception("the windows of %s cannot be read", device)
-                faults = (f"its windows cannot be read: {error}",)
-            lines.append(msgspec.structs.replace(line, alarms=(*_alarms(line, status, now_ms), *faults)))
+                faults = {"unreadable": f"its windows cannot be read: {error}"}
+            alarms = _alarms(line, status, now_ms) | faults
+            lines.append(msgspec.structs.replace(line, alarms=tuple(alarms.values()), alarm_kinds=tuple(alarms)))
     return lines
 
 
@@ -242,22 +248,22 @@ def _liveness(
     return ("silent" if now_ms - (seen_ms or 0) > patience_ms else "online"), seen_ms
 
 
-def _alarms(line: DeviceStatus, status: Status | None, now_ms: int) -> tuple[str, ...]:
-    alarms = []
+def _alarms(line: DeviceStatus, status: Status | None, now_ms: int) -> dict[AlarmKind, str]:
+    alarms: dict[AlarmKind, str] = {}
     if line.drifted:
-        alarms.append(f"drift: {', '.join(item.name for item in sorted(line.drifted, key=lambda item: item.p))}")
+        alarms["drift"] = f"drift: {', '.join(item.name for item in sorted(line.drifted, key=lambda item: item.p))}"
     if line.state != "online":
         since = f" for {_span(now_ms - line.last_seen_ms)}" if line.last_seen_ms else ""
-        alarms.append(f"{line.state}{since}")
+        alarms[line.state] = f"{line.state}{since}"
     if line.lost_records:
-        alarms.append(f"{line.lost_records} record{'s' if line.lost_records > 1 else ''} lost")
+        alarms["lost"] = f"{line.lost_records} record{'s' if line.lost_records > 1 else ''} lost"
     if line.failed:
-        alarms.append("failed requests")
+        alarms["failed"] = "failed requests"
     if line.quarantined:
-        alarms.append(f"{line.quarantined} window{'s' if line.quarantined > 1 else ''} without a reference")
+        alarms["quarantined"] = f"{line.quarantined} window{'s' if line.quarantined > 1 else ''} without a reference"
     if status is not None and status.refused:
-        alarms.append(f"refused: {status.refused}")
-    return tuple(alarms)
+        alarms["refused"] = f"refused: {status.refused}"
+    return alarms
 
 
 def _span(milliseconds: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from edgekit_contracts import golden, manifest, profile, reference, slots, state, telemetry
+from edgekit_contracts import alerts, golden, manifest, profile, reference, slots, state, telemetry
 
 DOCUMENTS: Final[dict[str, type[msgspec.Struct]]] = {
     "manifest": manifest.Manifest,
@@ -18,6 +18,7 @@ DOCUMENTS: Final[dict[str, type[msgspec.Struct]]] = {
     "status": state.Status,
     "want": state.Want,
     "host": state.Host,
+    "alert": alerts.Alert,
     "slots": slots.Slots,
     "telemetry-envelope": telemetry.Envelope,
     "telemetry-window": telemetry.Window,

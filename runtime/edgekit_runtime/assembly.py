@@ -19,6 +19,7 @@ from edgekit_contracts.manifest import Manifest
 from edgekit_contracts.slots import ModelSlots, Plan, Slot
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.config import CandidateSettings, DeviceConfig, ModelSettings
+from edgekit_runtime.events import Events
 from edgekit_runtime.loading import load_bundle
 from edgekit_runtime.observe import Observer
 from edgekit_runtime.oversight.automation import Oversight
@@ -50,10 +51,11 @@ class Assembly:
         config: The device's settings.
         say: Takes a line for a person at each step.
         worker: Runs what is left to do when a bundle is let go.
+        events: Where what does not load is told.
     """
 
-    def __init__(self, config: DeviceConfig, say: Callable[[str], None], worker: Executor) -> None:
-        self.config = config
+    def __init__(self, config: DeviceConfig, say: Callable[[str], None], worker: Executor, events: Events) -> None:
+        self.config, self._events = config, events
         self.reporter: Reporter | None = None
         """Takes the windows, once there is telemetry."""
         self.store = SlotStore(Path(config.state_dir))
@@ -146,7 +148,10 @@ class Assembly:
         check_trial(live.manifest, member.manifest, plan)
         shadow = None
         if plan.strategy == "shadow":
-            shadow = Shadow(live.manifest, member, plan)
+            title = member.manifest.title
+            shadow = Shadow(
+                live.manifest, member, plan, lambda fault: self._events.tell("shadow stopped", f"{title}: {fault}")
+            )
             shadow.start()
         return Trial(member, plan, shadow)
 
@@ -180,6 +185,7 @@ class Assembly:
         except EdgekitError as error:
             self._say(f"not loaded  {error.sentence}; {consequence}")
             _log.error("%s; %s", error.sentence, consequence)
+            self._events.tell("bundle refused", f"{error.sentence}; {consequence}")
 
     def _queue(self) -> ReviewQueue:
         review = self.config.review

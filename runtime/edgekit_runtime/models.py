@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from edgekit_contracts.alerts import EventName
 from edgekit_contracts.decode import decode_json
 from edgekit_contracts.errors import MissingFile, StorageFault, UsageError
 from edgekit_contracts.limits import CONFIG_MAX_BYTES
@@ -23,6 +24,7 @@ from edgekit_contracts.slots import Candidate, ModelSlots, Plan, Slot
 from edgekit_contracts.state import Running
 from edgekit_runtime.assembly import Assembly, configured
 from edgekit_runtime.config import CandidateSettings, DeviceConfig, ModelSettings
+from edgekit_runtime.events import Events
 from edgekit_runtime.reporter import Reporter, Source
 from edgekit_runtime.route import Member
 from edgekit_runtime.selftest import GoldenResult
@@ -30,6 +32,13 @@ from edgekit_runtime.served import Lineup, Served, Trial, check_trial
 from edgekit_runtime.showing import describe, titles
 
 Command = Literal["stage", "activate", "return", "promote", "drop"]
+_TOLD: Final[dict[Command, EventName]] = {
+    "stage": "staged",
+    "activate": "activated",
+    "return": "returned",
+    "promote": "promoted",
+    "drop": "dropped",
+}
 COMMANDS: Final[frozenset[Command]] = frozenset({"stage", "activate", "return", "promote", "drop"})
 
 _log = logging.getLogger("edgekit.models")
@@ -49,14 +58,16 @@ class Models:
     Args:
         config: The device's settings.
         say: Takes a line for a person at each step of loading.
+        events: Where exchanges and refusals are told.
 
     Raises:
         EdgekitError: A bundle that the settings name does not load.
     """
 
-    def __init__(self, config: DeviceConfig, say: Callable[[str], None]) -> None:
+    def __init__(self, config: DeviceConfig, say: Callable[[str], None], events: Events | None = None) -> None:
+        self._events = events or Events()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="edgekit-models")
-        self._assembly = Assembly(config, say, self._worker)
+        self._assembly = Assembly(config, say, self._worker, self._events)
         self._units: dict[str, _Unit] = {}
         self.served: dict[str, Served] = {}
         """Name -> model; changed in place."""
@@ -155,6 +166,7 @@ class Models:
         del before  # the last that holds what was let go
         found = describe(served.lineup)
         _log.info("%s: %s", command, titles(served.lineup))
+        self._events.tell(_TOLD[command], titles(served.lineup))
         try:
             self._keep()
         except StorageFault as fault:

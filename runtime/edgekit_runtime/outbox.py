@@ -108,6 +108,8 @@ class Outbox:
         self._records, self._size = int(records), int(size)
         row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'record'").fetchone()
         self._produced: int = row[0] if row else 0
+        self.given_up = 0
+        """Records that gave way since it was opened."""
 
     def append(
         self,
@@ -309,6 +311,7 @@ class Outbox:
             body for envelope in run if envelope.kind is Kind.GAP and isinstance(body := decode_body(envelope), Gap)
         ]
         whole = lost.kind is not Kind.GAP
+        self.given_up += whole
         gap = Gap(
             first=min([lost.sequence, *(gap.first for gap in gaps)]),
             last=run[-1].sequence,

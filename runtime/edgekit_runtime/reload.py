@@ -8,8 +8,10 @@ from typing import Any
 
 import msgspec
 
+from edgekit_contracts.errors import EdgekitError
 from edgekit_runtime import logs
 from edgekit_runtime.config import DeviceConfig, Serve
+from edgekit_runtime.events import Events
 from edgekit_runtime.models import Models
 from edgekit_runtime.settings import hide_password, leaves
 
@@ -24,6 +26,7 @@ class Reload:
         read: Reads the settings again.
         models: What is served.
         adopt: Takes the server's limits.
+        events: Where it is told.
     """
 
     def __init__(
@@ -32,10 +35,12 @@ class Reload:
         read: Callable[[], DeviceConfig],
         models: Models,
         adopt: Callable[[Serve], None],
+        events: Events | None = None,
     ) -> None:
         self.config = config
         """What is in force."""
         self._read, self._models, self._adopt = read, models, adopt
+        self._events = events or Events()
 
     def __call__(self) -> None:
         """Reads the settings, applies what can be, and says in the log what waits for a restart.
@@ -43,6 +48,13 @@ class Reload:
         Raises:
             EdgekitError: They are wrong, or a bundle that they name does not load; all is as it was.
         """
+        try:
+            self._go_over()
+        except EdgekitError as error:
+            self._events.tell("settings refused", error.sentence)
+            raise
+
+    def _go_over(self) -> None:
         wanted = self._read()
         now = applicable(self.config, wanted)
         # Also where no setting has changed: a bundle's file may be another one.
@@ -58,6 +70,7 @@ class Reload:
         for name, (before, after) in waiting.items():
             _log.warning("%s", f"{name} stays {_shown(before)} until a restart ({_shown(after)} is set)")
         _log.info("settings read again: %d changed, %d wait for a restart", len(applied), len(waiting))
+        self._events.tell("settings applied", "; ".join(lines) or f"{len(applied)} changed, {len(waiting)} wait")
 
 
 def applicable(old: DeviceConfig, new: DeviceConfig) -> DeviceConfig:

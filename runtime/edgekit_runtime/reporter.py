@@ -21,13 +21,18 @@ from edgekit_contracts import limits
 from edgekit_contracts.decode import decode_msgpack
 from edgekit_contracts.errors import FormatError, StorageFault, TooLarge
 from edgekit_contracts.manifest import Manifest
-from edgekit_contracts.telemetry import Clock, Kind, ReferencePart, encode
+from edgekit_contracts.telemetry import Clock, Kind, ReferencePart, Software, encode
+from edgekit_runtime.events import Events
 from edgekit_runtime.observe import ClosedWindow, Observer
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.pulse import Pulse
 
 MEMORY_WINDOWS: Final = 1440
 """Windows kept in memory while the disk refuses them: a day at one a minute."""
+
+FAILING_REQUESTS: Final = 3
+FAILING_SHARE: Final = 0.01
+"""So many requests of a window, and this share of them, must fail to be told of."""
 
 _SYNCED: Final = Path("/run/systemd/timesync/synchronized")
 
@@ -59,6 +64,8 @@ class Source:
         """Whether the outbox has taken the reference."""
         self.idles = False
         """A bundle that is not live reports only the windows in which it was asked something."""
+        self.fails = False
+        """Whether requests failed in the last window."""
         self.due_s = time.monotonic() + window_s
         self.clock = _clock()
         """How far the clock could be trusted when the present window began, for that is when its start was read."""
@@ -75,10 +82,12 @@ class Reporter:
     Args:
         outbox: Where records wait.
         wake: Called when there is something to send.
+        events: What is told on this device.
     """
 
-    def __init__(self, outbox: Outbox, wake: Callable[[], None]) -> None:
-        self._outbox, self._wake = outbox, wake
+    def __init__(self, outbox: Outbox, wake: Callable[[], None], events: Events | None = None) -> None:
+        self._outbox, self._wake, self._events = outbox, wake, events or Events()
+        self._given_up = outbox.given_up
         self._sources: list[Source] = []
         self._waiting: deque[tuple[Source, ClosedWindow, Clock]] = deque(maxlen=MEMORY_WINDOWS)
         self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -94,6 +103,8 @@ class Reporter:
         for source in sources:
             self._store_reference(source)
             self._sources.append(source)
+        self._events.on_told = lambda: self._orders.put(self._store_events)
+        self._orders.put(self._store_events)
         self._thread.start()
 
     def add(self, source: Source) -> None:
@@ -142,6 +153,7 @@ class Reporter:
         software = window.body.software
         if source.idles and not (window.n or software.calls or software.rejected or software.failed):
             return
+        self._judge(source, software)
         if len(self._waiting) == MEMORY_WINDOWS:
             _log.error("a window is lost: the outbox has refused windows for too long")
         self._waiting.append((source, window, clock))
@@ -151,7 +163,32 @@ class Reporter:
                 self._waiting.popleft()
         except StorageFault as fault:
             _log.error("%s; %d windows wait in memory; %s", fault.sentence, len(self._waiting), fault.next_step)
+            self._events.tell("disk refuses", fault.sentence)
+        if (lost := self._outbox.given_up - self._given_up) > 0:
+            self._given_up += lost
+            self._events.tell("records given up", f"{lost} gave way: the outbox is full")
+        self._store_events()
         self._wake()
+
+    def _judge(self, source: Source, software: Software) -> None:
+        """Tells of a bundle on which requests begin to fail."""
+        requests = software.calls + software.rejected + software.failed
+        fails = software.failed >= max(FAILING_REQUESTS, FAILING_SHARE * requests)
+        if fails and not source.fails:
+            self._events.tell("requests fail", f"{source.manifest.title}: {software.failed} of {requests} in a window")
+        source.fails = fails
+
+    def _store_events(self) -> None:
+        """Stores what was told, in order; what the disk refuses waits."""
+        while (told := self._events.oldest) is not None:
+            try:
+                self._outbox.append(Kind.EVENT, encode(told.event), t0_ms=told.at_ms, clock=_clock())
+            except StorageFault:
+                return
+            except (TooLarge, FormatError) as error:
+                _log.error("an event is lost: %s", error.sentence)
+            self._events.stored(told)
+            self._wake()
 
     def _store(self, source: Source, window: ClosedWindow, clock: Clock) -> None:
         if not source.stored:

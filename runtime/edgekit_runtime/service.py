@@ -15,8 +15,10 @@ from edgekit_contracts import topics
 from edgekit_contracts.decode import encode_json
 from edgekit_contracts.errors import EdgekitError, StorageFault, UnsupportedFormat
 from edgekit_contracts.state import Status
+from edgekit_contracts.telemetry import Event, Kind, encode
 from edgekit_runtime import __version__
 from edgekit_runtime.config import DeviceConfig
+from edgekit_runtime.events import Events
 from edgekit_runtime.keeper import Keeper
 from edgekit_runtime.lock import Lock, hold
 from edgekit_runtime.models import Models
@@ -48,10 +50,11 @@ def run(config: DeviceConfig, say: Callable[[str], None], read: Callable[[], Dev
     Raises:
         EdgekitError: A step refused and nothing was served, or a self-test on demand (SIGUSR1) failed.
     """
+    events = Events()
     with ExitStack() as stack:
         held = _hold(config, stack)
         try:
-            models = Models(config, say)
+            models = Models(config, say, events)
         except EdgekitError as refusal:
             if config.telemetry is not None and held is not None:
                 _report_refusal(config, broker_of(config.telemetry), refusal)
@@ -68,7 +71,7 @@ def run(config: DeviceConfig, say: Callable[[str], None], read: Callable[[], Dev
         if broker is not None:
             try:
                 with ExitStack() as started:
-                    uplink = _start_telemetry(config, broker, models, started, pulses)
+                    uplink = _start_telemetry(config, broker, models, events, started, pulses)
                     stack.push(started.pop_all())
                 telemetry = f"to {broker} as {config.device}"
             except (StorageFault, UnsupportedFormat) as fault:
@@ -100,25 +103,32 @@ def run(config: DeviceConfig, say: Callable[[str], None], read: Callable[[], Dev
             pulses.append(requests.pulse)
             stack.callback(requests.stop, config.serve.drain_timeout_s)
             say(f"answering   {topics.every_infer(config.device)} of {broker}")
+
+        def announce() -> None:
+            say(f"serving     {titles()} at {where}")
+            events.tell("started", f"edgekit-runtime {__version__} serves {titles()}")
+
         keeper = Keeper(
             Notifier(),
             status=lambda: f"serving {titles()}",
-            reload=Reload(config, read or (lambda: config), models, app.adopt),
-            test=lambda: _test(models, tested),
-            announce=lambda: say(f"serving     {titles()} at {where}"),
+            reload=Reload(config, read or (lambda: config), models, app.adopt, events),
+            test=lambda: _test(models, tested, events),
+            announce=announce,
             pulses=pulses,
         )
         serve_until_signal(app, sockets, keeper)
+        events.tell("stopped", "asked to" if keeper.fault is None else keeper.fault.sentence)
         say("stopping    no new requests; storing the last window")
         if keeper.fault is not None:
             raise keeper.fault
 
 
-def _test(models: Models, tested: dict[str, Any]) -> None:
+def _test(models: Models, tested: dict[str, Any], events: Events) -> None:
     tested.clear()
     try:
         results = models.test().result()
     except EdgekitError as error:
+        events.tell("self-test failed", error.sentence)
         tested.update(error=f"{error.sentence}; {error.next_step}", at_ms=round(time.time() * 1000))
         raise
     rows, difference = sum(one.rows for one in results), max(one.max_difference for one in results)
@@ -151,6 +161,8 @@ def _report_refusal(config: DeviceConfig, broker: Broker, refusal: EdgekitError)
                 refused=refusal.sentence[:500],
                 outbox_records=outbox.records,
             )
+            event = encode(Event("bundle refused", refusal.sentence[:1024]))
+            outbox.append(Kind.EVENT, event, t0_ms=max(0, time.time_ns() // 1_000_000))  # sent once it starts
             publication = Publication(topics.status(config.device), encode_json(status), retain=True)
             publish_once(broker, f"ek-{config.device}", publication)
     except EdgekitError as fault:
@@ -158,7 +170,7 @@ def _report_refusal(config: DeviceConfig, broker: Broker, refusal: EdgekitError)
 
 
 def _start_telemetry(
-    config: DeviceConfig, broker: Broker, models: Models, stack: ExitStack, pulses: list[Pulse]
+    config: DeviceConfig, broker: Broker, models: Models, events: Events, stack: ExitStack, pulses: list[Pulse]
 ) -> Uplink:
     telemetry = config.telemetry
     assert telemetry is not None
@@ -178,7 +190,7 @@ def _start_telemetry(
 
     uplink = Uplink(broker, outbox, birth)
     models.changed = uplink.announce
-    reporter = Reporter(outbox, uplink.wake)
+    reporter = Reporter(outbox, uplink.wake, events)
     uplink.start()
     stack.callback(uplink.stop)
     reporter.start(models.report_to(reporter))

@@ -138,7 +138,7 @@ def test_collect_stores_what_a_device_sends_and_fleet_status_shows_it(
 ) -> None:
     store = tmp_path / "fleet.db"
     service = Service(tmp_path, bundles.make(tmp_path), broker=str(mosquitto.broker))
-    arguments = ["collect", "--broker", str(mosquitto.broker), "--store", str(store), "--json"]
+    arguments = ["collect", "--broker", str(mosquitto.broker), "--store", str(store), "--alerts", "--json"]
     collector = subprocess.Popen(
         [sys.executable, "-c", "from edgekit.cli import main; main()", *arguments],
         stdout=subprocess.PIPE,
@@ -166,6 +166,7 @@ def test_collect_stores_what_a_device_sends_and_fleet_status_shows_it(
         out, err = collector.communicate(timeout=STOP_S)
         assert collector.returncode == 0, err
         assert json.loads(out)["counts"]["stored"] > 0
+        assert "speaks MQTT 5" in err
     finally:
         service.close()
         collector.kill()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from operator import eq
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -89,9 +90,17 @@ class Shadow:
         live: The live bundle's manifest.
         candidate: What is tried.
         plan: What it may cost, and what it calls equal.
+        on_fault: Told why it has given up.
     """
 
-    def __init__(self, live: Manifest, candidate: Candidate, plan: Plan) -> None:
+    def __init__(
+        self,
+        live: Manifest,
+        candidate: Candidate,
+        plan: Plan,
+        on_fault: Callable[[str], None] = lambda fault: None,
+    ) -> None:
+        self._on_fault = on_fault
         self._live, self._candidate, self._plan = live, candidate, plan
         self._agreement = Agreement()
         self._brake = Brake(allowed=self._plan.p99_growth)
@@ -205,6 +214,7 @@ class Shadow:
     def _give_up(self, fault: str) -> None:
         self._fault, self._takes = fault, False
         _log.error("the shadow %s is stopped: %s", self._candidate.engine.manifest.title, fault)
+        self._on_fault(fault)
 
 
 def _groups(said: Answers, rows: int) -> list[Any]:
