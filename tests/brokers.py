@@ -69,6 +69,12 @@ class Mosquitto:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
         wait_until(self._answers, f"mosquitto answers; its log: {self._log}")
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._process is not None
+        return self._process.pid
+
     def kill(self) -> None:
         """Kills it as a power cut would: what it had not written is gone."""
         if self._process is not None:
