@@ -9,9 +9,9 @@ acknowledges, counts, and keeps nothing. The naive collector is paho-mqtt with a
 
 The fleet sends what is taken in: at most `--window` messages are out at a time, each until the collector's
 acknowledgement (after its commit), or the other two's word on `bench/heard`. Nothing can pile up in the broker, so its
-limits (Mosquitto drops beyond `max_queued_messages`, 1,000) drop nothing; after each run the stored windows are counted,
-and must be those that were sent. Mosquitto has Debian's defaults but for `max_inflight_messages 0`, as docs/operations.md
-recommends; a line of the table is with the default of 20.
+limits (Mosquitto drops what is beyond `max_queued_messages`, 1,000) drop nothing; after each run the stored windows are
+counted, and must be those that were sent. Mosquitto has Debian's defaults but for `max_inflight_messages 0`; a line of
+the table has the default of 20.
 
 Each run has a broker, a fleet, a consumer and a store of its own; the consumers come in turn, round by round, and a
 figure is the median of its rounds. CPU is of each process, from the first message to the last commit.

@@ -5,12 +5,16 @@
 Ended by SIGTERM. It says every 64 messages on `bench/heard` how many it has stored.
 """
 
+from __future__ import annotations
+
 import signal
 import sqlite3
 import sys
+from typing import Any
 
 import msgspec
 import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
 
 SAY = 64
 
@@ -23,13 +27,13 @@ def main() -> None:
     store.execute("CREATE TABLE record (dev, epoch, seq, kind, t0, n, body, PRIMARY KEY (dev, epoch, seq))")
     heard = 0
 
-    def on_connect(client, *_):
+    def on_connect(client: mqtt.Client, *_: Any) -> None:
         client.subscribe("ek/1/up/#", qos=1)
 
-    def on_subscribe(*_):
+    def on_subscribe(*_: Any) -> None:
         print("ready", flush=True)
 
-    def on_message(client, _user, message):
+    def on_message(client: mqtt.Client, _user: Any, message: mqtt.MQTTMessage) -> None:
         nonlocal heard
         rows = []
         for record in msgspec.msgpack.decode(message.payload):
@@ -41,7 +45,7 @@ def main() -> None:
         if heard % SAY == 0:
             client.publish("bench/heard", str(heard))
 
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="bench-naive")
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="bench-naive")
     client.on_connect, client.on_subscribe, client.on_message = on_connect, on_subscribe, on_message
     signal.signal(signal.SIGTERM, lambda *_: client.disconnect())
     client.connect("127.0.0.1", port)
