@@ -59,7 +59,7 @@ from edgekit_contracts.telemetry import (
     encode_counts,
     encode_message,
 )
-from tests.brokers import Mosquitto, mosquitto_binary
+from tests.brokers import Mosquitto
 
 HERE: Final = Path(__file__).parent
 FEATURES: Final = 30
@@ -87,6 +87,8 @@ class Run:
     memory: list[tuple[float, dict[str, float]]]
     """Seconds since the start, and resident megabytes of the broker and the consumer."""
     store_bytes: int
+    broker: str
+    """Its name and version."""
 
     @property
     def rate(self) -> float:
@@ -115,7 +117,7 @@ def main() -> None:
                 for consumer in CONSUMERS:
                     runs[consumer, bundle, INFLIGHT].append(run(folder, consumer, bundle, options))
                 runs["edgekit", bundle, ""].append(run(folder, "edgekit", bundle, options, broker=""))
-        report(runs, folder, options)
+        report(runs, options)
 
 
 def arguments() -> argparse.Namespace:
@@ -281,8 +283,9 @@ def run(
         stored = kept(name, own / "store.db", said, bundle, options.devices)
         if stored != told["records"]:
             raise SystemExit(f"{name} has {stored:,} of {told['records']:,} windows")
+        logged = (own / "mosquitto.log").read_text().partition("mosquitto version ")[2].split()[0]
         size = sum(file.stat().st_size for file in own.glob("store.db*"))
-    return Run(stored, told, cpu | {"fleet": told["cpu_s"]}, memory, size)
+    return Run(stored, told, cpu | {"fleet": told["cpu_s"]}, memory, size, f"Mosquitto {logged}")
 
 
 def watched(fleet: subprocess.Popen[str], processes: dict[str, int]) -> list[tuple[float, dict[str, float]]]:
@@ -330,9 +333,9 @@ SHOWN: Final = {
 }
 
 
-def report(runs: Runs, folder: Path, options: argparse.Namespace) -> None:
+def report(runs: Runs, options: argparse.Namespace) -> None:
     median = statistics.median
-    machine(folder)
+    machine(runs["edgekit", 1, INFLIGHT][0].broker)
     print(
         f"{options.devices} devices, {options.window} messages out at a time; medians of {options.rounds} rounds of "
         f"{options.seconds:g} s\n"
@@ -367,7 +370,7 @@ def report(runs: Runs, folder: Path, options: argparse.Namespace) -> None:
 def steady(folder: Path, options: argparse.Namespace) -> None:
     """A long run at a fixed rate: lag, and whether memory grows."""
     done = run(folder, "edgekit", options.bundle, options, rate=STEADY)
-    machine(folder)
+    machine(done.broker)
     print(
         f"{STEADY:,} windows/s asked for, {options.bundle} a message, {options.minutes:g} minutes: {done.windows:,} "
         f"windows stored at {done.rate:,.0f}/s, {done.store_bytes / 1e9:.1f} GB\n"
@@ -384,13 +387,12 @@ def steady(folder: Path, options: argparse.Namespace) -> None:
         print(f"| {process} | {share:.2f} | {resident[-1]:.0f} | {slope:+.2f} |")
 
 
-def machine(folder: Path) -> None:
+def machine(broker: str) -> None:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-    told = subprocess.run([mosquitto_binary(), "-h"], capture_output=True, text=True, check=False).stdout
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, {processor}; Python {platform.python_version()}, "
-        f"SQLite {sqlite3.sqlite_version}, paho-mqtt {version('paho-mqtt')}, {told.splitlines()[0]}"
+        f"SQLite {sqlite3.sqlite_version}, paho-mqtt {version('paho-mqtt')}, {broker}"
     )
 
 
