@@ -38,9 +38,11 @@ format: .venv/ready
 schema: .venv/ready
 	$(BIN)/python -m edgekit_contracts.schema docs/formats
 
-# 100,000 records of 16 devices under 200 kills and 50 cuts of the network, with Mosquitto: nothing lost, nothing twice.
+# 100,000 records of 16 devices under 200 kills, cuts of the network and full disks: nothing lost, nothing twice.
+# BROKER: mosquitto, nats, nats-cluster or amqtt.
+BROKER ?= mosquitto
 chaos: .venv/ready
-	$(BIN)/python -m benchmarks.chaos
+	$(BIN)/python -m benchmarks.chaos --broker $(BROKER)
 
 # Writes docs/coverage.md from a run over every scikit-learn estimator.
 coverage: .venv/ready
@@ -54,9 +56,9 @@ foreign-suites: .venv/ready
 malformed: .venv/ready
 	$(BIN)/python benchmarks/malformed.py
 
-# The broker that some tests start for themselves (Debian and Ubuntu). Without it those tests skip; in CI they fail.
+# The brokers that some tests start for themselves (Debian and Ubuntu). Without them those tests skip; in CI they fail.
 broker:
-	command -v mosquitto >/dev/null || test -x /usr/sbin/mosquitto || { apt-get update -qq && apt-get install -y -qq --no-install-recommends mosquitto; }
+	for name in mosquitto nats-server; do command -v $$name >/dev/null || test -x /usr/sbin/$$name || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$name; } || exit 1; done
 
 # The C compiler that builds examples/c for a test.
 compiler:

@@ -1,23 +1,27 @@
-"""A real Mosquitto on a free loopback port, which a test can kill and bring back, and a broker that a test scripts."""
+"""Real brokers on free loopback ports, which a test can kill and bring back, and a broker that a test scripts."""
 
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Self, TypeVar
+from typing import ClassVar, Final, Literal, Self, TypeVar
 
 import pytest
 
+from edgekit_contracts.errors import BrokerUnreachable
 from edgekit_runtime.config import Protocol
-from edgekit_runtime.mqtt import Broker, Timing
+from edgekit_runtime.mqtt import Broker, Timing, probe
 
 T = TypeVar("T")
 
@@ -41,33 +45,45 @@ def free_port() -> int:
         return port
 
 
-class Mosquitto:
-    """One broker with the defaults of Debian's package but for its address."""
+class Engine:
+    """A broker's process on a free loopback port, which a test can kill and bring back.
 
-    def __init__(self, folder: Path, extra: str = "", *, anonymous: bool = True) -> None:
-        binary = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
-        if binary is None:
-            reason = "mosquitto is not installed (apt install mosquitto)"
+    Args:
+        folder: Where its log goes.
+    """
+
+    binary: ClassVar[str]
+    package: ClassVar[str]
+
+    def __init__(self, folder: Path) -> None:
+        found = shutil.which(
+            self.binary, path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin:{Path(sys.executable).parent}"
+        )
+        if found is None:
+            reason = f"{self.binary} is not installed ({self.package})"
             if os.environ.get("CI"):
                 pytest.fail(reason)
             pytest.skip(reason)
         self.port = free_port()
         self.broker = Broker(host="127.0.0.1", port=self.port)
-        self._log = folder / "mosquitto.log"
-        config = folder / "mosquitto.conf"
-        # As root it would change to a user who cannot write into the test's folder.
-        user = "user root\n" if os.geteuid() == 0 else ""
-        config.write_text(
-            f"{user}listener {self.port} 127.0.0.1\nallow_anonymous {str(anonymous).lower()}\n"
-            f"persistence true\npersistence_location {folder}/\n{extra}"
-        )
-        self._command = [binary, "-c", str(config)]
+        self._log = folder / f"{self.binary}.log"
+        self._command = [found]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
-        wait_until(self._answers, f"mosquitto answers; its log: {self._log}")
+        """Starts it and waits until it answers."""
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Starts it, unless it runs."""
+        if self._process is None:
+            with self._log.open("ab") as log:
+                self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+
+    def wait(self) -> None:
+        """Until it answers."""
+        wait_until(self._answers, f"{self.binary} answers; its log: {self._log}")
 
     @property
     def pid(self) -> int:
@@ -83,6 +99,7 @@ class Mosquitto:
             self._process = None
 
     def stop(self) -> None:
+        """Ends it in good order."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait(10)
@@ -94,6 +111,105 @@ class Mosquitto:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
             return True
         return False
+
+
+class Mosquitto(Engine):
+    """Mosquitto with the defaults of Debian's package but for its address."""
+
+    binary, package = "mosquitto", "apt install mosquitto"
+
+    def __init__(self, folder: Path, extra: str = "", *, anonymous: bool = True) -> None:
+        super().__init__(folder)
+        config = folder / "mosquitto.conf"
+        # As root it would change to a user who cannot write into the test's folder.
+        user = "user root\n" if os.geteuid() == 0 else ""
+        config.write_text(
+            f"{user}listener {self.port} 127.0.0.1\nallow_anonymous {str(anonymous).lower()}\n"
+            f"persistence true\npersistence_location {folder}/\n{extra}"
+        )
+        self._command += ["-c", str(config)]
+
+
+class Amqtt(Engine):
+    """amqtt, which forgets everything when it ends; MQTT 3.1.1 alone."""
+
+    binary, package = "amqtt", "pip install amqtt"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        config = folder / "amqtt.yaml"
+        config.write_text(
+            f"listeners: {{default: {{type: tcp, bind: '127.0.0.1:{self.port}'}}}}\n"
+            "plugins: {amqtt.plugins.authentication.AnonymousAuthPlugin: {allow_anonymous: true}}\n"
+        )
+        self._command += ["-c", str(config)]
+
+
+class Nats(Engine):
+    """nats-server with JetStream and MQTT (3.1.1 alone), by itself or as a node of a cluster.
+
+    Args:
+        folder: For its log and its streams.
+        route: The port for the other nodes.
+        routes: Those ports of every node.
+    """
+
+    binary, package = "nats-server", "apt install nats-server"
+
+    def __init__(self, folder: Path, route: int | None = None, routes: Sequence[int] = ()) -> None:
+        super().__init__(folder)
+        config, self._monitor = folder / "nats.conf", free_port()
+        others = ", ".join(f"nats://127.0.0.1:{port}" for port in routes)
+        cluster = f"cluster {{ name: test, listen: 127.0.0.1:{route}, routes: [{others}] }}\n" if route else ""
+        config.write_text(
+            f"server_name: node-{self.port}\nlisten: 127.0.0.1:{free_port()}\nhttp: 127.0.0.1:{self._monitor}\n"
+            f'jetstream {{ store_dir: "{folder}/streams" }}\nmqtt {{ listen: 127.0.0.1:{self.port} }}\n{cluster}'
+        )
+        self._command += ["-c", str(config)]
+
+    def _answers(self) -> bool:
+        if not super()._answers():
+            return False
+        # In a cluster a node listens before it knows a leader. Not the health of every stream: nats-server 2.9 goes on
+        # calling the consumer of a process that was killed "not current".
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self._monitor, timeout=2)) as connection:
+            connection.request("GET", "/healthz?js-server-only=true")
+            if connection.getresponse().status != 200:
+                return False
+        with contextlib.suppress(BrokerUnreachable):
+            probe(self.broker)
+            return True
+        return False
+
+
+class NatsCluster:
+    """Three nodes of NATS, of which each kill takes the next; `start` brings back what is down."""
+
+    def __init__(self, folder: Path) -> None:
+        routes = [free_port() for _ in range(3)]
+        self.nodes: list[Nats] = []
+        for number, route in enumerate(routes):
+            (folder / f"node-{number}").mkdir()
+            self.nodes.append(Nats(folder / f"node-{number}", route, routes))
+        self.broker = replace(self.nodes[0].broker, others=tuple(("127.0.0.1", node.port) for node in self.nodes[1:]))
+        self._next = 0
+
+    def start(self) -> None:
+        """Starts the nodes that do not run, and waits until all have caught up."""
+        for node in self.nodes:
+            node.launch()
+        for node in self.nodes:
+            node.wait()
+
+    def kill(self) -> None:
+        """Kills the next node."""
+        self.nodes[self._next].kill()
+        self._next = (self._next + 1) % len(self.nodes)
+
+    def stop(self) -> None:
+        """Ends every node in good order."""
+        for node in self.nodes:
+            node.stop()
 
 
 class ScriptedBroker:

@@ -1,8 +1,9 @@
-"""Kills, cuts, repeats; then compares what was produced with what is stored.
+"""Kills, cuts, repeats, full disks; then compares what was produced with what is stored.
 
-    .venv/bin/python -m benchmarks.chaos [--short] [--seed N]
+    .venv/bin/python -m benchmarks.chaos [--broker mosquitto|nats|nats-cluster|amqtt] [--short] [--seed N]
 
-Ends with 1 where a record is lost, stored with other content, or stored twice. The figures are counts, not times.
+Ends with 1 where a record is lost, stored with other content, or stored twice, or where a device fails by itself: one
+whose outbox passes its limit does. The figures are counts, not times. Of a cluster one node at a time is killed.
 """
 
 from __future__ import annotations
@@ -14,16 +15,24 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import pytest
 
 from benchmarks.chaos.centre import Process, collector
 from benchmarks.chaos.device import rows_of
 from benchmarks.chaos.network import Echo, Relay
-from tests.brokers import Mosquitto
+from edgekit_runtime.mqtt import Broker
+from tests.brokers import Amqtt, Engine, Mosquitto, Nats, NatsCluster
+
+ENGINES: Final[dict[str, type[Engine | NatsCluster]]] = {
+    "mosquitto": Mosquitto,
+    "nats": Nats,
+    "nats-cluster": NatsCluster,
+    "amqtt": Amqtt,
+}
 
 
 class Plan(NamedTuple):
@@ -34,12 +43,14 @@ class Plan(NamedTuple):
     """Of all devices together."""
     kills: int
     cuts: int
+    full: int
+    """Times that the collector's disk is full."""
     outbox_bytes: int
     limit_s: float
 
 
-FULL = Plan(devices=16, records=100_000, kills=200, cuts=50, outbox_bytes=20_000, limit_s=3600.0)
-SHORT = Plan(devices=4, records=2_000, kills=16, cuts=6, outbox_bytes=10_000, limit_s=300.0)
+FULL = Plan(devices=16, records=100_000, kills=200, cuts=50, full=10, outbox_bytes=20_000, limit_s=3600.0)
+SHORT = Plan(devices=4, records=2_000, kills=16, cuts=6, full=2, outbox_bytes=10_000, limit_s=300.0)
 
 
 class Outcome(NamedTuple):
@@ -59,6 +70,7 @@ class Outcome(NamedTuple):
 def main() -> int:
     """Runs it and prints what came out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--broker", choices=ENGINES, default="mosquitto")
     parser.add_argument("--short", action="store_true", help="4 devices, 2,000 records, 16 kills")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -67,39 +79,45 @@ def main() -> int:
         folder = Path(name)
         begun = time.monotonic()
         try:
-            done = run(plan, folder, random.Random(options.seed))
-        except pytest.skip.Exception as missing:  # what the tests' broker says where there is no mosquitto
+            done = run(plan, folder, random.Random(options.seed), ENGINES[options.broker])
+        except pytest.skip.Exception as missing:  # what the tests' broker says where it is not installed
             raise SystemExit(str(missing)) from None
         found = compare(folder, plan.devices)
     print(
-        f"{plan.devices} devices, {time.monotonic() - begun:.0f} s; " + ", ".join(f"{n} {w}" for w, n in done.items())
+        f"{options.broker}: {plan.devices} devices, {time.monotonic() - begun:.0f} s; "
+        + ", ".join(f"{count} {what}" for what, count in done.items())
     )
     print(", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in found._asdict().items()))
-    return int(bool(found.lost or found.changed or found.unnoted > done["device kills"]))
+    wrong = found.lost or found.changed or found.unnoted > done["device kills"] or done["device failures"]
+    return int(bool(wrong))
 
 
-def run(plan: Plan, folder: Path, dice: random.Random) -> Counter[str]:
+def run(plan: Plan, folder: Path, dice: random.Random, engine: type[Engine | NatsCluster] = Mosquitto) -> Counter[str]:
     """Starts everything, kills and cuts it, and waits until every outbox is empty."""
-    done, broker = Counter[str](), Mosquitto(folder)
-    port, centre = broker.port, collector(folder, broker.port)
+    done, broker = Counter[str](), engine(folder)
+    centre = collector(folder, broker.broker)
     devices: list[Process] = []
-    broker.start()
-    centre.start()
     try:
-        with Relay(port) as relay, Echo(port) as echo:
-            devices += [_device(plan, folder, number, relay.port, dice) for number in range(plan.devices)]
+        broker.start()
+        centre.start()
+        with ExitStack() as stack:
+            relays = [stack.enter_context(Relay(place.port)) for place in broker.broker.places]
+            echo = stack.enter_context(Echo(broker.broker))
+            near = Broker.parse("mqtt://" + ",".join(f"127.0.0.1:{relay.port}" for relay in relays))
+            devices += [_device(plan, folder, number, near, dice) for number in range(plan.devices)]
             echo.wait()
-            _disturb(plan, dice, done, broker, centre, devices, relay, echo)
+            _disturb(plan, dice, done, broker, centre, devices, relays, echo)
             _finish(plan, centre, devices)
     finally:
         for process in (*devices, centre):
             process.stop()
         broker.stop()
+    done["device failures"] = sum(device.failures for device in devices)
     return done
 
 
-def _device(plan: Plan, folder: Path, number: int, port: int, dice: random.Random) -> Process:
-    command = [sys.executable, "-m", "benchmarks.chaos.device", f"device-{number}", str(folder), str(port)]
+def _device(plan: Plan, folder: Path, number: int, broker: Broker, dice: random.Random) -> Process:
+    command = [sys.executable, "-m", "benchmarks.chaos.device", f"device-{number}", str(folder), str(broker)]
     windows = plan.records // plan.devices
     process = Process(
         [*command, str(windows), str(plan.outbox_bytes), str(dice.randrange(2**31))], folder / f"device-{number}.log"
@@ -112,20 +130,24 @@ def _disturb(
     plan: Plan,
     dice: random.Random,
     done: Counter[str],
-    broker: Mosquitto,
+    broker: Engine | NatsCluster,
     centre: Process,
     devices: list[Process],
-    relay: Relay,
+    relays: list[Relay],
     echo: Echo,
 ) -> None:
-    acts = ["kill"] * plan.kills + ["cut"] * plan.cuts + ["again"] * plan.cuts
+    acts = ["kill"] * plan.kills + ["cut"] * plan.cuts + ["again"] * plan.cuts + ["full"] * plan.full
     dice.shuffle(acts)
     for act in acts:
         time.sleep(dice.uniform(0.02, 0.3))
         if act == "cut":
-            done["connections cut"] += relay.cut(0.5, dice)
+            done["connections cut"] += sum(relay.cut(0.5, dice) for relay in relays)
         elif act == "again":
             done["messages delivered again"] += echo.again(20, dice)
+        elif act == "full":
+            done["full disks of the collector"] += 1
+            with centre.full_disk():
+                time.sleep(dice.uniform(0.2, 1.0))
         else:
             what = dice.choices(("device", "broker", "collector"), (6, 1, 2))[0]
             done[f"{what} kills"] += 1

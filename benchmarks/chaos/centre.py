@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+
+from edgekit_runtime.mqtt import Broker
 
 WITHIN_S: Final = 60.0
 
@@ -24,6 +28,8 @@ class Process:
         self._process: subprocess.Popen[bytes] | None = None
         self.ended: int | None = None
         """Exit code of a process that ended by itself with 0."""
+        self.failures = 0
+        """How often it ended by itself with another one."""
 
     def start(self) -> None:
         """Runs it, where it does not run."""
@@ -53,8 +59,21 @@ class Process:
             if code == 0:
                 self.ended = 0
                 return
+            self.failures += 1
         if self.ended is None:
             self.start()
+
+    @contextlib.contextmanager
+    def full_disk(self) -> Iterator[None]:
+        """Nothing that it writes finds room: its files may have no size."""
+        process = self._process
+        if process is None:
+            yield
+            return
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        yield
+        if process.poll() is None:
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
     @property
     def log(self) -> str:
@@ -62,8 +81,8 @@ class Process:
         return self._log.read_text(errors="replace")[-2000:]
 
 
-def collector(folder: Path, port: int) -> Process:
+def collector(folder: Path, broker: Broker) -> Process:
     """`edgekit collect`."""
     command = [sys.executable, "-c", "from edgekit.cli import main; main()", "collect"]
-    options = ["--broker", f"mqtt://127.0.0.1:{port}", "--store", str(folder / "fleet.db")]
+    options = ["--broker", str(broker), "--store", str(folder / "fleet.db")]
     return Process([*command, *options], folder / "collector.log")

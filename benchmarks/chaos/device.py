@@ -1,9 +1,10 @@
 """A device that produces windows until it has made so many, and lives through being killed.
 
-    python -m benchmarks.chaos.device NAME FOLDER PORT WINDOWS MAX_BYTES SEED
+    python -m benchmarks.chaos.device NAME FOLDER BROKER WINDOWS MAX_BYTES SEED
 
 A record that the outbox has returned for is noted in NAME.journal, as `epoch sequence`. Ends when its outbox is
-empty. Some of its lives have a clock that is a year off, some a disk that is full (a limit on the size of files).
+empty. Its clock jumps by a year now and then, and in some of its lives the disk is full for a while (a limit on the
+size of files).
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ FULL_LIVES: Final = 0.15
 """Share of the lives in which the disk is full for a while."""
 FULL_BYTES: Final = 1_000_000
 """What a file may grow to then; more than the journal does."""
-WRONG_CLOCKS: Final = 0.3
+JUMPS: Final = 0.01
+"""How often the clock jumps, for each window."""
 PACE_S: Final = 0.01
 
 
@@ -73,17 +75,15 @@ def window(rows: int) -> bytes:
     return encode(Window(MODEL, VERSION, encode_counts(counts), b"", software))
 
 
-def live(name: str, folder: Path, port: int, windows: int, max_bytes: int, seed: int) -> None:
+def live(name: str, folder: Path, broker: str, windows: int, max_bytes: int, seed: int) -> None:
     """One life."""
     journal = os.open(folder / f"{name}.journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     path = folder / f"{name}.db"
     with Outbox(path, name, max_bytes=max_bytes) as outbox:
         dice = random.Random(seed + outbox.session)
-        clock_ms = time.time_ns() // 1_000_000 + dice.choice((-1, 1)) * YEAR_MS * (dice.random() < WRONG_CLOCKS)
+        off_ms = 0
         heals_s = time.monotonic() + dice.random() * (dice.random() < FULL_LIVES)
-        uplink = Uplink(
-            Broker(host="127.0.0.1", port=port), outbox, timing=TIMING, flight=Flight(first_s=0.5, cap_s=5.0)
-        )
+        uplink = Uplink(Broker.parse(broker), outbox, timing=TIMING, flight=Flight(first_s=0.5, cap_s=5.0))
         uplink.start()
         full = time.monotonic() < heals_s
         if full:
@@ -95,6 +95,9 @@ def live(name: str, folder: Path, port: int, windows: int, max_bytes: int, seed:
             if outbox.produced >= windows:
                 time.sleep(0.01)
                 continue
+            if dice.random() < JUMPS:
+                off_ms = dice.choice((-YEAR_MS, 0, YEAR_MS))
+            clock_ms = time.time_ns() // 1_000_000 + off_ms
             try:
                 if outbox.produced == 0:
                     part = ReferencePart(MODEL, VERSION, 0, 1, encode_json(REFERENCE))
@@ -123,4 +126,4 @@ def _limit(size: int) -> None:
 
 
 if __name__ == "__main__":
-    live(sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:]))
+    live(sys.argv[1], Path(sys.argv[2]), sys.argv[3], *map(int, sys.argv[4:]))

@@ -81,16 +81,12 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
 
 
 class Echo:
-    """Hears what devices send, and sends some of it again.
+    """Hears what devices send, and sends some of it again."""
 
-    Args:
-        port: The broker's.
-    """
-
-    def __init__(self, port: int) -> None:
+    def __init__(self, broker: Broker) -> None:
         self._heard: list[tuple[str, bytes]] = []
         self._link = Link(
-            Broker(host="127.0.0.1", port=port),
+            broker,
             "chaos-echo",
             will=lambda: None,
             subscriptions=(topics.ALL_UP,),

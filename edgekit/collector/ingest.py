@@ -33,6 +33,7 @@ from edgekit_contracts.telemetry import (
     decode_body,
     decode_distances,
     decode_envelope,
+    unpack_message,
 )
 
 HEAD_BYTES: Final = 4 * limits.KIB
@@ -133,9 +134,8 @@ def read(message: Message, known: Known) -> list[Reading]:
     if lane is None:
         return [_refused(message, "wrong topic", "no topic of edgekit, or the wrong partition")]
     try:
-        parts = decode_msgpack(
-            message.payload, list[msgspec.Raw], what="telemetry message", limit=limits.MESSAGE_MAX_BYTES
-        )
+        array = unpack_message(message.payload)
+        parts = decode_msgpack(array, list[msgspec.Raw], what="telemetry message", limit=limits.MESSAGE_MAX_BYTES)
     except TooLarge as error:
         return [_refused(message, "too large", str(error))]
     except EdgekitError as error:

@@ -24,7 +24,7 @@ from edgekit_contracts.decode import encode_json
 from edgekit_contracts.errors import BrokerUnreachable, StorageFault
 from edgekit_contracts.names import check_device
 from edgekit_contracts.state import Host
-from edgekit_contracts.telemetry import Ack, encode
+from edgekit_contracts.telemetry import PACKED, Ack, encode
 from edgekit_runtime.mqtt import Broker, Link, Publication, Received, Timing
 
 log = logging.getLogger(__name__)
@@ -192,7 +192,8 @@ class Collector:
                 self._queue.put(message)
 
     def _presence(self, *, alive: bool) -> Publication:
-        return Publication(topics.host(self.name), encode_json(Host(collector=self.name, alive=alive)), retain=True)
+        host = Host(collector=self.name, alive=alive, accepts=(PACKED,))
+        return Publication(topics.host(self.name), encode_json(host), retain=True)
 
     # --- the worker's thread ---
 

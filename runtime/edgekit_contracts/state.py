@@ -13,7 +13,7 @@ from edgekit_contracts.telemetry import U64
 
 STATUS_FORMAT: Final = "edgekit-status/1.0"
 WANT_FORMAT: Final = "edgekit-want/1.0"
-HOST_FORMAT: Final = "edgekit-host/1.0"
+HOST_FORMAT: Final = "edgekit-host/1.1"
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +65,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     format: str = HOST_FORMAT
     collector: DeviceName
     alive: bool
+    accepts: tuple[Annotated[str, msgspec.Meta(max_length=32)], ...] = ()
+    """Since 1.1: forms of messages that it reads beside plain ones; `"zlib"` is `telemetry.pack_message`'s."""
 
 
 def decode_status(data: bytes) -> Status:

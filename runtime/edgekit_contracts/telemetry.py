@@ -2,7 +2,8 @@
 
 A *record* is one envelope with a body. Its key is (device, epoch, sequence): storing it twice changes nothing. The
 *epoch* is a random number made together with the outbox file, so a lost file can never reuse a key. A *message* is an
-array of 1 to 8 records. Later releases append fields to the arrays; readers ignore what they do not know.
+array of 1 to 8 records, packed by zlib or as it is. Later releases append fields to the arrays; readers ignore what
+they do not know.
 
 All statistics are counts on the bins of the bundle's reference plus moments: merging is addition.
 """
@@ -10,6 +11,7 @@ All statistics are counts on the bins of the bundle's reference plus moments: me
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import Annotated, Final
@@ -18,11 +20,13 @@ import msgspec
 
 from edgekit_contracts import limits
 from edgekit_contracts.decode import decode_msgpack
-from edgekit_contracts.errors import FormatError, UnsupportedFormat
+from edgekit_contracts.errors import FormatError, TooLarge, UnsupportedFormat
 from edgekit_contracts.names import Count, DeviceName, ModelName, Version
 from edgekit_contracts.reference import LATENCY_BINS, Bins
 
 ENVELOPE_VERSION: Final = 1
+PACKED: Final = "zlib"
+"""What a collector that reads packed messages says in its presence."""
 
 U64 = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """Unsigned, within what SQLite and MessagePack both hold as an integer."""
@@ -163,6 +167,8 @@ class Ack(msgspec.Struct, frozen=True, array_like=True):
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _CONTINUED: Final = bytes(range(0x80, 0x100))
+_ZLIB: Final = b"\x78"
+"""The first byte of every stream that `zlib.compress` writes: deflate, a window of 32 KiB."""
 _LONG_VARINT: Final = re.compile(rb"[\x80-\xff]+[\x00-\x7f]")
 
 
@@ -186,15 +192,50 @@ def encode_message(records: Iterable[bytes]) -> bytes:
     return _ENCODER.encode([msgspec.Raw(record) for record in _bounded(list(records))])
 
 
+def pack_message(message: bytes) -> bytes:
+    """The message as a zlib stream, or as it is where that is no longer.
+
+    Source: RFC 1950. No array of MessagePack begins like such a stream.
+    """
+    packed = zlib.compress(message)
+    return packed if len(packed) < len(message) else message
+
+
+def unpack_message(payload: bytes) -> bytes:
+    """The array of a message that may be packed; nothing is unpacked beyond a message's limit.
+
+    Raises:
+        TooLarge: It is larger, packed or unpacked.
+        FormatError: A stream that is damaged, cut short, or followed by something.
+    """
+    if payload[:1] != _ZLIB:
+        return payload
+    what, limit = "telemetry message", limits.MESSAGE_MAX_BYTES
+    if len(payload) > limit:
+        raise TooLarge(what, len(payload), limit)
+    stream = zlib.decompressobj()
+    try:
+        message = stream.decompress(payload, limit + 1)
+    except zlib.error as error:
+        raise FormatError(what, "$", str(error)) from error
+    if len(message) > limit:
+        raise TooLarge(what, len(message), limit)
+    if not stream.eof or stream.unused_data:
+        raise FormatError(what, "$", "its zlib stream is cut short, or something follows it")
+    return message
+
+
 def decode_message(payload: bytes) -> list[Envelope]:
-    """Reads a message.
+    """Reads a message, packed or not.
 
     Raises:
         TooLarge: The message is not decoded.
         FormatError: Not a list of 1 to 8 envelopes.
         UnsupportedFormat: An envelope of a newer version.
     """
-    parts = decode_msgpack(payload, list[msgspec.Raw], what="telemetry message", limit=limits.MESSAGE_MAX_BYTES)
+    parts = decode_msgpack(
+        unpack_message(payload), list[msgspec.Raw], what="telemetry message", limit=limits.MESSAGE_MAX_BYTES
+    )
     if not 1 <= len(parts) <= limits.MESSAGE_MAX_RECORDS:
         raise FormatError("telemetry message", "$", f"{len(parts)} records; 1 to {limits.MESSAGE_MAX_RECORDS} allowed")
     return [decode_envelope(part) for part in parts]

@@ -22,8 +22,8 @@ import msgspec
 from edgekit_contracts import limits, topics
 from edgekit_contracts.decode import decode_msgpack, encode_json
 from edgekit_contracts.errors import EdgekitError, StorageFault
-from edgekit_contracts.state import Status, decode_host
-from edgekit_contracts.telemetry import Ack, Kind, decode_envelope, encode_message
+from edgekit_contracts.state import Host, Status, decode_host
+from edgekit_contracts.telemetry import PACKED, Ack, Kind, decode_envelope, encode_message, pack_message
 from edgekit_runtime.mqtt import Broker, Link, Publication, Received, Timing
 from edgekit_runtime.outbox import Outbox, Waiting
 from edgekit_runtime.pulse import Pulse
@@ -151,7 +151,7 @@ class Uplink:
         self._flight = Flight() if flight is None else flight  # an empty flight is false
         self._condition = threading.Condition()
         self._acks: deque[Ack] = deque()
-        self._hosts: dict[str, bool] = {}
+        self._hosts: dict[str, Host] = {}  # alive
         self._woken = self._up = self._stopping = self._restarted = False
         self._state: State = "stopped"
         self._last_error: str | None = None
@@ -248,12 +248,15 @@ class Uplink:
                 self.wake()
             elif collector := topics.host_collector(topic):
                 # An empty payload clears a retained presence.
-                alive = bool(payload) and decode_host(payload).alive
+                host = decode_host(payload) if payload else None
                 with self._condition:
-                    # A collector that comes back may never have seen what was sent before.
-                    self._restarted = self._restarted or (alive and not self._hosts.get(collector, False))
-                    self._hosts[collector] = alive
-                    anyone = any(self._hosts.values())
+                    if host is not None and host.alive:
+                        # A collector that comes back may never have seen what was sent before.
+                        self._restarted = self._restarted or collector not in self._hosts
+                        self._hosts[collector] = host
+                    else:
+                        self._hosts.pop(collector, None)
+                    anyone = bool(self._hosts)
                 self._show("connected" if anyone else "no collector", None)
                 self.wake()
         except EdgekitError as error:
@@ -305,7 +308,7 @@ class Uplink:
 
     @property
     def _sending(self) -> bool:
-        return self._up and any(self._hosts.values())
+        return self._up and bool(self._hosts)
 
     def _send(self) -> None:
         dialect = self._link.dialect
@@ -315,8 +318,11 @@ class Uplink:
         largest = dialect.payload_max(str(topics.Up(self._outbox.device)))
         target = limits.MESSAGE_TARGET_BYTES if largest is None else min(largest - 1, limits.MESSAGE_TARGET_BYTES)
         due = self._flight.select(self._outbox.pending(0, IN_FLIGHT_MAX), time.monotonic())
+        with self._condition:
+            packing = all(PACKED in host.accepts for host in self._hosts.values())
         for packet in packets([one for one in due if self._can_travel(one, largest)], target)[: max(0, room)]:
-            if not self._link.publish(Publication(str(topics.Up(self._outbox.device, packet.lane)), packet.payload)):
+            payload = pack_message(packet.payload) if packing else packet.payload
+            if not self._link.publish(Publication(str(topics.Up(self._outbox.device, packet.lane)), payload)):
                 return
             self._flight.sent(packet.sequences, time.monotonic())
 

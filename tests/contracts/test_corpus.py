@@ -107,6 +107,17 @@ def test_a_status_1_0_is_read(name: str, dead: bool) -> None:
     assert (status.device, status.session, status.dead) == ("clinic-1", 3, dead)
 
 
+def test_a_packed_message_1_is_read() -> None:
+    folder = CORPUS / "telemetry-1"
+    packed = (folder / "message.packed").read_bytes()
+    assert telemetry.decode_message(packed) == telemetry.decode_message((folder / "message.msgpack").read_bytes())
+
+
+def test_a_presence_1_1_says_what_its_collector_reads() -> None:
+    assert decode_host((CORPUS / "state-1.1" / "host.json").read_bytes()).accepts == ("zlib",)
+    assert decode_host((CORPUS / "state-1.0" / "host.json").read_bytes()).accepts == ()
+
+
 def test_an_alert_1_0_is_read() -> None:
     event, over = (decode_alert((CORPUS / "alert-1.0" / f"{name}.json").read_bytes()) for name in ("event", "over"))
     assert (event.source, event.name, event.level, event.over) == ("device", "shadow stopped", "warning", False)

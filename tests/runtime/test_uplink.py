@@ -30,6 +30,7 @@ class Centre:
 
     def __init__(self, broker: Broker, name: str = "centre") -> None:
         self.name = name
+        self.accepts: tuple[str, ...] = ()
         self.heard: list[tuple[str, bytes]] = []
         self.ready = threading.Event()
         self.link = Link(
@@ -44,7 +45,8 @@ class Centre:
         )
 
     def _presence(self, alive: bool) -> Publication:
-        return Publication(topics.host(self.name), encode_json(Host(collector=self.name, alive=alive)), retain=True)
+        host = Host(collector=self.name, alive=alive, accepts=self.accepts)
+        return Publication(topics.host(self.name), encode_json(host), retain=True)
 
     def say_alive(self, alive: bool) -> None:
         assert self.link.publish(self._presence(alive))
@@ -226,6 +228,25 @@ def test_nothing_is_sent_until_a_collector_is_alive_and_only_an_acknowledgement_
         wait_until(lambda: 2 in centre.sequences(), "the next one follows at once")
         centre.say_alive(False)
         wait_until(lambda: uplink.state.state == "no collector", "it pauses")
+
+
+def test_messages_are_packed_where_every_collector_that_is_alive_reads_them(
+    mosquitto: Mosquitto, outbox: Outbox
+) -> None:
+    def packed() -> list[bool]:
+        return [data[:1] == b"\x78" for topic, data in list(centre.heard) if topics.Up.parse(topic)]
+
+    append_window(outbox)
+    with centre_of(mosquitto.broker) as centre, running(patient(outbox, mosquitto.broker)):
+        old = Host(collector="old", alive=True)
+        centre.link.publish(Publication(topics.host("old"), encode_json(old), retain=True))
+        centre.accepts = ("zlib", "a later form")
+        centre.say_alive(True)
+        wait_until(lambda: len(packed()) > 2, "it is sent, and sent again")
+        assert not any(packed())
+        centre.link.publish(Publication(topics.host("old"), b"", retain=True))
+        wait_until(lambda: any(packed()), "the old one has gone: what is sent again is packed")
+        assert set(centre.sequences()) == {1}
 
 
 def test_no_more_than_the_window_is_in_flight(mosquitto: Mosquitto, outbox: Outbox) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import zlib
 
 import msgspec
 import pytest
@@ -23,6 +24,7 @@ from edgekit_contracts.telemetry import (
     encode_distances,
     encode_message,
     encode_varints,
+    pack_message,
 )
 from tests.telemetry_samples import BINS, BINS_ID, NOW_MS, envelope, reference_parts, window
 
@@ -66,6 +68,39 @@ def test_good_records_of_every_kind_are_accepted() -> None:
     found = read(said(*records), Knows())
     assert [type(item) for item in found] == [Accepted] * 4
     assert not any(isinstance(item, Accepted) and item.quarantined for item in found)
+
+
+def test_a_packed_message_is_read_like_a_plain_one() -> None:
+    plain = said(*(envelope(WINDOW, sequence=at, n=ROWS) for at in range(1, 9)))
+    packed = plain._replace(payload=pack_message(plain.payload))
+    assert len(packed.payload) < len(plain.payload) / 2
+    assert read(packed, Knows()) == read(plain, Knows())
+
+
+def test_a_message_that_would_not_become_smaller_is_not_packed() -> None:
+    noise = random.Random(0).randbytes(200)
+    assert pack_message(noise) == noise
+
+
+PACKED = zlib.compress(said(envelope(WINDOW, n=ROWS)).payload)
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (zlib.compress(bytes(64 * limits.MIB)), "too large"),
+        (zlib.compress(bytes(limits.MESSAGE_MAX_BYTES + 1)), "too large"),
+        (zlib.compress(bytes(limits.MESSAGE_MAX_BYTES)), "garbage"),
+        (PACKED[:-5], "garbage"),
+        (PACKED[:-1] + bytes([PACKED[-1] ^ 1]), "garbage"),
+        (PACKED + b"\0", "garbage"),
+        (PACKED + PACKED, "garbage"),
+        (b"\x78", "garbage"),
+        (zlib.compress(PACKED), "garbage"),
+    ],
+)
+def test_a_bomb_or_a_damaged_stream_is_refused(payload: bytes, reason: str) -> None:
+    assert refusal(Message.received(UP, payload, NOW_MS)).reason == reason
 
 
 def test_a_window_on_unknown_bins_is_quarantined_not_refused() -> None:

@@ -1,0 +1,119 @@
+"""Other brokers than Mosquitto: a cluster that loses its nodes in turn, and one that forgets what it held."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from edgekit.collector.service import Collector
+from edgekit_contracts import topics
+from edgekit_runtime.mqtt import Broker, Link
+from edgekit_runtime.outbox import Outbox
+from edgekit_runtime.uplink import Flight, Uplink
+from tests.brokers import QUICK, Amqtt, Engine, Nats, NatsCluster, wait_until
+from tests.telemetry_samples import NOW_MS, append_reference, append_window
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[NatsCluster]:
+    nodes = NatsCluster(tmp_path)
+    nodes.start()
+    yield nodes
+    nodes.stop()
+
+
+@pytest.fixture(params=[Amqtt, Nats])
+def other(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    engine: Engine = request.param(tmp_path)
+    engine.start()
+    yield engine
+    engine.stop()
+
+
+def collector(broker: Broker, folder: Path) -> Collector:
+    return Collector(broker, folder / "store.db", "centre", timing=QUICK, clock_ms=lambda: NOW_MS)
+
+
+def uplink(broker: Broker, outbox: Outbox) -> Uplink:
+    return Uplink(broker, outbox, timing=QUICK, flight=Flight(first_s=0.2, cap_s=0.5))
+
+
+def stored(centre: Collector, outbox: Outbox) -> list[int]:
+    query = "SELECT seq FROM window WHERE dev = ? AND epoch = ? ORDER BY seq"
+    return [seq for (seq,) in centre.store._db.execute(query, (outbox.device, outbox.epoch))]
+
+
+def test_two_of_three_nodes_killed_in_turn_lose_nothing_and_double_nothing(
+    cluster: NatsCluster, tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        centre = stack.enter_context(collector(cluster.broker, tmp_path))
+        outboxes = [stack.enter_context(Outbox(tmp_path / f"{name}.db", name)) for name in ("a", "b", "c", "d")]
+        uplinks = [uplink(cluster.broker, outbox) for outbox in outboxes]
+
+        def produce(count: int) -> None:
+            for outbox, link in zip(outboxes, uplinks, strict=True):
+                for _ in range(count):
+                    append_window(outbox)
+                link.wake()
+
+        for outbox, link in zip(outboxes, uplinks, strict=True):
+            append_reference(outbox)
+            link.start()
+            stack.callback(link.stop)
+        for _ in range(2):
+            before = centre.counts.stored
+            produce(60)
+            wait_until(partial(lambda then: centre.counts.stored > then, before), "it flows")
+            cluster.kill()
+            produce(60)
+            cluster.start()
+        wait_until(lambda: not any(outbox.records for outbox in outboxes), "all is acknowledged")
+        for outbox in outboxes:
+            assert stored(centre, outbox) == list(range(3, 243))
+        assert centre.store.lost() == {}
+
+
+def test_presence_and_births_stand_again_after_the_broker_was_killed(other: Engine, tmp_path: Path) -> None:
+    with collector(other.broker, tmp_path) as centre, Outbox(tmp_path / "outbox.db", "pump-1") as outbox:
+        link = uplink(other.broker, outbox)
+        link.start()
+        try:
+            append_reference(outbox)
+            for kills in (1, 2):
+                for _ in range(50):
+                    append_window(outbox)
+                link.wake()
+                wait_until(lambda: outbox.records == 0, "all is acknowledged")
+                other.kill()
+                for _ in range(50):
+                    append_window(outbox)
+                other.start()
+                wait_until(lambda: outbox.records == 0, "the device was freed, and all is acknowledged")
+                assert stored(centre, outbox) == list(range(3, 3 + 100 * kills))
+            assert {topics.host("centre"), topics.status("pump-1")} <= retained(other.broker)
+        finally:
+            link.stop()
+
+
+def retained(broker: Broker) -> set[str]:
+    """Topics at which something stands."""
+    found: set[str] = set()
+    link = Link(
+        broker,
+        "stranger",
+        will=lambda: None,
+        subscriptions=(topics.ALL_HOSTS, topics.ALL_STATUS),
+        on_up=lambda: None,
+        on_message=lambda received: found.add(received.topic) if received.retained else None,
+        on_down=lambda reason: None,
+        timing=QUICK,
+    )
+    link.start()
+    wait_until(lambda: len(found) > 1, "what stands is heard")
+    link.stop()
+    return found
