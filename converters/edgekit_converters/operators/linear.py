@@ -60,10 +60,12 @@ CLASSIFIERS: Final = frozenset(
 )
 
 
-def decision(graph: GraphBuilder, step: Any, x: Value) -> Value:
-    """[rows, targets or scores]: x @ coef.T + intercept."""
+def decision(graph: GraphBuilder, step: Any, x: Value, *, before: float | None = None) -> Value:
+    """[rows, targets or scores]: x @ coef.T + intercept; with `before` times the first score as a column before it."""
     coef = np.atleast_2d(np.asarray(step.coef_, dtype=np.float64))
     intercept = np.broadcast_to(np.asarray(step.intercept_, dtype=np.float64), (len(coef),)).reshape(1, -1)
+    if before is not None:
+        coef, intercept = np.vstack([before * coef[:1], coef]), np.hstack([before * intercept[:, :1], intercept])
     weights = graph.constant(np.ascontiguousarray(coef.T), "coef")
     product = graph.value("MatMul", [x, weights], replace(x, width=len(coef)))
     return graph.value("Add", [product, graph.constant(intercept, "intercept")], product)
@@ -100,6 +102,9 @@ def classifier(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
 
     Of several labels (RidgeClassifier) each is there above 0.
     """
+    probable = hasattr(step, "predict_proba") and getattr(step, "loss", "") != "modified_huber"
+    if probable and len(step.classes_) == 2:
+        return _two_classes(graph, step, x)
     score = decision(graph, step, x)
     if scores.is_multilabel(step):
         return Predicted(label=scores.present(graph, score, 0.0), decision=score)
@@ -109,20 +114,27 @@ def classifier(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
     return Predicted(label=label, probabilities=_probabilities(graph, step, score), decision=score)
 
 
+def _two_classes(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
+    """Both scores from one product: label and probabilities take half the nodes that the sign and expit would.
+
+    expit(d) and 1 - expit(d) are softmax([0, d]). Some classes take softmax([-d, d]) instead.
+    """
+    both = decision(graph, step, x, before=0.0 if _one_vs_rest(step) else -1.0)
+    return Predicted(
+        label=scores.best(graph, both, step.classes_),
+        probabilities=scores.softmax(graph, both),
+        decision=graph.gather(both, [1]),
+    )
+
+
 def _probabilities(graph: GraphBuilder, step: Any, score: Value) -> Value:
     if getattr(step, "loss", "") == "modified_huber":
         # (clip(score, -1, 1) + 1) / 2: T. Zhang, COLT 2002, appendix B.
         share = ((Expr(graph, score).at_most(1.0).at_least(-1.0) + 1.0) / 2.0).value
         return scores.two_sided(graph, share) if score.width == 1 else scores.normalized(graph, share)
-    if not _one_vs_rest(step):
-        if score.width > 1:
-            return scores.softmax(graph, score)
-        # scikit-learn takes softmax([-d, d]) of two classes.
-        negated = graph.value("Neg", [score], score)
-        both = graph.value("Concat", [negated, score], replace(score, width=2), axis=1)
-        return scores.softmax(graph, both)
-    share = scores.sigmoid(graph, score)
-    return scores.two_sided(graph, share) if score.width == 1 else scores.normalized(graph, share)
+    if _one_vs_rest(step):
+        return scores.normalized(graph, scores.sigmoid(graph, score))
+    return scores.softmax(graph, score)
 
 
 def _one_vs_rest(step: Any) -> bool:
