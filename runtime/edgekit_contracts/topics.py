@@ -45,6 +45,11 @@ def partition(device: str) -> int:
     return zlib.crc32(device.encode()) % PARTITIONS
 
 
+def every_up(partition: int) -> str:
+    """The filter of what the devices of one partition send."""
+    return f"{ROOT}/up/{partition}/+/+"
+
+
 class Up(msgspec.Struct, frozen=True):
     """A lane from a device: windows (`w`) or events (`e`)."""
 

@@ -16,7 +16,7 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -170,7 +170,7 @@ class Link:
             on to the next whenever an attempt fails or a connection ends.
         client_id: The MQTT client identifier: a second connection with the same one replaces the first.
         will: Makes the last will, at each connection.
-        subscriptions: Topic filters, subscribed at QoS 1 before `on_up` is called.
+        subscriptions: Topic filters at first, subscribed at QoS 1 before `on_up` is called.
         on_up: Connected and subscribed.
         on_message: A message came.
         on_down: The connection was lost or could not be made, and why.
@@ -194,6 +194,7 @@ class Link:
     ) -> None:
         self.broker, self.client_id = broker, client_id
         self._will, self._subscriptions = will, tuple(subscriptions)
+        self._asked: dict[int | None, str] = {}  # of this connection: what each answer to a subscription is about
         self._on_up, self._on_message, self._on_down, self._on_room = on_up, on_message, on_down, on_room
         self._on_refused = on_refused
         self._timing = timing or Timing()
@@ -267,6 +268,20 @@ class Link:
             self._outstanding = [info for info in self._outstanding if not info.is_published()]
             return len(self._outstanding)
 
+    def listen(self, subscriptions: Iterable[str]) -> None:
+        """Hears these topic filters from now on, instead of those before."""
+        with self._lock:
+            before, self._subscriptions = self._subscriptions, tuple(subscriptions)
+            if self._client is not None:
+                self._subscribe(self._client, [one for one in self._subscriptions if one not in before])
+                for topic in before:
+                    if topic not in self._subscriptions:
+                        self._client.unsubscribe(topic)
+
+    def _subscribe(self, client: paho.Client, topics: Iterable[str]) -> None:
+        for topic in topics:
+            self._asked[client.subscribe(topic, qos=1)[1]] = topic
+
     def stop(self, farewell: Publication | None = None, timeout_s: float = 5.0) -> None:
         """Publishes a farewell, waits until the broker has it, and disconnects; an unfinished connection is let go."""
         end = time.monotonic() + timeout_s
@@ -333,7 +348,6 @@ class Link:
         """
         ended: list[str] = []
         was_up = answered = reached = False
-        asked: dict[int | None, str] = {}
         refusals: set[str] = set()
 
         def refused(reason: str) -> None:
@@ -351,11 +365,10 @@ class Link:
             if self._stopping.is_set():
                 client.disconnect()
                 return
-            for topic in self._subscriptions:
-                asked[client.subscribe(topic, qos=1)[1]] = topic
             was_up = True
             with self._lock:
-                self._outstanding = []
+                self._asked, self._outstanding = {}, []
+                self._subscribe(client, self._subscriptions)
                 self._client, self._dialect = client, read_dialect(protocol, props)
             self._call(self._on_up)
             self._settled.set()
@@ -366,7 +379,7 @@ class Link:
         def subscribed(_client: paho.Client, _user: object, mid: int, codes: Sequence[Any], _props: object) -> None:
             for code in codes:
                 if code.is_failure:
-                    refused(f"the broker refuses the subscription to {asked.get(mid, 'a topic')}: {code}")
+                    refused(f"the broker refuses the subscription to {self._asked.get(mid, 'a topic')}: {code}")
 
         def published(_client: paho.Client, _user: object, _mid: int, code: Any, _props: object) -> None:
             # Only MQTT 5 says so; and no lock of ours here, for paho holds its own.

@@ -439,6 +439,39 @@ def test_a_lost_connection_is_made_anew_at_the_next_place(outbox: Outbox) -> Non
     assert first.heard.count("CONNECT") == 1
 
 
+def test_a_connection_hears_what_it_is_told_to_and_so_does_the_next_one(mosquitto: Mosquitto) -> None:
+    heard: list[str] = []
+    ups: list[None] = []
+    link = Link(
+        mosquitto.broker,
+        "listener",
+        will=lambda: None,
+        subscriptions=("a", "b"),
+        on_up=lambda: ups.append(None),
+        on_message=lambda received: heard.append(received.topic),
+        on_down=lambda reason: None,
+        timing=QUICK,
+    )
+
+    def say(*said: str) -> list[str]:
+        heard.clear()
+        wait_until(lambda: all(link.publish(Publication(topic, b"")) for topic in said), "all is said")
+        wait_until(lambda: said[-1] in heard, "the last one is heard")
+        return list(heard)
+
+    link.start()
+    try:
+        assert link.wait_first(30) is None
+        assert say("a", "c", "b") == ["a", "b"]
+        link.listen(("b", "c"))
+        assert say("a", "b", "c") == ["b", "c"]
+        link.renew()
+        wait_until(lambda: len(ups) > 1, "it is connected again")
+        assert say("a", "b", "c") == ["b", "c"]
+    finally:
+        link.stop()
+
+
 def test_a_broker_that_asks_for_a_password_is_told_it_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "passwords").write_text("pump-1:" + PUMP_1_SECRET + "\n")
     (tmp_path / "secret").write_text("secret\n")
