@@ -10,20 +10,19 @@ from __future__ import annotations
 
 import argparse
 import random
-import sqlite3
 import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import pytest
 
-from benchmarks.chaos.centre import Process, collector
-from benchmarks.chaos.device import rows_of
+from benchmarks.chaos.centre import Process, collector, started
 from benchmarks.chaos.network import Echo, Relay
+from benchmarks.chaos.outcome import compare
 from edgekit_runtime.mqtt import Broker
 from tests.brokers import Amqtt, Engine, Mosquitto, Nats, NatsCluster
 
@@ -53,18 +52,15 @@ FULL = Plan(devices=16, records=100_000, kills=200, cuts=50, full=10, outbox_byt
 SHORT = Plan(devices=4, records=2_000, kills=16, cuts=6, full=2, outbox_bytes=10_000, limit_s=300.0)
 
 
-class Outcome(NamedTuple):
-    """What became of the records."""
+class Scene(NamedTuple):
+    """Who takes part."""
 
-    produced: int
-    stored: int
-    given_up: int
-    """Produced, not stored, and within a gap."""
-    lost: int
-    changed: int
-    """Stored with another number of rows."""
-    unnoted: int
-    """Stored and not noted: a kill fell between the two, so there is at most one for each."""
+    broker: Engine | NatsCluster
+    collectors: list[Process]
+    devices: list[Process]
+    relays: list[Relay]
+    """Between the devices and each place of the broker."""
+    echo: Echo
 
 
 def main() -> int:
@@ -88,122 +84,79 @@ def main() -> int:
         + ", ".join(f"{count} {what}" for what, count in done.items())
     )
     print(", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in found._asdict().items()))
-    wrong = found.lost or found.changed or found.unnoted > done["device kills"] or done["device failures"]
+    wrong = (
+        found.lost or found.changed or found.twice or found.unnoted > done["device kills"] or done["device failures"]
+    )
     return int(bool(wrong))
 
 
 def run(plan: Plan, folder: Path, dice: random.Random, engine: type[Engine | NatsCluster] = Mosquitto) -> Counter[str]:
     """Starts everything, kills and cuts it, and waits until every outbox is empty."""
-    done, broker = Counter[str](), engine(folder)
-    centre = collector(folder, broker.broker)
-    devices: list[Process] = []
-    try:
+    done = Counter[str]()
+    with ExitStack() as stack:
+        broker = engine(folder)
+        stack.callback(broker.stop)
         broker.start()
-        centre.start()
-        with ExitStack() as stack:
-            relays = [stack.enter_context(Relay(place.port)) for place in broker.broker.places]
-            echo = stack.enter_context(Echo(broker.broker))
-            near = Broker.parse("mqtt://" + ",".join(f"127.0.0.1:{relay.port}" for relay in relays))
-            devices += [_device(plan, folder, number, near, dice) for number in range(plan.devices)]
-            echo.wait()
-            _disturb(plan, dice, done, broker, centre, devices, relays, echo)
-            _finish(plan, centre, devices)
-    finally:
-        for process in (*devices, centre):
-            process.stop()
-        broker.stop()
-    done["device failures"] = sum(device.failures for device in devices)
+        collectors = [stack.enter_context(started(collector(folder, broker.broker)))]
+        relays = [stack.enter_context(Relay(place.port)) for place in broker.broker.places]
+        echo = stack.enter_context(Echo(broker.broker))
+        near = Broker.parse("mqtt://" + ",".join(f"127.0.0.1:{relay.port}" for relay in relays))
+        devices = [
+            stack.enter_context(started(_device(plan, folder, number, near, dice))) for number in range(plan.devices)
+        ]
+        echo.wait()
+        scene = Scene(broker, collectors, devices, relays, echo)
+        _disturb(plan, dice, done, scene)
+        _finish(plan, scene)
+        done["device failures"] = sum(device.failures for device in devices)
     return done
 
 
 def _device(plan: Plan, folder: Path, number: int, broker: Broker, dice: random.Random) -> Process:
     command = [sys.executable, "-m", "benchmarks.chaos.device", f"device-{number}", str(folder), str(broker)]
     windows = plan.records // plan.devices
-    process = Process(
+    return Process(
         [*command, str(windows), str(plan.outbox_bytes), str(dice.randrange(2**31))], folder / f"device-{number}.log"
     )
-    process.start()
-    return process
 
 
-def _disturb(
-    plan: Plan,
-    dice: random.Random,
-    done: Counter[str],
-    broker: Engine | NatsCluster,
-    centre: Process,
-    devices: list[Process],
-    relays: list[Relay],
-    echo: Echo,
-) -> None:
+def _disturb(plan: Plan, dice: random.Random, done: Counter[str], scene: Scene) -> None:
     acts = ["kill"] * plan.kills + ["cut"] * plan.cuts + ["again"] * plan.cuts + ["full"] * plan.full
     dice.shuffle(acts)
     for act in acts:
         time.sleep(dice.uniform(0.02, 0.3))
         if act == "cut":
-            done["connections cut"] += sum(relay.cut(0.5, dice) for relay in relays)
+            done["connections cut"] += sum(relay.cut(0.5, dice) for relay in scene.relays)
         elif act == "again":
-            done["messages delivered again"] += echo.again(20, dice)
+            done["messages delivered again"] += scene.echo.again(20, dice)
         elif act == "full":
             done["full disks of the collector"] += 1
-            with centre.full_disk():
+            with dice.choice(scene.collectors).full_disk():
                 time.sleep(dice.uniform(0.2, 1.0))
         else:
             what = dice.choices(("device", "broker", "collector"), (6, 1, 2))[0]
             done[f"{what} kills"] += 1
             if what == "device":
-                number = dice.randrange(len(devices))
-                devices[number].kill()
+                dice.choice(scene.devices).kill()
             else:
-                killed = broker if what == "broker" else centre
+                killed = scene.broker if what == "broker" else dice.choice(scene.collectors)
                 killed.kill()
                 time.sleep(dice.uniform(0.0, 0.3))
                 killed.start()
-        for process in (centre, *devices):
+        for process in (*scene.collectors, *scene.devices):
             process.tend()
 
 
-def _finish(plan: Plan, centre: Process, devices: list[Process]) -> None:
+def _finish(plan: Plan, scene: Scene) -> None:
     end = time.monotonic() + plan.limit_s
-    while any(device.ended is None for device in devices):
-        for process in (centre, *devices):
+    while any(device.ended is None for device in scene.devices):
+        for process in (*scene.collectors, *scene.devices):
             process.tend()
         if time.monotonic() > end:
-            waiting = next(device for device in devices if device.ended is None)
-            raise SystemExit(f"a device still waits after {plan.limit_s:g} s; its log:\n{waiting.log}\n{centre.log}")
+            waiting = next(device for device in scene.devices if device.ended is None)
+            logs = "\n".join(one.log for one in (waiting, *scene.collectors))
+            raise SystemExit(f"a device still waits after {plan.limit_s:g} s; its log, and the collectors':\n{logs}")
         time.sleep(0.1)
-
-
-def compare(folder: Path, devices: int) -> Outcome:
-    """What the devices noted, beside what the store holds."""
-    produced = stored = given_up = lost = changed = unnoted = 0
-    with closing(sqlite3.connect(folder / "fleet.db")) as store:
-        for device in (f"device-{number}" for number in range(devices)):
-            lines = [line.split() for line in _lines(folder / f"{device}.journal")]
-            noted = {(int(epoch), int(sequence)) for epoch, sequence in lines}
-            here = dict(_keyed(store.execute("SELECT epoch, seq, n FROM window WHERE dev = ?", (device,))))
-            here |= dict(_keyed(store.execute("SELECT epoch, seq, 0 FROM part WHERE dev = ?", (device,))))
-            gaps = store.execute("SELECT epoch, first, last FROM gap WHERE dev = ?", (device,)).fetchall()
-            produced, stored = produced + len(noted), stored + len(here)
-            for epoch, sequence in noted:
-                if (epoch, sequence) in here:
-                    continue
-                if any(one == epoch and first <= sequence <= last for one, first, last in gaps):
-                    given_up += 1
-                else:
-                    lost += 1
-            changed += sum(rows not in {0, rows_of(sequence)} for (_, sequence), rows in here.items())
-            unnoted += len(here.keys() - noted)
-    return Outcome(produced, stored, given_up, lost, changed, unnoted)
-
-
-def _keyed(rows: sqlite3.Cursor) -> list[tuple[tuple[int, int], int]]:
-    return [((epoch, sequence), n) for epoch, sequence, n in rows]
-
-
-def _lines(path: Path) -> list[str]:
-    """Whole lines: a kill may leave the last one unfinished."""
-    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 if __name__ == "__main__":

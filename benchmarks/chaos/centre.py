@@ -81,6 +81,16 @@ class Process:
         return self._log.read_text(errors="replace")[-2000:]
 
 
+@contextlib.contextmanager
+def started(process: Process) -> Iterator[Process]:
+    """Runs it meanwhile."""
+    process.start()
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
 def collector(folder: Path, broker: Broker) -> Process:
     """`edgekit collect`."""
     command = [sys.executable, "-c", "from edgekit.cli import main; main()", "collect"]
