@@ -1,4 +1,4 @@
-"""What is accepted and what is refused: a pure function of a message and what is known.
+"""What is accepted and what is refused: a pure function of messages and what is known.
 
 The rules: the topic is matched exactly; its device is the device of every envelope; the size is limited before
 anything is decoded; a sequence cannot jump far ahead; the body decodes, and its counts add up on the bins of its
@@ -6,12 +6,16 @@ reference. A wrong clock is no reason: such a record is dated by its arrival.
 
 Records fare one by one: a poison record does not take its neighbours in the message with it. A refusal has a `key`
 where device, epoch and sequence are beyond doubt: such a record is acknowledged, so that it is not sent for ever.
+
+Nearly every message is right, so a batch is read as if all were: a message is decoded at once, and the windows of the
+batch are checked together. Only where something is wrong are records looked at one by one, to say what it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -41,6 +45,12 @@ HEAD_BYTES: Final = 4 * limits.KIB
 RANGES_MAX: Final = 1024
 """Islands beyond the cursor that are remembered for one device; a device has 256 records in flight."""
 
+TOPIC_MAX: Final = 128
+"""Characters of a topic that is looked at: the longest of ours has 76."""
+
+_ENVELOPES: Final = msgspec.msgpack.Decoder(list[Envelope])
+_PARTS: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
+
 Reason = Literal["wrong topic", "too large", "garbage", "newer version", "wrong device", "jump", "body", "internal"]
 
 
@@ -69,9 +79,13 @@ class Key(NamedTuple):
     epoch: int
     sequence: int
 
+    @classmethod
+    def of(cls, envelope: Envelope) -> Key:
+        """The record's."""
+        return cls(envelope.device, envelope.epoch, envelope.sequence)
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+
+class Accepted(msgspec.Struct, frozen=True):
     """A record to store; a window in quarantine waits for its reference."""
 
     envelope: Envelope
@@ -126,23 +140,26 @@ class _Head(msgspec.Struct, array_like=True):
 
 def read(message: Message, known: Known) -> list[Reading]:
     """Reads one message of any topic; never raises for what is in it."""
-    device, lane = topics.status_device(message.topic), topics.Up.parse(message.topic)
-    if message.cut_bytes and (device or lane):
-        return [_refused(message, "too large", str(TooLarge("message", message.cut_bytes, _largest(message.topic))))]
-    if device is not None:
-        return _read_status(message, device)
-    if lane is None:
-        return [_refused(message, "wrong topic", "no topic of edgekit, or the wrong partition")]
-    try:
-        array = unpack_message(message.payload)
-        parts = decode_msgpack(array, list[msgspec.Raw], what="telemetry message", limit=limits.MESSAGE_MAX_BYTES)
-    except TooLarge as error:
-        return [_refused(message, "too large", str(error))]
-    except EdgekitError as error:
-        return [_refused(message, "garbage", str(error))]
-    if not 1 <= len(parts) <= limits.MESSAGE_MAX_RECORDS:
-        return [_refused(message, "garbage", f"{len(parts)} records in a message")]
-    return [_read_record(message, lane.device, part, known) for part in parts]
+    return read_batch((message,), known)
+
+
+def read_batch(messages: Iterable[Message], known: Known) -> list[Reading]:
+    """Reads messages of any topic, in order; never raises for what is in them."""
+    found: list[Reading] = []
+    unchecked: dict[bytes, list[_Place]] = {}
+    for message in messages:
+        device = _up_device(message.topic)
+        readings = _read_other(message) if device is None else _read_records(message, device, known)
+        for record, reading in enumerate(readings):
+            if type(reading) is Accepted and type(reading.body) is Window and not reading.quarantined:
+                place = _Place(len(found) + record, message, record)
+                unchecked.setdefault(reading.envelope.bins_id, []).append(place)
+        found += readings
+    for bins_id, places in unchecked.items():
+        bins = known.bins(bins_id)
+        assert bins is not None
+        _check_windows(bins, places, found)
+    return found
 
 
 def check_window(envelope: Envelope, window: Window, bins: Bins) -> None:
@@ -151,10 +168,11 @@ def check_window(envelope: Envelope, window: Window, bins: Bins) -> None:
     Raises:
         FormatError: They do not fit.
     """
-    numbers = sum(feature.categories is None for feature in bins.features)
-    if len(window.moments) not in {0, 16 * numbers}:
+    sums = sums_of(envelope.bins_id, bins)
+    if len(window.moments) not in {0, sums.moments_bytes}:
+        numbers = sums.moments_bytes // 16
         raise FormatError("window", "$.moments", f"{len(window.moments)} bytes for {numbers} numeric features")
-    if sums_of(envelope.bins_id, bins).check(window.counts, envelope.n, window.moments) != window.software.calls:
+    if sums.check(window.counts, envelope.n, window.moments) != window.software.calls:
         raise FormatError("window", "$.counts.latency", f"counts do not add up to {window.software.calls} calls")
     decode_distances(window.distances, envelope.n)
 
@@ -205,34 +223,118 @@ def _read_status(message: Message, device: str) -> list[Reading]:
     return [Birth(status, message.received_ms)]
 
 
-def _read_record(message: Message, device: str, data: msgspec.Raw, known: Known) -> Reading:
-    head = bytes(data)
+class _Place(NamedTuple):
+    """Where a window stands whose counts are still to be checked."""
+
+    at: int
+    """Among the readings."""
+    message: Message
+    record: int
+    """Of the message."""
+
+
+@lru_cache(maxsize=1 << 16)
+def _parsed(topic: str) -> str | None:
+    lane = topics.Up.parse(topic)
+    return None if lane is None else lane.device
+
+
+def _up_device(topic: str) -> str | None:
+    """The device of a topic for records, or None; a longer topic is none of ours, and not remembered."""
+    return _parsed(topic) if len(topic) <= TOPIC_MAX else None
+
+
+def _read_other(message: Message) -> list[Reading]:
+    device = topics.status_device(message.topic)
+    if device is None:
+        return [_refused(message, "wrong topic", "no topic of edgekit, or the wrong partition")]
+    return [_cut(message)] if message.cut_bytes else _read_status(message, device)
+
+
+def _read_records(message: Message, device: str, known: Known) -> list[Reading]:
+    """The message's records, or one refusal of it as a whole."""
+    if message.cut_bytes:
+        return [_cut(message)]
+    try:
+        array = unpack_message(message.payload)
+        envelopes = _plain_envelopes(array)
+        if envelopes is not None:
+            return [_judge(message, place, envelope, device, known) for place, envelope in enumerate(envelopes)]
+        parts = decode_msgpack(array, list[msgspec.Raw], what="telemetry message", limit=limits.MESSAGE_MAX_BYTES)
+    except TooLarge as error:
+        return [_refused(message, "too large", str(error))]
+    except EdgekitError as error:
+        return [_refused(message, "garbage", str(error))]
+    if not 1 <= len(parts) <= limits.MESSAGE_MAX_RECORDS:
+        return [_refused(message, "garbage", f"{len(parts)} records in a message")]
+    return [_read_record(message, place, part, device, known) for place, part in enumerate(parts)]
+
+
+def _plain_envelopes(array: bytes) -> list[Envelope] | None:
+    """A message's envelopes, where all of them can be read."""
+    if len(array) > limits.MESSAGE_MAX_BYTES:
+        return None
+    try:
+        envelopes = _ENVELOPES.decode(array)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+    whole = 1 <= len(envelopes) <= limits.MESSAGE_MAX_RECORDS
+    return envelopes if whole and all(one.version == ENVELOPE_VERSION for one in envelopes) else None
+
+
+def _read_record(message: Message, place: int, data: msgspec.Raw, device: str, known: Known) -> Reading:
+    """A record of a message in which some envelope cannot be read."""
     try:
         envelope = decode_envelope(data)
     except UnsupportedFormat as error:
-        return _refused(message, "newer version", str(error), head)
+        return _refused(message, "newer version", str(error), bytes(data))
     except EdgekitError as error:
-        return _refused(message, "garbage", str(error), head, _salvage(data, device, known))
+        return _refused(message, "garbage", str(error), bytes(data), _salvage(data, device, known))
+    return _judge(message, place, envelope, device, known)
+
+
+def _judge(message: Message, place: int, envelope: Envelope, device: str, known: Known) -> Reading:
+    """A record whose envelope is read; the counts of a window on known bins are still to be checked."""
     if envelope.device != device:
-        return _refused(message, "wrong device", f"a record of {envelope.device} on the topic of {device}", head)
-    key = Key(device, envelope.epoch, envelope.sequence)
-    ahead = envelope.sequence - known.highest(device, envelope.epoch)
-    if ahead > limits.SEQUENCE_MAX_JUMP:
-        # Not acknowledged: the cursor must not be led away by one wild number.
-        return _refused(message, "jump", f"sequence {envelope.sequence} is {ahead} ahead", head)
+        detail = f"a record of {envelope.device} on the topic of {device}"
+        return _refused(message, "wrong device", detail, _head(message, place))
+    # Nothing stored is below 0: nearly no device gets so far that the store must be asked.
+    if envelope.sequence > limits.SEQUENCE_MAX_JUMP:
+        ahead = envelope.sequence - known.highest(device, envelope.epoch)
+        if ahead > limits.SEQUENCE_MAX_JUMP:
+            # Not acknowledged: the cursor must not be led away by one wild number.
+            detail = f"sequence {envelope.sequence} is {ahead} ahead"
+            return _refused(message, "jump", detail, _head(message, place))
     try:
         body = decode_body(envelope)
         if isinstance(body, Gap) and (body.records > body.last - body.first + 1 or max(body.rows, body.bytes) >= 2**63):
-            return _refused(message, "body", "a gap of more records than it has sequences", head, key)
-        quarantined = False
-        if isinstance(body, Window):
-            bins = known.bins(envelope.bins_id)
-            quarantined = bins is None
-            if bins is not None:
-                check_window(envelope, body, bins)
+            raise FormatError("telemetry body", "$", "a gap of more records than it has sequences")
     except EdgekitError as error:
-        return _refused(message, "body", str(error), head, key)
+        return _refused(message, "body", str(error), _head(message, place), Key.of(envelope))
+    quarantined = type(body) is Window and known.bins(envelope.bins_id) is None
     return Accepted(envelope, body, message.received_ms, quarantined)
+
+
+def _check_windows(bins: Bins, places: list[_Place], found: list[Reading]) -> None:
+    """Checks windows on the same bins together, and puts a refusal in the place of each that is wrong."""
+    accepted = [(one.envelope, one.body) for place in places if isinstance(one := found[place.at], Accepted)]
+    windows = [(envelope, body) for envelope, body in accepted if isinstance(body, Window)]
+    sums = sums_of(windows[0][0].bins_id, bins)
+    right = sums.right([window for _, window in windows], [envelope.n for envelope, _ in windows])
+    for place, (envelope, window), plain in zip(places, windows, right, strict=True):
+        try:
+            if plain:
+                decode_distances(window.distances, envelope.n)
+            else:
+                check_window(envelope, window, bins)
+        except EdgekitError as error:
+            head = _head(place.message, place.record)
+            found[place.at] = _refused(place.message, "body", str(error), head, Key.of(envelope))
+
+
+def _head(message: Message, place: int) -> bytes:
+    """The bytes of one record of a message that was read."""
+    return bytes(_PARTS.decode(unpack_message(message.payload))[place])
 
 
 def _salvage(data: msgspec.Raw, device: str, known: Known) -> Key | None:
@@ -245,6 +347,10 @@ def _salvage(data: msgspec.Raw, device: str, known: Known) -> Key | None:
     if head.version != ENVELOPE_VERSION or head.device != device or not near:
         return None
     return Key(device, head.epoch, head.sequence)
+
+
+def _cut(message: Message) -> Refused:
+    return _refused(message, "too large", str(TooLarge("message", message.cut_bytes, _largest(message.topic))))
 
 
 def _refused(

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
-from edgekit.collector.ingest import HEAD_BYTES, Message, Reading, Refused, read
+from edgekit.collector.ingest import HEAD_BYTES, Message, Reading, Refused, read_batch
 from edgekit.collector.store import Ingested, Store
 from edgekit_contracts import limits, topics
 from edgekit_contracts.decode import encode_json
@@ -235,9 +235,7 @@ class Collector:
     def _ingest(self, batch: list[Message]) -> None:
         while True:
             try:
-                readings: list[Reading] = []
-                for message in batch:
-                    readings += read(message, self.store)
+                readings = read_batch(batch, self.store)
                 done = self.store.ingest(readings)
             except StorageFault as fault:
                 if self._fault is None:

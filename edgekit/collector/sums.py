@@ -1,12 +1,12 @@
-"""Do a window's counts and moments add up? Asked of whole arrays at once; the contract's own reader says what does not.
+"""Do windows' counts and moments add up? Asked of many at once; the contract's own reader says what does not.
 
-The collector asks it of every window, so it is quick: one read of the varints, one sum for each part of the layout that
-`telemetry.Window` describes.
+The collector asks it of every window, so it is quick: windows on the same bins make one array, with one read of the
+varints, and one sum for each part of the layout that `telemetry.Window` describes.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Final
 
@@ -17,14 +17,15 @@ from edgekit.collector.moments import contradiction
 from edgekit_contracts.errors import FormatError
 from edgekit_contracts.limits import RECORD_MAX_ROWS
 from edgekit_contracts.reference import LATENCY_BINS, Bins
-from edgekit_contracts.telemetry import decode_counts
+from edgekit_contracts.telemetry import Window, decode_counts
 from edgekit_runtime.varints import decode_varint_block
 
 KEPT: Final = 4096
 """Layouts that are remembered."""
-
-_TOO_LONG: Final = re.compile(rb"[\x80-\xff]{9}")
-"""A number of more than 63 bits."""
+BLOCK: Final = 64
+"""Windows that are looked at at once: their arrays stay within the processor's cache."""
+_LONGEST: Final = 5
+"""Bytes of the longest number that a window can hold, `RECORD_MAX_ROWS`."""
 
 
 class Sums:
@@ -37,14 +38,15 @@ class Sums:
     def __init__(self, bins: Bins) -> None:
         self._bins, self._features = bins, len(bins.features)
         parts = [size for feature in bins.features for size in (feature.size + 2, 1)]
-        self._classes = bool(bins.classes)
-        parts += [len(bins.classes)] if self._classes else []
+        parts += [len(bins.classes)] if bins.classes else []
         parts += [bins.score_size, 1, 1, 1, LATENCY_BINS]
         self._length = sum(parts)
         self._starts = np.array([0, *accumulate(parts[:-1])])
         ends = zip(self._starts[1 : 2 * self._features : 2], bins.features, strict=True)
         self._nulls = np.array([end - 2 for end, feature in ends if feature.categories is None], dtype=np.intp)
         """Where the nulls of each numeric feature stand; its invalid values follow."""
+        self.moments_bytes = 16 * len(self._nulls)
+        """Of `Window.moments`, where there are any."""
 
     def check(self, data: bytes, n: int, moments: bytes = b"") -> int:
         """Checks a window's counts and moments.
@@ -60,33 +62,68 @@ class Sums:
         Raises:
             FormatError: As `decode_counts`; or the moments cannot be those of these counts.
         """
-        values = self._values(data)
-        if values is None or (calls := self._calls(values, n)) is None:
+        values = self._values([data])
+        if values is None or not (sums := self._sums(values, np.array([n])))[0][0]:
             return sum(decode_counts(data, self._bins, n).latency)
-        if moments and (fault := contradiction(moments, n - values[self._nulls] - values[self._nulls + 1])):
+        if moments and (fault := contradiction(moments, self._counted(values, np.array([n]))[0])):
             raise FormatError("window", "$.moments", fault)
-        return calls
+        return int(sums[1][0])
 
-    def _values(self, data: bytes) -> NDArray[np.int64] | None:
-        """The counts; None where something is not plainly right."""
-        if not data or data[-1] > 0x7F or _TOO_LONG.search(data):
+    def right(self, windows: Sequence[Window], rows: Sequence[int]) -> list[bool]:
+        """Which windows are plainly right: `check` would find no fault, and the calls that `Window.software` names.
+
+        Args:
+            windows: All on these bins.
+            rows: Of each.
+        """
+        found: list[bool] = []
+        for start in range(0, len(windows), BLOCK):
+            found += self._block(windows[start : start + BLOCK], np.array(rows[start : start + BLOCK]))
+        return found
+
+    def _block(self, windows: Sequence[Window], rows: NDArray[np.int64]) -> list[bool]:
+        values = self._values([window.counts for window in windows])
+        if values is not None:
+            right, calls = self._sums(values, rows)
+            right &= calls == [window.software.calls for window in windows]
+            right &= [len(window.moments) in {0, self.moments_bytes} for window in windows]
+            having = [place for place, window in enumerate(windows) if window.moments and right[place]]
+            moments = b"".join([windows[place].moments for place in having])
+            if not (moments and contradiction(moments, self._counted(values, rows)[having].reshape(-1))):
+                return [bool(one) for one in right]
+        # Something in the block is not right: half of it, at least, may be.
+        if (half := len(windows) // 2) == 0:
+            return [False]
+        return self._block(windows[:half], rows[:half]) + self._block(windows[half:], rows[half:])
+
+    def _values(self, runs: Sequence[bytes]) -> NDArray[np.int64] | None:
+        """The counts of windows, shape (windows, counts); None where something is not plainly right."""
+        data, ends = b"".join(runs), np.cumsum([len(run) for run in runs])
+        more = np.frombuffer(data, np.uint8) > 0x7F
+        going_on = np.flatnonzero(more)
+        # Each run ends where its last number does, and so far there are as many numbers as there should be.
+        numbers = ends - np.searchsorted(going_on, ends)
+        if (numbers != self._length * np.arange(1, len(runs) + 1)).any() or more[ends - 1].any():
+            return None
+        if (going_on[_LONGEST - 1 :] - going_on[: 1 - _LONGEST] < _LONGEST).any():
             return None
         values = decode_varint_block(data)
         # Larger ones could add up to a right sum beyond 64 bits.
-        return values if len(values) == self._length and values.max() <= RECORD_MAX_ROWS else None
+        return values.reshape(len(runs), -1) if values.max() <= RECORD_MAX_ROWS else None
 
-    def _calls(self, values: NDArray[np.int64], n: int) -> int | None:
-        """The calls; None where a sum is not right."""
-        sums = np.add.reduceat(values, self._starts)
-        features = sums[: 2 * self._features]
-        *answers, nulls, abstained, resent, calls = sums[2 * self._features :].tolist()
-        right = (
-            bool((features[::2] == n).all() and (features[1::2] <= n).all())
-            and all(one + nulls == n for one in answers)
-            and abstained <= n
-            and resent <= calls
-        )
-        return calls if right else None
+    def _sums(self, values: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[np.bool], NDArray[np.int64]]:
+        """Whether all sums of each window are right, and its calls."""
+        sums = np.add.reduceat(values, self._starts, axis=1)
+        features, n = sums[:, : 2 * self._features], rows[:, None]
+        nulls, abstained, resent, calls = sums[:, -4:].T
+        right = (features[:, ::2] == n).all(axis=1) & (features[:, 1::2] <= n).all(axis=1)
+        right &= (sums[:, 2 * self._features : -4] == n - nulls[:, None]).all(axis=1)
+        right &= (abstained <= rows) & (resent <= calls)
+        return right, calls
+
+    def _counted(self, values: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Finite values of each window's numeric features, shape (windows, features)."""
+        return rows[:, None] - values[:, self._nulls] - values[:, self._nulls + 1]
 
 
 _sums: dict[bytes, Sums] = {}

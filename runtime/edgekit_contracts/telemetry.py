@@ -165,6 +165,12 @@ class Ack(msgspec.Struct, frozen=True, array_like=True):
     """Stored beyond `high`, as inclusive (first, last)."""
 
 
+_BODIES: Final[dict[Kind, type[Window] | type[Event] | type[Gap] | type[ReferencePart]]] = {
+    Kind.WINDOW: Window,
+    Kind.EVENT: Event,
+    Kind.GAP: Gap,
+    Kind.REFERENCE: ReferencePart,
+}
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _CONTINUED: Final = bytes(range(0x80, 0x100))
 _ZLIB: Final = b"\x78"
@@ -259,19 +265,15 @@ def decode_body(envelope: Envelope) -> Window | Event | Gap | ReferencePart:
     Raises:
         FormatError: The body is not of that kind, or its numbers contradict one another.
     """
-    kinds: dict[Kind, type[Window] | type[Event] | type[Gap] | type[ReferencePart]] = {
-        Kind.WINDOW: Window,
-        Kind.EVENT: Event,
-        Kind.GAP: Gap,
-        Kind.REFERENCE: ReferencePart,
-    }
-    if envelope.kind not in kinds:
+    if (kind := _BODIES.get(envelope.kind)) is None:
         raise FormatError("telemetry record", "$[4]", f"kind {envelope.kind.name} is not read by this release")
-    body = decode_msgpack(envelope.body, kinds[envelope.kind], what="telemetry body", limit=limits.MESSAGE_MAX_BYTES)
+    body = decode_msgpack(envelope.body, kind, what="telemetry body", limit=limits.MESSAGE_MAX_BYTES)
     if isinstance(body, Window):
         # So that every sum over a fleet stays far below 63 bits.
-        calls, rejected, failed, *others = msgspec.structs.astuple(body.software)
-        if max(calls, rejected, failed) > limits.RECORD_MAX_ROWS or max(others) >= 2**63:
+        said = body.software
+        most = max(said.calls, said.rejected, said.failed)
+        others = max(said.rss_kb, said.cpu_ms, said.uptime_s, said.outbox_records)
+        if most > limits.RECORD_MAX_ROWS or others >= 2**63:
             raise FormatError("telemetry body", "$[4]", "a number beyond what a window can hold")
     if isinstance(body, Gap) and not (body.first <= body.last == envelope.sequence):
         raise FormatError("telemetry body", "$[1]", "a gap stands at the last sequence it covers")

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from edgekit.collector import service
-from edgekit.collector.ingest import Known, Message, Reading, read
+from edgekit.collector.ingest import Known, Message, Reading, read_batch
 from edgekit.collector.service import Collector
 from edgekit.collector.store import Store
 from edgekit_contracts import limits, topics
@@ -269,12 +269,12 @@ def test_a_full_disk_stops_the_acknowledgements_and_passes(
 def test_a_message_that_we_stumble_over_is_logged_and_stops_nothing(
     mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def stumbles(message: Message, known: Known) -> list[Reading]:
-        if message.payload == b"banana":
+    def stumbles(messages: list[Message], known: Known) -> list[Reading]:
+        if any(message.payload == b"banana" for message in messages):
             raise ZeroDivisionError("banana")
-        return read(message, known)
+        return read_batch(messages, known)
 
-    monkeypatch.setattr(service, "read", stumbles)
+    monkeypatch.setattr(service, "read_batch", stumbles)
     with collector(mosquitto.broker, tmp_path) as centre, stranger(mosquitto.broker) as link:
         assert link.publish(Publication(str(topics.Up("pump-1")), b"banana"))
         wait_until(lambda: centre.counts.refused == {"internal": 1}, "it is counted")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit.collector.ingest import Accepted, Birth, Key, Message, Refused, advance, read
+from edgekit.collector.ingest import Accepted, Birth, Key, Message, Refused, advance, read, read_batch
 from edgekit_contracts import limits, topics
 from edgekit_contracts.decode import encode_json
 from edgekit_contracts.reference import Bins
@@ -265,6 +265,29 @@ def test_random_bytes_never_raise() -> None:
         for _ in range(generator.randrange(1, 4)):
             data[generator.randrange(len(data))] = generator.randrange(256)
         assert read(Message(UP, bytes(data), NOW_MS), Knows())
+
+
+def test_a_batch_is_read_as_each_of_its_messages_alone() -> None:
+    dice = random.Random(2)
+    whole = [
+        said(*(envelope(window((5 * i, 5, 5, 5))[0], sequence=k, n=5 * i + 15, t0_ms=NOW_MS + k) for k in range(1, i)))
+        for i in range(2, 10)
+    ]
+    whole += [said(envelope(WINDOW, n=ROWS, bins_id=b"unknown!")), said(envelope(reference_parts()[0]))]
+    whole += [said(envelope(WINDOW, n=ROWS, sequence=limits.SEQUENCE_MAX_JUMP + 1), envelope(WINDOW, n=ROWS))]
+    whole += [Message(topics.status("pump-1"), encode_json(Status(device="pump-1", session=4)), NOW_MS)]
+    batch = []
+    for _ in range(1000):
+        message = dice.choice(whole)
+        data = bytearray(message.payload)
+        for _ in range(dice.choice((0, 0, 1, 2))):
+            data[dice.randrange(len(data))] = dice.randrange(256)
+        batch.append(Message(dice.choice((message.topic,) * 9 + ("ek/1/up/77/pump-1/w",)), bytes(data), NOW_MS))
+    found = read_batch(batch, Knows())
+    assert found == [reading for message in batch for reading in read(message, Knows())]
+    refused = {item.reason for item in found if isinstance(item, Refused)}
+    assert refused >= {"wrong topic", "garbage", "newer version", "wrong device", "jump", "body"}
+    assert any(isinstance(item, Accepted) and item.quarantined for item in found)
 
 
 SPANS = st.lists(
