@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 
-.PHONY: aarch64 chaos compiler demo test test-wheel runtimes lint format schema coverage foreign-suites malformed broker clean
+.PHONY: aarch64 chaos compiler demo test test-wheel runtimes lint format schema coverage foreign-suites malformed broker database clean
 
 demo: .venv/ready
 	$(BIN)/edgekit demo
@@ -59,6 +59,10 @@ malformed: .venv/ready
 # The brokers that some tests start for themselves (Debian and Ubuntu). Without them those tests skip; in CI they fail.
 broker:
 	for name in mosquitto nats-server; do command -v $$name >/dev/null || test -x /usr/sbin/$$name || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$name; } || exit 1; done
+
+# PostgreSQL, which some tests start for themselves too.
+database:
+	test -n "$$(ls /usr/lib/postgresql/*/bin/postgres 2>/dev/null)" || { apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql; }
 
 # The C compiler that builds examples/c for a test.
 compiler:

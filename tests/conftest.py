@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
 from tests.brokers import Mosquitto  # noqa: E402
+from tests.postgres import Postgres  # noqa: E402
 
 
 @pytest.fixture
@@ -29,3 +31,18 @@ def mosquitto(stopped_mosquitto: Mosquitto) -> Mosquitto:
     """A broker that runs."""
     stopped_mosquitto.start()
     return stopped_mosquitto
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL that runs, for all tests of this process."""
+    server = Postgres()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> str:
+    """The address of an empty database."""
+    return postgres.create(f"test_{secrets.token_hex(8)}")
