@@ -21,7 +21,8 @@ import pytest
 
 from edgekit_contracts.errors import BrokerUnreachable
 from edgekit_runtime.config import Protocol
-from edgekit_runtime.mqtt import Broker, Timing, probe
+from edgekit_runtime.ledger import Ledger
+from edgekit_runtime.mqtt import Broker, Link, Received, Timing, probe
 
 T = TypeVar("T")
 
@@ -128,6 +129,46 @@ class Mosquitto(Engine):
             f"persistence true\npersistence_location {folder}/\n{extra}"
         )
         self._command += ["-c", str(config)]
+
+
+class Counters:
+    """What a Mosquitto says that it has received and sent, in bytes; it needs `sys_interval 1`."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._ledger, self._said, self._ready = Ledger(), dict[str, int](), threading.Event()
+        self._fresh = 0
+        self._link = Link(
+            broker,
+            "counters",
+            will=lambda: None,
+            subscriptions=("$SYS/broker/bytes/+",),
+            on_up=self._ready.set,
+            on_message=self._hear,
+            on_down=lambda reason: None,
+            meter=self._ledger.wire,
+            timing=QUICK,
+        )
+
+    def __enter__(self) -> Self:
+        self._link.start()
+        assert self._ready.wait(30)
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
+    ) -> None:
+        self._link.stop()
+
+    def read(self) -> tuple[int, int]:
+        """Bytes received and sent, but for those of this connection (to some hundred)."""
+        heard = self._fresh
+        wait_until(lambda: self._fresh >= heard + 4, "Mosquitto counts twice")
+        own = self._ledger.accounts.since_start
+        return self._said["received"] - own.sent, self._said["sent"] - own.received
+
+    def _hear(self, received: Received) -> None:
+        self._said[received.topic.rpartition("/")[2]] = int(received.payload)
+        self._fresh += 1
 
 
 class Amqtt(Engine):

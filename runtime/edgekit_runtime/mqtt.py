@@ -31,6 +31,8 @@ from edgekit_runtime.dialect import UNSUPPORTED, Dialect, read_dialect
 if TYPE_CHECKING:
     import paho.mqtt.client as paho
 
+    from edgekit_runtime.metered import Meter
+
 log = logging.getLogger(__name__)
 
 _PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
@@ -176,6 +178,7 @@ class Link:
         on_down: The connection was lost or could not be made, and why.
         on_room: The broker took a message over.
         on_refused: The broker forbids a subscription or, in MQTT 5, a message; once a connection for each reason.
+        meter: Takes the bytes that were sent and received.
     """
 
     def __init__(
@@ -190,13 +193,14 @@ class Link:
         on_down: Callable[[str], None],
         on_room: Callable[[], None] = lambda: None,
         on_refused: Callable[[str], None] = lambda reason: None,
+        meter: Meter = lambda sent, received: None,
         timing: Timing | None = None,
     ) -> None:
         self.broker, self.client_id = broker, client_id
         self._will, self._subscriptions = will, tuple(subscriptions)
         self._asked: dict[int | None, str] = {}  # of this connection: what each answer to a subscription is about
         self._on_up, self._on_message, self._on_down, self._on_room = on_up, on_message, on_down, on_room
-        self._on_refused = on_refused
+        self._on_refused, self._meter = on_refused, meter
         self._timing = timing or Timing()
         self._lock = threading.Lock()
         self._client: paho.Client | None = None  # stands
@@ -388,7 +392,8 @@ class Link:
             self._on_room()
 
         try:
-            client = open_client(replace(place, protocol=protocol), self.client_id, self._will(), self._timing)
+            wanted = replace(place, protocol=protocol)
+            client = open_client(wanted, self.client_id, self._will(), self._timing, self._meter)
             with self._lock:
                 self._attempt = client
             client.on_connect = connected
@@ -438,18 +443,20 @@ def _received(message: paho.MQTTMessage) -> Received:
     )
 
 
-def open_client(broker: Broker, client_id: str, will: Publication | None, timing: Timing) -> paho.Client:
+def open_client(broker: Broker, client_id: str, will: Publication | None, timing: Timing, meter: Meter) -> paho.Client:
     """A paho client with the broker's settings, not yet connected.
 
     Raises:
         StorageFault: A certificate or key file cannot be read.
     """
     # Imported by the first connection, on its own thread: with what it brings along it takes longer than a start may.
-    import paho.mqtt.client as paho
     from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+    from edgekit_runtime.metered import MeteredClient
+
     five = broker.protocol == 5
-    client = paho.Client(
+    client = MeteredClient(
+        meter,
         CallbackAPIVersion.VERSION2,
         client_id=client_id,
         clean_session=None if five else True,

@@ -20,6 +20,8 @@ from edgekit_runtime import __version__
 from edgekit_runtime.config import DeviceConfig
 from edgekit_runtime.events import Events
 from edgekit_runtime.keeper import Keeper
+from edgekit_runtime.ledger import FILE as LEDGER
+from edgekit_runtime.ledger import Ledger
 from edgekit_runtime.lock import Lock, hold
 from edgekit_runtime.models import Models
 from edgekit_runtime.mqtt import Broker, Publication, broker_of, publish_once
@@ -68,10 +70,11 @@ def run(config: DeviceConfig, say: Callable[[str], None], read: Callable[[], Dev
         uplink, telemetry = None, "off"
         pulses: list[Pulse] = []
         broker = None if config.telemetry is None else broker_of(config.telemetry)
+        ledger = Ledger(Path(config.state_dir) / LEDGER)
         if broker is not None:
             try:
                 with ExitStack() as started:
-                    uplink = _start_telemetry(config, broker, models, events, started, pulses)
+                    uplink = _start_telemetry(config, broker, models, events, ledger, started, pulses)
                     stack.push(started.pop_all())
                 telemetry = f"to {broker} as {config.device}"
             except (StorageFault, UnsupportedFormat) as fault:
@@ -98,7 +101,7 @@ def run(config: DeviceConfig, say: Callable[[str], None], read: Callable[[], Dev
 
         app = App(models.served, status, config.serve, models.command)
         if broker is not None and config.telemetry is not None and config.telemetry.infer:
-            requests = MqttServer(broker, config.device, app.answer, config.serve)
+            requests = MqttServer(broker, config.device, app.answer, config.serve, ledger=ledger)
             requests.start()
             pulses.append(requests.pulse)
             stack.callback(requests.stop, config.serve.drain_timeout_s)
@@ -170,7 +173,13 @@ def _report_refusal(config: DeviceConfig, broker: Broker, refusal: EdgekitError)
 
 
 def _start_telemetry(
-    config: DeviceConfig, broker: Broker, models: Models, events: Events, stack: ExitStack, pulses: list[Pulse]
+    config: DeviceConfig,
+    broker: Broker,
+    models: Models,
+    events: Events,
+    ledger: Ledger,
+    stack: ExitStack,
+    pulses: list[Pulse],
 ) -> Uplink:
     telemetry = config.telemetry
     assert telemetry is not None
@@ -188,7 +197,7 @@ def _start_telemetry(
             started_ms=started_ms,
         )
 
-    uplink = Uplink(broker, outbox, birth)
+    uplink = Uplink(broker, outbox, birth, ledger=ledger)
     models.changed = uplink.announce
     reporter = Reporter(outbox, uplink.wake, events)
     uplink.start()

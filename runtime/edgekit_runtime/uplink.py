@@ -24,6 +24,7 @@ from edgekit_contracts.decode import decode_msgpack, encode_json
 from edgekit_contracts.errors import EdgekitError, StorageFault
 from edgekit_contracts.state import Host, Status, decode_host
 from edgekit_contracts.telemetry import PACKED, Ack, Kind, decode_envelope, encode_message, pack_message
+from edgekit_runtime.ledger import Accounts, Ledger, Stream
 from edgekit_runtime.mqtt import Broker, Link, Publication, Received, Timing
 from edgekit_runtime.outbox import Outbox, Waiting
 from edgekit_runtime.pulse import Pulse
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 IN_FLIGHT_MAX: Final = 256
 MESSAGES_AT_BROKER_MAX: Final = 32
 """Retransmission must not pile up copies behind a slow line."""
+
+_STREAMS: Final[dict[int, Stream]] = {Kind.WINDOW: "windows", Kind.GAP: "gaps", Kind.REFERENCE: "reference"}
 
 State = Literal["stopped", "connecting", "connected", "no collector"]
 
@@ -89,6 +92,8 @@ class Packet(msgspec.Struct, frozen=True):
     lane: Literal["w", "e"]
     sequences: tuple[int, ...]
     payload: bytes
+    streams: tuple[tuple[Stream, int], ...]
+    """Whose each record is, and its size."""
 
 
 def packets(records: Sequence[Waiting], target_bytes: int = limits.MESSAGE_TARGET_BYTES) -> list[Packet]:
@@ -123,6 +128,7 @@ class UplinkState(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int
     acknowledged: int
     """Records that left the outbox since the start."""
+    bytes: Accounts
 
 
 class Uplink:
@@ -135,6 +141,7 @@ class Uplink:
             fill are put in here.
         timing: Of the connection.
         flight: Of retransmission.
+        ledger: Counts the bytes.
     """
 
     def __init__(
@@ -145,10 +152,12 @@ class Uplink:
         *,
         timing: Timing | None = None,
         flight: Flight | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self._outbox = outbox
         self._birth_of = birth
         self._flight = Flight() if flight is None else flight  # an empty flight is false
+        self._ledger = ledger or Ledger()
         self._condition = threading.Condition()
         self._acks: deque[Ack] = deque()
         self._hosts: dict[str, Host] = {}  # alive
@@ -169,6 +178,7 @@ class Uplink:
             on_down=self._on_down,
             on_room=self.wake,
             on_refused=self._on_refused,
+            meter=self._ledger.wire,
             timing=timing,
         )
         self._thread = threading.Thread(target=self._run, name=f"uplink-{outbox.device}", daemon=True)
@@ -188,7 +198,9 @@ class Uplink:
 
     def announce(self) -> None:
         """Publishes the birth again, after what the device runs has changed."""
-        self._link.publish(self._publication(self._birth()))
+        birth = self._publication(self._birth())
+        if self._link.publish(birth):
+            self._ledger.carried(len(birth.payload), ("births", 1))
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """Says farewell (a death of this session), disconnects and ends the threads; the outbox keeps what waits."""
@@ -198,7 +210,11 @@ class Uplink:
             self._stopping = True
             self._condition.notify()
         self._thread.join(timeout_s)
-        self._link.stop(self._publication(self._death()), timeout_s)
+        death = self._publication(self._death())
+        if self._link.connected:
+            self._ledger.carried(len(death.payload), ("births", 1))
+        self._link.stop(death, timeout_s)
+        self._ledger.save()
         self._show("stopped", None)
 
     @property
@@ -213,6 +229,7 @@ class Uplink:
             outbox_bytes=self._outbox.size,
             in_flight=len(self._flight),
             acknowledged=self._acknowledged,
+            bytes=self._ledger.accounts,
         )
 
     # --- the link's thread ---
@@ -242,11 +259,13 @@ class Uplink:
         topic, payload = received.topic, received.payload
         try:
             if topic == self._ack_topic:
+                self._ledger.carried(len(payload), ("acknowledgements", 1))
                 ack = decode_msgpack(payload, Ack, what="acknowledgement", limit=limits.MESSAGE_MAX_BYTES)
                 with self._condition:
                     self._acks.append(ack)
                 self.wake()
             elif collector := topics.host_collector(topic):
+                self._ledger.carried(len(payload), ("presences", 1))
                 # An empty payload clears a retained presence.
                 host = decode_host(payload) if payload else None
                 with self._condition:
@@ -281,6 +300,7 @@ class Uplink:
                     self._flight.clear()
                     self._restarted = False
                 sending = self._sending
+            self._ledger.save_in_time()
             try:
                 epoch = self._outbox.epoch
                 for ack in acks:
@@ -324,6 +344,7 @@ class Uplink:
             payload = pack_message(packet.payload) if packing else packet.payload
             if not self._link.publish(Publication(str(topics.Up(self._outbox.device, packet.lane)), payload)):
                 return
+            self._ledger.carried(len(payload), *packet.streams)
             self._flight.sent(packet.sequences, time.monotonic())
 
     def _can_travel(self, record: Waiting, largest: int | None) -> bool:
@@ -377,4 +398,6 @@ class Uplink:
 
 
 def _packet(lane: Literal["w", "e"], run: Sequence[Waiting]) -> Packet:
-    return Packet(lane, tuple(record.sequence for record in run), encode_message(record.data for record in run))
+    streams = tuple((_STREAMS.get(record.kind, "events"), len(record.data)) for record in run)
+    message = encode_message(record.data for record in run)
+    return Packet(lane, tuple(record.sequence for record in run), message, streams)

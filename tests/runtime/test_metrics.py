@@ -5,6 +5,7 @@ import math
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from edgekit_runtime.ledger import Account
 from edgekit_runtime.serving import metrics
 from edgekit_runtime.serving.metrics import MODELS_MAX, Metrics
 from edgekit_runtime.strategies.shadow import ShadowCounts
@@ -72,6 +73,14 @@ def test_a_latency_is_counted_in_every_bucket_that_holds_it() -> None:
     assert value(families["edgekit_abstained"]) == 3
     assert value(families["edgekit_outbox_records"]) == 7
     assert value(families["edgekit_ready"]) == 0
+
+
+def test_the_bytes_of_telemetry_are_counted_by_direction_and_by_stream() -> None:
+    account = Account(total=150, sent=100, received=50, protocol=30, streams={"windows": 90, "acknowledgements": 30})
+    families = parsed(Metrics().exposition(ready=True, telemetry="connected", outbox_records=0, bytes_=account))
+    assert value(families["edgekit_mqtt_bytes"], direction="received") == 50
+    streams = {s.labels["stream"]: s.value for s in families["edgekit_mqtt_stream_bytes"].samples}
+    assert streams == {"windows": 90, "acknowledgements": 30, "protocol": 30}
 
 
 def test_labels_are_escaped_and_versions_bounded() -> None:

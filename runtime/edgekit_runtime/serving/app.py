@@ -196,15 +196,19 @@ class App:
 
     def _exposition(self) -> Response:
         telemetry = self._status().get("telemetry", "off")
-        state, records = (
-            (telemetry.state, telemetry.outbox_records) if isinstance(telemetry, UplinkState) else ("off", None)
-        )
+        uplink = telemetry if isinstance(telemetry, UplinkState) else None
         shadows = [
             ({"model": name, "version": trial.member.manifest.version}, trial.shadow.counts)
             for name, served in list(self._models.items())
             if (trial := served.lineup.candidate) is not None and trial.shadow is not None
         ]
-        body = self._metrics.exposition(ready=self.ready, telemetry=state, outbox_records=records, shadows=shadows)
+        body = self._metrics.exposition(
+            ready=self.ready,
+            telemetry="off" if uplink is None else uplink.state,
+            outbox_records=None if uplink is None else uplink.outbox_records,
+            bytes_=None if uplink is None else uplink.bytes.since_start,
+            shadows=shadows,
+        )
         return Response(200, body, metrics.CONTENT_TYPE)
 
 

@@ -22,6 +22,7 @@ from typing import Final, Literal
 import onnxruntime
 
 from edgekit_runtime import __version__
+from edgekit_runtime.ledger import Account
 from edgekit_runtime.observe import resident_kb
 from edgekit_runtime.strategies.shadow import ShadowCounts
 
@@ -105,6 +106,7 @@ class Metrics:
         ready: bool,
         telemetry: str,
         outbox_records: int | None,
+        bytes_: Account | None = None,
         shadows: Iterable[tuple[Mapping[str, str], ShadowCounts]] = (),
     ) -> bytes:
         """The body of `GET /metrics`.
@@ -113,6 +115,7 @@ class Metrics:
             ready: What `/v2/health/ready` says.
             telemetry: The uplink's state.
             outbox_records: Records that wait for the collector; None without telemetry.
+            bytes_: What telemetry has cost since the start.
             shadows: Model and version of each shadow, and what it has counted.
         """
         models = [
@@ -126,6 +129,8 @@ class Metrics:
             "python": platform.python_version(),
         }
         outbox: Samples = [] if outbox_records is None else [("", {}, outbox_records)]
+        carried = {} if bytes_ is None else {**bytes_.streams, "protocol": bytes_.protocol}
+        wire = {} if bytes_ is None else {"sent": bytes_.sent, "received": bytes_.received}
         families: list[tuple[str, Kind, str, Samples]] = [
             ("edgekit_build_info", "gauge", "What runs here.", [("", build, 1)]),
             ("edgekit_ready", "gauge", "1 where inference requests are answered.", [("", {}, ready)]),
@@ -199,6 +204,18 @@ class Metrics:
             ("edgekit_requests_in_flight", "gauge", "Connections with a request under way.", [("", {}, traffic.busy)]),
             ("edgekit_telemetry_info", "gauge", "State of the uplink.", [("", {"state": telemetry}, 1)]),
             ("edgekit_outbox_records", "gauge", "Records that wait for the collector.", outbox),
+            (
+                "edgekit_mqtt_bytes_total",
+                "counter",
+                "Bytes of MQTT by direction.",
+                [("", {"direction": way}, count) for way, count in wire.items()],
+            ),
+            (
+                "edgekit_mqtt_stream_bytes_total",
+                "counter",
+                "The same bytes by what they carried; protocol is all that is no payload.",
+                [("", {"stream": stream}, count) for stream, count in carried.items()],
+            ),
             (
                 "process_cpu_seconds_total",
                 "counter",

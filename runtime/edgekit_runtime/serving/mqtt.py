@@ -25,6 +25,7 @@ import msgspec
 
 from edgekit_contracts import topics
 from edgekit_runtime.config import Serve
+from edgekit_runtime.ledger import Ledger
 from edgekit_runtime.mqtt import Broker, Link, Publication, Received, Timing
 from edgekit_runtime.pulse import Pulse
 from edgekit_runtime.serving.message import JSON, Request, Response, error
@@ -66,6 +67,7 @@ class MqttServer:
         device: This device.
         answer: What answers: `App.answer`.
         settings: `max_request_bytes` and, for the requests that wait, `max_concurrent`.
+        ledger: Counts the bytes.
         timing: Of the connection.
     """
 
@@ -76,8 +78,10 @@ class MqttServer:
         answer: Callable[[Request], Response],
         settings: Serve,
         *,
+        ledger: Ledger | None = None,
         timing: Timing | None = None,
     ) -> None:
+        self._ledger = ledger or Ledger()
         self._device, self._answer, self._settings = device, answer, settings
         self._queue: Queue[_Asked | Literal["come round"] | None] = Queue(settings.max_concurrent)
         self._stopping, self._shown = False, ""
@@ -92,6 +96,7 @@ class MqttServer:
             on_down=lambda reason: self._show(f"not taken ({reason})"),
             on_room=self._room.set,
             on_refused=lambda reason: _log.error("requests from %s: %s", broker, reason),
+            meter=self._ledger.wire,
             timing=timing,
         )
         self._thread = threading.Thread(target=self._work, name="edgekit-mqtt-infer", daemon=True)
@@ -117,6 +122,7 @@ class MqttServer:
 
     def _on_message(self, received: Received) -> None:
         infer = topics.Infer.parse(received.topic)
+        self._ledger.carried(len(received.payload), ("inference", 1))
         if infer is None or infer.device != self._device:
             return
         asked = _Asked(received, infer, time.perf_counter())
@@ -178,7 +184,8 @@ class MqttServer:
             body = msgspec.json.encode(said)
         named = received.response_topic
         topic = named if named is not None and _may_answer_at(named) else asked.infer.answer
-        self._link.publish(Publication(topic, body, correlation=received.correlation))
+        if self._link.publish(Publication(topic, body, correlation=received.correlation)):
+            self._ledger.carried(len(body), ("inference", 1))
 
     def _id(self, payload: bytes) -> str | None:
         if len(payload) > self._settings.max_request_bytes:
