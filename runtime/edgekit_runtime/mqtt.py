@@ -464,6 +464,9 @@ def open_client(broker: Broker, client_id: str, will: Publication | None, timing
         reconnect_on_failure=False,
     )
     client.connect_timeout = timing.connect_timeout_s
+    # Without it `publish` writes on the caller's thread, beside the one that reads and answers: two threads in one TLS
+    # connection break it. With it, that thread is woken, and it alone reads and writes.
+    client.on_socket_register_write = lambda _client, _user, _socket: None
     if broker.username is not None:
         client.username_pw_set(broker.username, broker.password)
     if broker.tls:

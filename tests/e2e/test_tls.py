@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,3 +127,33 @@ def test_a_broker_that_another_authority_vouches_for_is_refused(
     wrong = dataclasses.replace(settings, ca=Authority(tmp_path / "rogue", "x").path)
     with pytest.raises(BrokerUnreachable, match=r"(?i)certificate"):
         probe(wrong)
+
+
+def test_threads_that_publish_at_once_do_not_break_a_connection(broker: Mosquitto, authority: Authority) -> None:
+    heard: list[bytes] = []
+    ready, lost = threading.Event(), list[str]()
+    link = Link(
+        secured(broker, authority, "collector"),
+        "many",
+        will=lambda: None,
+        subscriptions=("ek/1/up/+/+/w",),
+        on_up=ready.set,
+        on_message=lambda received: heard.append(received.payload),
+        on_down=lost.append,
+    )
+
+    def publish(number: int) -> None:
+        for at in range(100):
+            link.publish(Publication("ek/1/up/0/dev-1/w", f"{number} {at}".encode()))
+
+    link.start()
+    assert ready.wait(30)
+    threads = [threading.Thread(target=publish, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    wait_until(lambda: len(heard) == 400 or lost, "all of it came back")
+    link.stop()
+    assert not lost
+    assert len(set(heard)) == 400
