@@ -31,6 +31,7 @@ from edgekit_runtime.route import Member
 from edgekit_runtime.selftest import GoldenResult, check_golden
 from edgekit_runtime.served import Lineup, Trial, check_trial
 from edgekit_runtime.signature import load_public_keys
+from edgekit_runtime.single import Single
 from edgekit_runtime.slots import SlotStore, file_sha256
 from edgekit_runtime.strategies.shadow import Shadow
 
@@ -101,7 +102,7 @@ class Assembly:
         source = Source(manifest, loaded.reference, loaded.bins_id, observer, self.window_s(manifest))
         intake = Intake(manifest, loaded.bins, self._queue, per_minute=config.review.per_minute)
         member = Member(loaded.engine, observer, oversight, intake, sha256=loaded.sha256, source=source)
-        weakref.finalize(member, self._release, source, intake).atexit = False
+        weakref.finalize(member, self._release, source, intake, member.single).atexit = False
         if self.reporter is not None:
             source.idles = True  # until it is live
             self.reporter.add(source)
@@ -195,12 +196,13 @@ class Assembly:
                 self._review = ReviewQueue(path, max_items=review.max_items, max_bytes=size)
             return self._review
 
-    def _release(self, source: Source, intake: Intake) -> None:
+    def _release(self, source: Source, intake: Intake, single: Single) -> None:
         """A bundle was let go by the last request that held it; called by whoever that was."""
         with contextlib.suppress(RuntimeError):  # the service has ended
-            self._worker.submit(self._put_away, source, intake)
+            self._worker.submit(self._put_away, source, intake, single)
 
-    def _put_away(self, source: Source, intake: Intake) -> None:
+    def _put_away(self, source: Source, intake: Intake, single: Single) -> None:
+        single.close()
         intake.stop()
         if self.reporter is not None:
             self.reporter.retire(source)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from time import perf_counter_ns
 from types import TracebackType
 from typing import Any, Self, overload
@@ -16,8 +16,8 @@ from edgekit_contracts.manifest import Feature
 from edgekit_runtime.encoding import Batch, Column, Scalar
 from edgekit_runtime.engine import Answer, Answers, Engine
 from edgekit_runtime.observe import Observer
-from edgekit_runtime.ring import Ring
 from edgekit_runtime.rows import Table, columns_of, is_row, row_values
+from edgekit_runtime.single import Single
 
 
 class Model:
@@ -33,10 +33,8 @@ class Model:
         self.features: tuple[Feature, ...] = engine.manifest.features
         """What the model takes, in the order of a row: names, types, units, categories."""
         self._names = [feature.name for feature in self.features]
-        self._bindable = not engine.encoder.text
-        self._ring: Ring | None = None
-        self._answer: Callable[[Any, int], Answer | None] = _none
-        self._lock = threading.Lock()  # the ring's beginning and end
+        self._single = Single(observer)
+        self._lock = threading.Lock()  # the end
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -53,10 +51,7 @@ class Model:
             if self._closed:
                 return
             self._closed = True
-            if self._ring is not None and self.observer is not None:
-                self._ring.flush()
-                self.observer.leave(self._ring.flush)
-            self._ring, self._answer = None, _none
+            self._single.close()
             self.engine.close()
 
     @overload  # a list of texts is one row, though each text is a sequence of texts
@@ -93,7 +88,7 @@ class Model:
         """
         started_ns = perf_counter_ns()
         try:
-            answer = self._answer(rows, started_ns)
+            answer = self._single.answer(rows, started_ns)
             return self._usual(rows, started_ns) if answer is None else answer
         except (BadInput, UsageError):
             if self.observer is not None:
@@ -107,8 +102,8 @@ class Model:
     def _usual(self, rows: Any, started_ns: int) -> Answer | Answers:
         """Answers what the ring does not take as it is."""
         single = is_row(rows)
-        if single and self._ring is not None:
-            answer = self._answer(self._vector(rows), started_ns)
+        if single and self._single.ready:
+            answer = self._single.answer(self._vector(rows), started_ns)
             if answer is not None:
                 return answer
         batch = self._batch(rows, single)
@@ -119,22 +114,8 @@ class Model:
             self.observer.record(batch, answers, (perf_counter_ns() - started_ns) / 1000)
         if not single:
             return answers
-        if self._bindable and self._ring is None:
-            self._bind(batch)
+        self._single.learn(self.engine, batch)
         return answers.row(0)
-
-    def _bind(self, sample: Batch) -> None:
-        with self._lock:
-            if self._ring is not None or self._closed:
-                return
-            try:
-                ring = Ring(self.engine, self.observer, sample)
-            except ValueError:
-                self._bindable = False
-                return
-            if self.observer is not None:
-                self.observer.follow(ring.flush)
-            self._ring, self._answer = ring, ring.answerer(self.engine)
 
     def _vector(self, row: Any) -> NDArray[np.float64]:
         """One row's numbers, of a model that takes numbers alone."""
@@ -150,7 +131,3 @@ class Model:
             order = encoder.order(names)
             return encoder.encode_tensors({self.manifest.inputs[0].name: rows if order is None else rows[:, order]})
         return encoder.encode(columns_of(rows, names))
-
-
-def _none(row: Any, started_ns: int) -> None:
-    """No row is taken as it is."""

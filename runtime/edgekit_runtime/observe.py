@@ -122,6 +122,11 @@ class Observer:
             for start in range(0, rows.rows, self.block_rows):
                 self._add(rows.part(start, start + self.block_rows))
 
+    def count_resent(self) -> None:
+        """A call that was counted had been made before."""
+        with self._lock:
+            self._resent += 1
+
     def count_rejected(self) -> None:
         """A request was refused for what was in it."""
         with self._lock:

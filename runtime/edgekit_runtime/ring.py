@@ -42,6 +42,8 @@ _PLAIN_TOPS: Final = bytes([*range(0x47), *range(0x80, 0xC7)])
 """Those of numbers below 2**113: no NaN, nothing infinite, nothing beyond float32. One look at bytes takes a third of
 the time of one at numbers; of others the encoder's check decides."""
 
+Held = tuple[Answer, int]
+"""An answer, and the number of the place where its row waits."""
 _Place = tuple[Any, Callable[[], object], memoryview, int, Bound]
 """The row's memory, the call on it, the bytes of its answers, its number, and the call's binding."""
 
@@ -146,33 +148,59 @@ class Ring:
             raise ValueError("the bound call answers otherwise")
 
     def answerer(self, engine: Engine) -> Callable[[Any, int], Answer | None]:
-        """What answers a row; a function, since a method would look up each name that it needs at each call.
+        """What answers a row and has it counted.
 
         Args:
             engine: The ring's.
         """
+        found: Callable[[Any, int], Answer | None] = self._function(engine, held=False)
+        return found
+
+    def holder(self, engine: Engine) -> Callable[[Any, int], Held | None]:
+        """What answers a row, [numeric features] in the tensor's order, and keeps its place until `note` or `drop`.
+
+        Args:
+            engine: The ring's.
+        """
+        found: Callable[[Any, int], Held | None] = self._function(engine, held=True)
+        return found
+
+    def note(self, held: Held, latency_ns: int) -> None:
+        """Has a row counted that a `holder` answered."""
+        answer, number = held
+        if self._observer is None:
+            self._free.append(self._places[number])
+        else:
+            self._done.append((number, answer.label, latency_ns))
+
+    def drop(self, held: Held) -> None:
+        """Frees the place of a row that a `holder` answered, and that is not to be counted."""
+        self._free.append(self._places[held[1]])
+
+    def _function(self, engine: Engine, *, held: bool) -> Any:
+        """A function, since a method would look up each name that it needs at each call."""
         free, flush, unpack, clock = self._free, self.flush, self._unpack, perf_counter_ns
         take, give, wait = free.pop, free.append, self._done.append
         observed, truth, text_at = self._observer is not None, self._truth, self._text_at
         check, ndarray, double, tops, plain = engine.encoder.check, np.ndarray, _DOUBLE, _TOPS, _PLAIN_TOPS
         size, whole, make = self._rows.shape[1] * _DOUBLE.itemsize, self._rows.dtype == _DOUBLE, Answer
-        order = engine.encoder.order([feature.name for feature in engine.manifest.features])
+        order = None if held else engine.encoder.order([feature.name for feature in engine.manifest.features])
         numbers_are_answers = engine.manifest.task != "transformation"
         labelled = self._labelled and text_at is None
         probable = self._columns["probabilities"].shape[1] if "probabilities" in self._columns else 0
         first = slice(int(labelled), int(labelled) + probable)
         rest = slice(first.stop, None) if "value" in self._columns else None
 
-        def answer(row: Any, started_ns: int) -> Answer | None:
+        def answer(row: Any, started_ns: int) -> Answer | Held | None:
             """Answers a row, and has it counted.
 
             Args:
-                row: [features], float64, in the manifest's order.
+                row: [features], float64, in the manifest's order; where the answer is held, in the tensor's.
                 started_ns: When its call began, by `time.perf_counter_ns`.
 
             Returns:
-                The answer; None where it is no such row, no place is free, or ONNX Runtime fails: then the usual way
-                is to be taken.
+                The answer, with its place where it is held; None where it is no such row, no place is free, or ONNX
+                Runtime fails: then the usual way is to be taken.
 
             Raises:
                 BadInput: The model has no answer for it.
@@ -213,6 +241,8 @@ class Ring:
                 if isinstance(error, Exception) and not isinstance(error, BadInput):
                     return None  # onnxruntime raises several unrelated classes
                 raise
+            if held:
+                return make(label, probabilities, values), number
             if observed:
                 wait((number, label, clock() - started_ns))
             else:

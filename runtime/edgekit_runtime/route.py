@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit_contracts.errors import BadInput, EdgekitError, Refused
 from edgekit_contracts.manifest import Manifest
@@ -21,6 +22,8 @@ from edgekit_runtime.observe import Observer
 from edgekit_runtime.oversight.automation import Oversight
 from edgekit_runtime.oversight.intake import Intake
 from edgekit_runtime.reporter import Source
+from edgekit_runtime.ring import Held
+from edgekit_runtime.single import Single
 from edgekit_runtime.strategies.shadow import Shadow
 
 ServedBy = Literal["live", "canary", "candidate", "fallback", "safe"]
@@ -55,6 +58,8 @@ class Member:
         self.engine, self.observer, self.intake = engine, observer, intake
         self.manifest = engine.manifest
         self.oversight = oversight or Oversight(self.manifest)
+        self.single = Single(observer)
+        """Its rows that come alone."""
         self._confirms = self.oversight.level == "confirm"
         marks = {"edgekit_automation": self.oversight.level, "edgekit_abstain": False}
         if self._confirms:
@@ -62,6 +67,15 @@ class Member:
         self._parameters: dict[ServedBy, dict[str, Any]] = {
             name: {**marks, "edgekit_served_by": name} for name in ("live", "canary", "candidate", "fallback", "safe")
         }
+
+    @property
+    def plain(self) -> bool:
+        """Whether a client gets its answers as they are, and no person but those that are doubtful."""
+        return self.oversight.level in {"act", "advise"}
+
+    def marks(self, name: ServedBy) -> Mapping[str, Any]:
+        """What is said of an answer that is neither withheld nor doubtful."""
+        return self._parameters[name]
 
     def reply(self, batch: Batch, said: Answers, name: ServedBy) -> Reply:
         """What the client gets of this bundle's answers."""
@@ -124,7 +138,7 @@ class Route:
         shadow: Sees the request too.
     """
 
-    __slots__ = ("_alike", "_name", "_rest", "_shadow", "first", "front")
+    __slots__ = ("_alike", "_name", "_rest", "_shadow", "_single", "first", "front", "marks")
     _name: ServedBy
 
     def __init__(
@@ -137,6 +151,9 @@ class Route:
     ) -> None:
         self.front, self.first, self._name, self._rest, self._shadow = front, first, name, rest, shadow
         self._alike = takes_alike(front.manifest, first.manifest)
+        self._single = first.single if first is front and shadow is None and first.plain else None
+        self.marks = first.marks(name)
+        """Of an answer that `hold` gives."""
 
     @property
     def engine(self) -> Engine:
@@ -167,6 +184,36 @@ class Route:
         except Exception as error:
             return self._fall_back(batch, error)
 
+    def hold(self, row: NDArray[np.float64]) -> Held | None:
+        """The answer to one row that needs no more than to be counted; it is to be given to `note_held`.
+
+        Args:
+            row: [numeric features], in the order of the front bundle's tensor.
+
+        Returns:
+            None where `answer` is to be asked: a shadow or a person is to see the row, or the ring does not take it.
+
+        Raises:
+            BadInput: The model has no answer for it.
+        """
+        if self._single is None:
+            return None
+        held = self._single.hold(row, 0)
+        if held is not None and self.first.oversight.doubts(held[0]):
+            self._single.drop(held)
+            return None
+        return held
+
+    def note_held(self, held: Held, latency_us: float, *, resent: bool = False) -> None:
+        """Counts what `hold` answered; arguments as of `note`."""
+        self.first.single.note(held, round(1000 * latency_us))
+        if resent:
+            self.first.observer.count_resent()
+
+    def drop_held(self, held: Held) -> None:
+        """Lets what `hold` answered go uncounted."""
+        self.first.single.drop(held)
+
     def note(
         self, batch: Batch, reply: Reply, latency_us: float, *, resent: bool = False, request: str | None = None
     ) -> None:
@@ -183,6 +230,8 @@ class Route:
             self.front.observer.count_failed()
             return
         reply.member.observer.record(reply.batch, reply.said, latency_us, resent=resent)
+        if batch.rows == 1 and self._single is not None and reply.member is self.front:
+            self._single.learn(self.front.engine, batch)
         reply.member.consider(reply, request)
         if self._shadow is not None and reply.member is self.front:
             self._shadow.offer(batch, reply.said, latency_us)

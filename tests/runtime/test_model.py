@@ -6,7 +6,6 @@ import re
 import threading
 import weakref
 from collections import OrderedDict
-from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,32 +17,13 @@ import pytest
 
 import edgekit_runtime
 from edgekit_contracts.errors import BadInput, Refused, UsageError
-from edgekit_contracts.manifest import Feature, Output, Tensor
-from edgekit_contracts.reference import Bins, FeatureBins
 from edgekit_runtime.engine import Answer, Answers, Engine
 from edgekit_runtime.model import Model
 from edgekit_runtime.observe import Observer
 from edgekit_runtime.ring import PLACES, PLACES_UNOBSERVED
 from edgekit_runtime.session import SessionSettings
 from tests import bundles
-
-NAMES = ("c", "a", "b")
-KINDS = ("float64", "float32", "text", "bool", "regression", "decision", "outlier", "label", "transformation", "all")
-
-HEAD = """<ir_version: 8, opset_import: ["" : 18, "ai.onnx.ml" : 2]>
-model ({type}[N, 3] numbers) => ({outputs})
-<{type}[3, 2] w = {{0.5, -1.25, 0.3, 0.7, -0.2, 0.1}}, {type}[3, 1] v = {{1.5, -0.3, 0.1}}, int64[2] ints = {{3, 7}},
- {type}[1] zero = {{0}}>
-{{
-  raw = MatMul (numbers, w)
-  decision = MatMul (numbers, v)
-  probabilities = Softmax <axis = 1> (raw)
-  index = ArgMax <axis = 1, keepdims = 0> (raw)
-  integer = Gather (ints, index)
-  truth = Cast <to = 9> (index)
-  text = ai.onnx.ml.LabelEncoder <keys_int64s = [0, 1], values_strings = ["no", "yes"]> (index)
-}}
-"""
+from tests.runtime.numeric_models import HEAD, KINDS, bins_of, engine_of, rows
 
 
 class Frame:
@@ -54,60 +34,6 @@ class Frame:
 
     def __getitem__(self, name: Any, /) -> Any:
         return self._columns[name]
-
-
-@cache
-def engine_of(kind: str) -> Engine:
-    """A small model of this kind; its tensor's order is not the features' order."""
-    single = kind == "float32"
-    label = {"text": ("text", "text", ("no", "yes")), "bool": ("truth", "bool", (False, True))}.get(
-        kind, ("integer", "int64", (3, 7))
-    )
-    number = "float32" if single else "float64"
-    every = {
-        "label": Output(name=label[0], role="label", dtype=label[1]),  # type: ignore[arg-type]
-        "probabilities": Output(name="probabilities", role="probabilities", dtype=number),  # type: ignore[arg-type]
-        "raw": Output(name="raw", role="value", dtype="float64"),
-        "decision": Output(name="decision", role="value", dtype="float64"),
-    }
-    roles = {
-        "regression": ("decision",),
-        "decision": ("label", "raw"),
-        "outlier": ("label", "decision"),
-        "label": ("label",),
-        "transformation": ("raw",),
-        "all": ("raw", "label", "probabilities"),
-    }.get(kind, ("label", "probabilities"))
-    real = "float" if single else "double"
-    types = {
-        "integer": "int64[N] integer",
-        "truth": "bool[N] truth",
-        "text": "string[N] text",
-        "probabilities": f"{real}[N, 2] probabilities",
-        "raw": f"{real}[N, 2] raw",
-        "decision": f"{real}[N, 1] decision",
-    }
-    outputs = tuple(every[role] for role in roles)
-    text = HEAD.format(type=real, outputs=", ".join(types[output.name] for output in outputs))
-    graph = onnx.parser.parse_model(text)
-    task = {"regression": "regression", "transformation": "transformation"}.get(kind, "classification")
-    manifest = bundles.manifest(
-        task=task,
-        classes=label[2] if "label" in roles else (),
-        features=tuple(Feature(name=name, dtype="float64", nullable=name == "a") for name in sorted(NAMES)),
-        inputs=(Tensor(name="numbers", dtype=number, features=NAMES),),  # type: ignore[arg-type]
-        outputs=outputs,
-    )
-    return Engine(graph.SerializeToString(), manifest)
-
-
-def bins_of(engine: Engine) -> Bins:
-    features = tuple(FeatureBins(name=name, edges=(-1.0, 0.0, 1.0), minimum=-2, maximum=2) for name in sorted(NAMES))
-    return Bins(features=features, classes=engine.manifest.classes, score_edges=(0.6, 0.9))
-
-
-def rows(count: int, seed: int = 0) -> Any:
-    return np.random.default_rng(seed).normal(size=(count, 3))
 
 
 def plain(engine: Engine, table: Any) -> list[Answer]:
@@ -127,7 +53,7 @@ def test_bound_rows_are_answered_bit_for_bit_like_the_engine_and_counted_alike(k
     model, table = Model(engine, observer if observed else None), rows(600)
     expected = plain(engine, table)
     assert [model.predict(row) for row in table] == expected
-    assert model._ring is not None
+    assert model._single._ring is not None
     assert [model.predict(row.tolist()) for row in table[:50]] == expected[:50]
     assert [type(answer.label) for answer in map(model.predict, table[:3])] == [type(expected[0].label)] * 3
     if not observed:
@@ -201,7 +127,7 @@ def test_a_row_in_the_ring_is_refused_exactly_where_the_encoder_refuses_it() -> 
     engine = engine_of("float64")
     model, random = Model(engine), np.random.default_rng(0)
     model.predict([1.0, 2.0, 3.0])
-    assert model._ring is not None
+    assert model._single._ring is not None
     largest = float(np.finfo(np.float32).max)
     marks = [0.0, 5e-324, 2.0**112, 2.0**113, 2.0**127, largest, np.nextafter(largest, np.inf), 2.0**128, 1e300, np.inf]
     refused = 0
@@ -257,7 +183,7 @@ def test_rows_that_do_not_fit_are_refused_by_name_in_the_ring_and_out_of_it(row:
     with pytest.raises(BadInput, match=sentence):
         model.predict(row)
     model.predict([1.0, 2.0, 3.0])
-    assert model._ring is not None
+    assert model._single._ring is not None
     with pytest.raises(BadInput, match=sentence):
         model.predict(row)
     window = observer.close()
@@ -366,7 +292,7 @@ def test_without_the_inner_objects_of_onnxruntime_the_public_ones_answer_alike(m
     monkeypatch.setattr(session, "run_with_iobinding", lambda binding: run(binding.real))
     model = Model(engine)
     assert [model.predict(row) for row in rows(30)] == expected
-    assert model._ring is not None
+    assert model._single._ring is not None
     assert len(made) == PLACES_UNOBSERVED
 
 
@@ -379,7 +305,7 @@ def test_a_session_that_cannot_be_bound_answers_the_usual_way() -> None:
 
     model = Model(Engine(b"", engine.manifest, session=Remote()))
     assert [model.predict(row) for row in rows(3)] == plain(engine, rows(3))
-    assert model._ring is None
+    assert model._single._ring is None
 
 
 def test_a_bound_call_that_answers_otherwise_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -391,7 +317,7 @@ def test_a_bound_call_that_answers_otherwise_is_not_used(monkeypatch: pytest.Mon
             patch.setattr(engine, "outputs", lambda *_, w=wrong, r=right: w if r[0].dtype == object else [r[0], -r[1]])
             model = Model(engine)
             model.predict([1.0, 2.0, 3.0])
-        assert model._ring is None
+        assert model._single._ring is None
         assert model.predict([1.0, 2.0, 3.0]) == plain(engine, np.array([[1.0, 2.0, 3.0]]))[0]
 
 
@@ -400,8 +326,8 @@ def test_a_bound_call_that_fails_gives_way_to_the_usual_one_and_its_error(monkey
     observer = Observer(engine.manifest, bins_of(engine))
     model = Model(engine, observer)
     expected = model.predict([1.0, 2.0, 3.0])
-    assert model._ring is not None
-    free: Any = model._ring._free
+    assert model._single._ring is not None
+    free: Any = model._single._ring._free
     free[:] = [(row, lambda: 1 / 0, *others) for row, _, *others in free]
     assert model.predict([1.0, 2.0, 3.0]) == expected
     assert len(free) == PLACES

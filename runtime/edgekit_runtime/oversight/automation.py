@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from edgekit_contracts.errors import UsageError
 from edgekit_contracts.manifest import LEVELS, AutomationLevel, ClassLabel, Manifest
-from edgekit_runtime.engine import Answers
+from edgekit_runtime.engine import Answer, Answers
 
 
 def lower(one: AutomationLevel, other: AutomationLevel | None) -> AutomationLevel:
@@ -71,6 +71,11 @@ class Oversight:
     def has_safe(self) -> bool:
         """Whether the owner set a safe answer."""
         return self._safe is not None
+
+    def doubts(self, answer: Answer) -> bool:
+        """Whether a person is to see this answer to one row."""
+        threshold = self._threshold
+        return threshold is not None and bool(answer.probabilities) and max(answer.probabilities) < threshold
 
     def judge(self, answers: Answers) -> Judged:
         """What the client gets, and which rows are doubtful."""

@@ -20,6 +20,7 @@ from edgekit_contracts.errors import BadInput, EdgekitError, FormatError, TooLar
 from edgekit_runtime import __version__
 from edgekit_runtime.config import Serve
 from edgekit_runtime.resent import Resent
+from edgekit_runtime.ring import Held
 from edgekit_runtime.route import Route
 from edgekit_runtime.served import Served
 from edgekit_runtime.serving import binary, commands, decoding, message, metrics, oip
@@ -158,6 +159,10 @@ class App:
                 request.body, request.headers.get(binary.HEADER), limit=self._settings.max_request_bytes
             )
             route = route or served.route(_key(asked, request.body))
+            row = decoding.row_of(asked, route.engine)
+            held = None if row is None else route.hold(row)
+            if held is not None:
+                return self._held(route, asked, held, request)
             batch = decoding.batch_of(asked, tensors, route.engine, max_rows=self._settings.max_rows)
             reply = route.answer(batch)
             body, header_bytes = oip.encode_response(asked, reply.answers, reply.manifest, reply.parameters)
@@ -173,6 +178,19 @@ class App:
             return Response(200, body)
         line = b"inference-header-content-length: %d\r\n" % header_bytes
         return Response(200, body, b"application/octet-stream", line)
+
+    def _held(self, route: Route, asked: decoding.InferRequest, held: Held, request: Request) -> Response:
+        """The response to a row that was answered where it lies."""
+        manifest = route.manifest
+        try:
+            body = oip.encode_row(asked, held[0], manifest, route.marks)
+        except BaseException:
+            route.drop_held(held)
+            raise
+        seconds = time.perf_counter() - request.started
+        route.note_held(held, 1e6 * seconds, resent=self._resent.seen(request.body))
+        self._metrics.of(manifest.name, manifest.version).answered(seconds, 1, 0, stood_in=False)
+        return Response(200, body)
 
     def _admit(self, request: Request) -> None:
         if self._bucket is not None and (wait_s := self._bucket.take(request.started)):

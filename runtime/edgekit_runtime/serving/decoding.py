@@ -103,6 +103,37 @@ def decode_request(
         return decode_json(text, InferRequest, what="request", limit=limit), tensors
 
 
+def row_of(request: InferRequest, engine: Engine) -> NDArray[np.float64] | None:
+    """The numbers of a request as most are: one row of the graph's own tensor in JSON, all outputs in JSON.
+
+    Args:
+        request: The request.
+        engine: The model.
+
+    Returns:
+        [numeric features], in the tensor's order; None where `batch_of` is to say what the request is.
+    """
+    numbers = engine.encoder.numbers
+    if len(request.inputs) != 1 or request.outputs is not None or "binary_data_output" in request.parameters:
+        return None
+    tensor = request.inputs[0]
+    data = tensor.data
+    if (
+        tensor.shape != (1, len(numbers))
+        or data is None
+        or len(data) != len(numbers)
+        or tensor.datatype not in _FLOATS
+        or engine.encoder.tensors != {tensor.name}
+        or not _TYPES["FP64"].issuperset(map(type, data))
+        or "binary_data_size" in tensor.parameters
+    ):
+        return None
+    try:
+        return np.array(data, dtype=np.float64)
+    except OverflowError:
+        return None
+
+
 def batch_of(
     request: InferRequest, tensors: memoryview, engine: Engine, *, max_rows: int = limits.REQUEST_MAX_ROWS
 ) -> Batch:

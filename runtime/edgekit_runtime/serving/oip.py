@@ -5,7 +5,7 @@ Source: Open Inference Protocol, specification/protocol/inference_rest.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgekit_contracts.errors import BadInput
 from edgekit_contracts.manifest import Manifest, Output
-from edgekit_runtime.engine import Answers
+from edgekit_runtime.engine import Answer, Answers
 from edgekit_runtime.serving import binary
 from edgekit_runtime.serving.decoding import InferRequest, RequestedOutput
 
@@ -30,7 +30,7 @@ class OutputTensor(msgspec.Struct, omit_defaults=True, gc=False):
     name: str
     datatype: str
     shape: tuple[int, ...]
-    data: list[Any] | None = None
+    data: Sequence[Any] | None = None
     parameters: Mapping[str, Any] | None = None
 
 
@@ -78,6 +78,16 @@ def encode_response(
     # "If specified this identifier must be returned in the response."
     text = _encode(InferResponse(manifest.name, manifest.version, tensors, parameters, request.id))
     return (b"".join([text, *behind]), len(text)) if behind else (text, None)
+
+
+def encode_row(request: InferRequest, answer: Answer, manifest: Manifest, parameters: Mapping[str, Any]) -> bytes:
+    """As `encode_response`, of all outputs in JSON and one row."""
+    said = {"label": (answer.label,), "probabilities": answer.probabilities, "value": answer.values}
+    tensors = []
+    for name, (role, datatype) in _outputs(manifest.outputs)[0].items():
+        data = said[role]
+        tensors.append(OutputTensor(name, datatype, (1,) if role == "label" else (1, len(data)), data))
+    return _encode(InferResponse(manifest.name, manifest.version, tensors, parameters, request.id))
 
 
 def server_metadata(version: str) -> dict[str, Any]:

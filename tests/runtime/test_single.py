@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import gc
+import json
+import time
+import weakref
+from copy import copy
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from edgekit_contracts.slots import Plan
+from edgekit_runtime.observe import Observer
+from edgekit_runtime.oversight.automation import Oversight
+from edgekit_runtime.ring import PLACES
+from edgekit_runtime.route import Member
+from edgekit_runtime.served import Lineup, Served, Trial
+from edgekit_runtime.serving.app import App
+from edgekit_runtime.serving.message import Request
+from edgekit_runtime.strategies.shadow import Shadow
+from tests.runtime.numeric_models import KINDS, bins_of, engine_of, rows
+
+
+class Service:
+    """One bundle behind the application, asked over the protocol."""
+
+    def __init__(self, kind: str = "float64", *, version: str = "1.0", abstain_below: float | None = None) -> None:
+        engine = copy(engine_of(kind))
+        monitoring = msgspec.structs.replace(engine.manifest.monitoring, abstain_below=abstain_below)
+        self.manifest = msgspec.structs.replace(engine.manifest, version=version, monitoring=monitoring)
+        engine.manifest = self.manifest
+        self.observer = Observer(self.manifest, bins_of(engine))
+        self.member = Member(engine, self.observer, Oversight(self.manifest))
+        self.served = Served(Lineup(self.member))
+        self.app = App({"tiny": self.served}, dict)
+
+    def ask(self, row: Any, **more: Any) -> tuple[int, Any]:
+        tensor = {"name": "numbers", "shape": [1, 3], "datatype": "FP64", "data": list(row)}
+        body = json.dumps({"inputs": [tensor], **more}).encode()
+        response = self.app.answer(Request("POST", b"/v2/models/tiny/infer", {}, body, time.perf_counter()))
+        return response.status, json.loads(response.body)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_that_comes_alone_has_the_answer_of_the_usual_way_to_the_byte_and_is_counted_like_it(kind: str) -> None:
+    service, usual = Service(kind), Service(kind)
+    names = [{"name": output.name} for output in service.manifest.outputs]
+    service.ask(rows(1)[0])
+    usual.ask(rows(1)[0], outputs=names)
+    assert service.member.single.ready
+    for row in rows(3 * PLACES, seed=1).tolist():
+        # A client that names the outputs is answered in the usual way.
+        assert service.ask(row) == usual.ask(row, outputs=names)
+    # A missing value: a transformation's answer, and no answer of the others.
+    assert service.ask([0.5, None, 1]) == usual.ask([0.5, None, 1], outputs=names)
+    seen, right = service.observer.close(), usual.observer.close()
+    assert (seen.n, seen.body.software.calls) == (right.n, right.body.software.calls)
+    assert seen.n >= 1 + 3 * PLACES
+    assert (seen.counts.features, seen.counts.scores) == (right.counts.features, right.counts.scores)
+    assert seen.counts.classes == right.counts.classes
+    moments, expected = (np.frombuffer(one.body.moments, "<f4") for one in (seen, right))
+    np.testing.assert_allclose(moments, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_what_is_wrong_with_a_row_is_said_as_in_the_usual_way_and_counted_as_refused() -> None:
+    service, usual = Service(), Service()
+    service.ask([1, 2, 3])
+    service.observer.close()
+    for bad in ([None, 1, 1], [1e300, 1, 1], ["x", 1, 1], [1, 1], [10**400, 1, 1], [True, 1, 1], []):
+        assert service.ask(bad) == usual.ask(bad)
+    assert service.observer.close().body.software.rejected == usual.observer.close().body.software.rejected == 7
+    assert service.ask([1, 2, 3])[0] == 200
+
+
+def test_a_request_that_comes_twice_is_counted_as_resent() -> None:
+    service = Service()
+    for row in (*rows(3), *rows(3)):
+        service.ask(row)
+    window = service.observer.close()
+    assert (window.body.software.calls, window.counts.resent) == (6, 3)
+
+
+def test_a_doubtful_row_is_marked_and_the_others_are_not() -> None:
+    service = Service(abstain_below=0.8)
+    service.ask([9, 9, 9])
+    marked = []
+    for row in rows(200):
+        status, answer = service.ask(row)
+        confidence = max(next(one["data"] for one in answer["outputs"] if one["name"] == "probabilities"))
+        assert (status, answer["parameters"]["edgekit_abstain"]) == (200, confidence < 0.8)
+        marked.append(confidence < 0.8)
+    window = service.observer.close()
+    assert 0 < sum(marked) < 200
+    assert (window.n, window.counts.abstained) == (201, sum(marked))
+
+
+def test_a_shadow_sees_every_row_and_its_end_lets_rows_go_the_short_way_again() -> None:
+    service, other = Service(), Service(version="2.0")
+    service.ask([1, 2, 3])
+    shadow = Shadow(service.manifest, other.member, Plan(cpu_share=1.0))
+    shadow.start()
+    service.served.stage(Trial(other.member, Plan(strategy="shadow"), shadow))
+    for row in rows(50):
+        service.ask(row)
+    service.served.drop()
+    shadow.stop()
+    assert shadow.counts.rows + shadow.counts.skipped == 50
+    service.ask([1, 2, 3])
+    assert service.observer.close().n == 52
+
+
+def test_a_ring_that_is_closed_has_counted_its_rows_and_holds_no_memory() -> None:
+    service = Service()
+    for row in rows(PLACES + 5):
+        service.ask(row)
+    ring = weakref.ref(service.member.single._ring)
+    gc.disable()
+    try:
+        service.member.single.close()
+        assert ring() is None
+    finally:
+        gc.enable()
+    assert service.ask([1, 2, 3])[0] == 200
+    assert not service.member.single.ready
+    assert service.observer.close().n == PLACES + 6
