@@ -14,7 +14,7 @@ request's time. A program that holds the bundle itself asks `model`, which answe
 | `observe`, `tally`, `distance` | counts on the reference's bins, moments, latency; closes windows |
 | `varints` | the counts of a window, written and read as a whole |
 | `resent` | requests that come twice |
-| `model`, `rows`, `single`, `ring` | what `load` gives: rows of any kind in, answers out, one row without an array made |
+| `model`, `rows`, `single`, `ring` | what `load` gives: rows of any kind in, answers out; one row makes no array |
 | `outbox` | records on disk until the collector has said that it stored them |
 | `transaction` | all of it, or nothing: SQLite, for `outbox`, the review queue and the collector |
 | `mqtt`, `uplink` | the way to the broker and back |
