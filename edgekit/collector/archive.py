@@ -1,79 +1,26 @@
-"""The collector's file, and what can be read of it: SQLite in WAL mode with `synchronous=FULL`.
+"""What can be read of a collector's store.
 
-A gap says which sequences a device gave up. Some of them may have been stored before (their acknowledgement was lost),
-so what is really lost is counted when it is asked for: the gap's records less those of its span that are here.
-
-`bins_id` names bins, not the counts of a reference: whoever knows the bins can write other counts on them. So texts of
-references are kept by their SHA-256, equal ones once, and each device's windows stand on the text that it sent itself.
+A gap says which sequences a device gave up. Some of them may have come before (their acknowledgement was lost), or may
+come yet: what is really lost is counted with the cursor, and outlives the rows that retention removes.
 """
 
 from __future__ import annotations
 
-import sqlite3
-import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 import msgspec
 
-from edgekit_contracts.errors import MissingFile, StorageFault, UnsupportedFormat
+from edgekit.collector.cursor import Range, merge_recent
+from edgekit.collector.database import Database
+from edgekit.collector.schema import TABLES
 from edgekit_contracts.reference import Bins, Reference, decode_reference
 from edgekit_contracts.state import Status
 from edgekit_contracts.telemetry import Window
 
-SCHEMA_VERSION: Final = 1
-LAST_WINDOWS: Final = 5
-
-# `at_ms` is the time of a record for people: the device's own clock where it is synchronised, else when it came.
-_SCHEMA: Final = f"""
-BEGIN IMMEDIATE;
-CREATE TABLE device (dev TEXT PRIMARY KEY, status BLOB NOT NULL, received_ms INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE cursor (
-    dev TEXT, epoch INTEGER, high INTEGER NOT NULL, ranges BLOB NOT NULL, PRIMARY KEY (dev, epoch)
-) WITHOUT ROWID;
-CREATE TABLE window (
-    dev TEXT, epoch INTEGER, seq INTEGER, at_ms INTEGER NOT NULL, t0_ms INTEGER NOT NULL, dt_ms INTEGER NOT NULL,
-    clock INTEGER NOT NULL, received_ms INTEGER NOT NULL, bins_id BLOB NOT NULL, n INTEGER NOT NULL,
-    model TEXT NOT NULL, version TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (dev, epoch, seq)
-);
-CREATE INDEX window_at ON window (dev, at_ms);
-CREATE INDEX window_received ON window (dev, received_ms);
-CREATE TABLE quarantine (
-    dev TEXT, epoch INTEGER, seq INTEGER, bins_id BLOB NOT NULL, received_ms INTEGER NOT NULL, record BLOB NOT NULL,
-    PRIMARY KEY (dev, epoch, seq)
-);
-CREATE INDEX quarantine_bins ON quarantine (bins_id);
-CREATE TABLE gap (
-    dev TEXT, epoch INTEGER, first INTEGER, last INTEGER, records INTEGER NOT NULL, rows INTEGER NOT NULL,
-    bytes INTEGER NOT NULL, reason TEXT NOT NULL, received_ms INTEGER NOT NULL, PRIMARY KEY (dev, epoch, last)
-);
-CREATE TABLE event (
-    dev TEXT, epoch INTEGER, seq INTEGER, at_ms INTEGER NOT NULL, received_ms INTEGER NOT NULL, name TEXT NOT NULL,
-    detail TEXT NOT NULL, PRIMARY KEY (dev, epoch, seq)
-);
-CREATE TABLE part (
-    dev TEXT, epoch INTEGER, seq INTEGER, bins_id BLOB NOT NULL, model TEXT NOT NULL, version TEXT NOT NULL,
-    part INTEGER NOT NULL, parts INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (dev, epoch, seq)
-);
-CREATE TABLE reference (
-    digest BLOB PRIMARY KEY, bins_id BLOB NOT NULL, json BLOB NOT NULL, received_ms INTEGER NOT NULL
-);
-CREATE INDEX reference_bins ON reference (bins_id);
-CREATE TABLE standing (
-    dev TEXT, epoch INTEGER, bins_id BLOB, model TEXT, version TEXT, digest BLOB NOT NULL, received_ms INTEGER NOT NULL,
-    PRIMARY KEY (dev, epoch, bins_id, model, version)
-) WITHOUT ROWID;
-CREATE TABLE dead (
-    topic TEXT, reason TEXT, digest BLOB, detail TEXT NOT NULL, head BLOB NOT NULL, received_ms INTEGER NOT NULL,
-    count INTEGER NOT NULL, PRIMARY KEY (topic, reason, digest)
-);
-CREATE INDEX dead_received ON dead (received_ms);
-PRAGMA user_version = {SCHEMA_VERSION};
-COMMIT;
-"""
+PAIRS: Final = msgspec.msgpack.Decoder(tuple[Range, ...])
+"""Reads the columns of a cursor that hold pairs of numbers."""
 
 
 class StoredWindow(NamedTuple):
@@ -81,6 +28,7 @@ class StoredWindow(NamedTuple):
 
     device: str
     epoch: int
+    sequence: int
     at_ms: int
     dt_ms: int
     received_ms: int
@@ -92,94 +40,62 @@ class StoredWindow(NamedTuple):
 
 
 class Archive:
-    """One file; safe to use from several threads, and readable by other processes while the collector writes.
+    """Reading; safe to use from several threads.
 
     Args:
-        path: The file.
-        create: Make it where it is missing; a command that only reads says False.
-
-    Raises:
-        MissingFile: It does not exist, and is not to be made.
-        StorageFault: It cannot be opened.
-        UnsupportedFormat: A newer release made it.
+        database: Where the tables are.
     """
 
-    def __init__(self, path: Path | str, *, create: bool = True) -> None:
-        self.path = Path(path)
-        self._lock = threading.RLock()
+    def __init__(self, database: Database) -> None:
+        self.database = database
         self._bins: dict[bytes, Bins] = {}
-        if not create and not self.path.exists():
-            raise MissingFile("store", str(self.path))
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=30)
-        except (sqlite3.Error, OSError) as error:
-            raise StorageFault(str(self.path), str(error)) from error
-        try:
-            (found,) = self._db.execute("PRAGMA user_version").fetchone()
-            if found == 0 and not create:
-                raise StorageFault(str(self.path), "it is no collector's store")
-            if found > SCHEMA_VERSION:
-                raise UnsupportedFormat(f"store {self.path}", f"version {found}", f"version {SCHEMA_VERSION}")
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            if found == 0:
-                self._db.executescript(_SCHEMA)
-        except BaseException as error:
-            self._db.close()
-            if isinstance(error, sqlite3.Error):
-                raise StorageFault(str(self.path), str(error)) from error
-            raise
-
-    # --- what the rules of ingest ask (ingest.Known) ---
-
-    def highest(self, device: str, epoch: int) -> int:
-        """The highest sequence received of a device's epoch; 0 for none."""
-        with self._reading() as db:
-            high, ranges = read_cursor(db, device, epoch)
-            return max([high, *(last for _, last in ranges)])
 
     def bins(self, bins_id: bytes) -> Bins | None:
         """The bins of that name, or None while their reference is not complete."""
         found = self._bins.get(bins_id)
-        if found is None and (read := self._read_bins(bins_id)) is not None:
-            found = self._bins[bins_id] = read
+        if found is None:
+            with self.database.reading() as db:
+                # Whose text it is does not matter: their bins are what `bins_id` was made of.
+                rows = db.rows("SELECT json FROM reference WHERE bins_id = ? LIMIT 1", (bins_id,))
+            if rows:
+                found = self._bins[bins_id] = decode_reference(rows[0][0]).bins
         return found
-
-    # --- reading ---
 
     def reference(self, window: StoredWindow) -> Reference | None:
         """The reference that a window stands on, as its own device sent it; None where that is not here.
 
         That of the model's version where the device sent it, else its last other one on equal bins.
         """
-        with self._reading() as db:
-            row = db.execute(
+        with self.database.reading() as db:
+            rows = db.rows(
                 "SELECT r.json FROM standing s JOIN reference r ON r.digest = s.digest"
                 " WHERE s.dev = ? AND s.bins_id = ?"
                 " ORDER BY (s.model = ? AND s.version = ?) DESC, s.epoch = ? DESC, s.received_ms DESC LIMIT 1",
                 (window.device, window.bins_id, window.model, window.version, window.epoch),
-            ).fetchone()
-        return None if row is None else decode_reference(row[0])
+            )
+        return decode_reference(rows[0][0]) if rows else None
 
     def devices(self) -> dict[str, tuple[Status | None, int]]:
-        """Every device that was ever heard of: its last status and when that came (0 without one)."""
-        with self._reading() as db:
-            rows = db.execute(
+        """Every device that was ever heard of, by name: its last status and when that came (0 without one)."""
+        with self.database.reading() as db:
+            rows = db.rows(
                 "SELECT c.dev, d.status, d.received_ms FROM"
                 " (SELECT dev FROM device UNION SELECT dev FROM cursor) c LEFT JOIN device d ON d.dev = c.dev"
-                " ORDER BY c.dev"
-            ).fetchall()
-        return {dev: (msgspec.json.decode(data, type=Status) if data else None, at or 0) for dev, data, at in rows}
+            )
+        # Sorted here: the order of texts in a database is a matter of its locale.
+        return {
+            dev: (msgspec.json.decode(data, type=Status) if data else None, at or 0)
+            for dev, data, at in sorted(rows, key=lambda row: str(row[0]))
+        }
 
     def windows(self, device: str, since_ms: int) -> Iterator[StoredWindow]:
         """A device's windows that are dated `since_ms` or later, in order of time."""
-        with self._reading() as db:
-            rows = db.execute(
-                "SELECT dev, epoch, at_ms, dt_ms, received_ms, bins_id, n, model, version, body FROM window"
-                " WHERE dev = ? AND at_ms >= ? ORDER BY at_ms, seq",
+        with self.database.reading() as db:
+            rows = db.rows(
+                "SELECT dev, epoch, seq, at_ms, dt_ms, received_ms, bins_id, n, model, version, body"
+                ' FROM "window" WHERE dev = ? AND at_ms >= ? ORDER BY at_ms, seq',
                 (device, since_ms),
-            ).fetchall()
+            )
         for row in rows:
             yield StoredWindow._make((*row[:-1], msgspec.msgpack.decode(row[-1], type=Window)))
 
@@ -188,78 +104,46 @@ class Archive:
 
         The longest, because a service that stops sends a short one.
         """
-        with self._reading() as db:
-            last, longest = db.execute(
-                "SELECT MAX(received_ms), MAX(dt_ms) FROM"
-                " (SELECT received_ms, dt_ms FROM window WHERE dev = ? ORDER BY received_ms DESC LIMIT ?)",
-                (device, LAST_WINDOWS),
-            ).fetchone()
-            (waiting,) = db.execute("SELECT MAX(received_ms) FROM quarantine WHERE dev = ?", (device,)).fetchone()
-        if last is None:
-            return None if waiting is None else (waiting, 0)
-        return max(last, waiting or 0), longest
+        with self.database.reading() as db:
+            rows = db.rows("SELECT recent FROM cursor WHERE dev = ?", (device,))
+        recent = merge_recent(PAIRS.decode(data) for (data,) in rows)
+        return (recent[0][0], max(dt_ms for _, dt_ms in recent)) if recent else None
+
+    def highest(self, device: str, epoch: int) -> int:
+        """The highest sequence received of a device's epoch; 0 for none."""
+        with self.database.reading() as db:
+            rows = db.rows("SELECT high, ranges FROM cursor WHERE dev = ? AND epoch = ?", (device, epoch))
+        return max([rows[0][0], *(last for _, last in PAIRS.decode(rows[0][1]))]) if rows else 0
 
     def lost(self) -> dict[str, int]:
-        """Records that each device gave up and that are not here either."""
-        tables = ("window", "event", "part", "quarantine")
-        here = " + ".join(
-            f"(SELECT COUNT(*) FROM {table} r"
-            " WHERE r.dev = g.dev AND r.epoch = g.epoch AND r.seq BETWEEN g.first AND g.last)"
-            for table in tables
-        )
-        with self._reading() as db:
-            rows = db.execute(f"SELECT dev, SUM(MAX(0, records - ({here}))) FROM gap g GROUP BY dev").fetchall()
-        return dict(rows)
+        """Records that devices gave up and that have not come either, of each that has some; over all time."""
+        with self.database.reading() as db:
+            rows = db.rows("SELECT dev, SUM(lost) FROM cursor WHERE lost > 0 GROUP BY dev")
+        return {dev: int(count) for dev, count in rows}
 
     def quarantined(self) -> dict[str, int]:
         """Windows of each device that wait for their reference."""
-        with self._reading() as db:
-            return dict(db.execute("SELECT dev, COUNT(*) FROM quarantine GROUP BY dev").fetchall())
+        with self.database.reading() as db:
+            return dict(db.rows("SELECT dev, COUNT(*) FROM quarantine GROUP BY dev"))
 
     def refused(self) -> Counter[str]:
-        """How many messages and records were refused, by reason."""
-        with self._reading() as db:
-            return Counter(dict(db.execute("SELECT reason, SUM(count) FROM dead GROUP BY reason").fetchall()))
+        """How many messages and records were refused, by reason; over all time."""
+        with self.database.reading() as db:
+            return Counter(dict(db.rows("SELECT reason, count FROM refusal")))
 
     def count(self, table: str) -> int:
         """Rows of one of the tables."""
-        with self._reading() as db:
-            known = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            if table not in known:
-                raise ValueError(f"no table '{table}'")
-            (rows,) = db.execute(f"SELECT COUNT(*) FROM {table}").fetchone()
-            return int(rows)
+        if table not in {one.name for one in TABLES}:
+            raise ValueError(f"no table '{table}'")
+        with self.database.reading() as db:
+            return int(db.rows(f'SELECT COUNT(*) FROM "{table}"')[0][0])
 
     def close(self) -> None:
-        """Closes the file."""
-        with self._lock:
-            self._db.close()
+        """Lets the database go."""
+        self.database.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _read_bins(self, bins_id: bytes) -> Bins | None:
-        with self._reading() as db:
-            # Whose text it is does not matter: their bins are what `bins_id` was made of.
-            row = db.execute("SELECT json FROM reference WHERE bins_id = ? LIMIT 1", (bins_id,)).fetchone()
-        return None if row is None else decode_reference(row[0]).bins
-
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            try:
-                yield self._db
-            except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError):
-                # A fault of ours with one record, not of the disk: waiting would not mend it.
-                raise
-            except sqlite3.Error as error:
-                raise StorageFault(str(self.path), str(error)) from error
-
-
-def read_cursor(db: sqlite3.Connection, device: str, epoch: int) -> tuple[int, tuple[tuple[int, int], ...]]:
-    """What was received of a device's epoch: everything up to here, and the ranges beyond."""
-    row = db.execute("SELECT high, ranges FROM cursor WHERE dev = ? AND epoch = ?", (device, epoch)).fetchone()
-    return (0, ()) if row is None else (row[0], msgspec.msgpack.decode(row[1], type=tuple[tuple[int, int], ...]))

@@ -1,0 +1,77 @@
+"""The store's tables. The same in every database: a table is data, and each database writes its own DDL from it.
+
+`at_ms` is the time of a record for people: the device's own clock where it is synchronised, else when it came. `day` is
+the day on which a window was stored, since 1970 in UTC; `p` is its device's partition of the topic tree.
+
+`bins_id` names bins, not the counts of a reference: whoever knows the bins can write other counts on them. So texts of
+references are kept by their SHA-256, equal ones once, and each device's windows stand on the text that it sent itself.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from edgekit.collector.database import Table
+
+VERSION: Final = 2
+"""Of all tables together. A file of version 1 is brought up to date when it is opened (`migration`)."""
+
+DEVICE: Final = Table("device", "dev text, status bytes, received_ms integer", ("dev",))
+CURSOR: Final = Table(
+    "cursor",
+    # Ranges, and recent windows, as MessagePack: see `cursor.Cursor`.
+    "dev text, epoch integer, high integer, ranges bytes, missing bytes, lost integer, recent bytes",
+    ("dev", "epoch"),
+)
+WINDOW: Final = Table(
+    "window",
+    "p integer, day integer, dev text, epoch integer, seq integer, at_ms integer, t0_ms integer, dt_ms integer,"
+    "clock integer, received_ms integer, bins_id bytes, n integer, model text, version text, body bytes",
+    ("dev", "epoch", "seq"),
+    (("dev", "at_ms"), ("p", "id"), ("day",)),
+    numbered=True,
+)
+QUARANTINE: Final = Table(
+    "quarantine",
+    "dev text, epoch integer, seq integer, bins_id bytes, received_ms integer, record bytes",
+    ("dev", "epoch", "seq"),
+    (("bins_id",),),
+)
+GAP: Final = Table(
+    "gap",
+    "dev text, epoch integer, first integer, last integer, records integer, rows integer, bytes integer, reason text,"
+    "received_ms integer, lost integer",
+    ("dev", "epoch", "last"),
+    (("received_ms",),),
+)
+EVENT: Final = Table(
+    "event",
+    "dev text, epoch integer, seq integer, at_ms integer, received_ms integer, name text, detail text",
+    ("dev", "epoch", "seq"),
+    (("received_ms",),),
+)
+PART: Final = Table(
+    "part",
+    "dev text, epoch integer, seq integer, bins_id bytes, model text, version text, part integer, parts integer,"
+    "data bytes, received_ms integer",
+    ("dev", "epoch", "seq"),
+    (("received_ms",),),
+)
+REFERENCE: Final = Table(
+    "reference", "digest bytes, bins_id bytes, json bytes, received_ms integer", ("digest",), (("bins_id",),)
+)
+STANDING: Final = Table(
+    "standing",
+    "dev text, epoch integer, bins_id bytes, model text, version text, digest bytes, received_ms integer",
+    ("dev", "epoch", "bins_id", "model", "version"),
+)
+DEAD: Final = Table(
+    "dead",
+    "topic text, reason text, digest bytes, detail text, head bytes, received_ms integer, count integer",
+    ("topic", "reason", "digest"),
+    (("received_ms",),),
+)
+REFUSAL: Final = Table("refusal", "reason text, count integer", ("reason",))
+"""Totals, which outlive the rows of `dead`."""
+
+TABLES: Final = (DEVICE, CURSOR, WINDOW, QUARANTINE, GAP, EVENT, PART, REFERENCE, STANDING, DEAD, REFUSAL)

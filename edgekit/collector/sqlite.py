@@ -1,0 +1,159 @@
+"""The store in one SQLite file: WAL and `synchronous=FULL`; other processes read while the collector writes."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from edgekit.collector import migration
+from edgekit.collector.database import Row, Table
+from edgekit.collector.schema import TABLES, VERSION
+from edgekit_contracts.errors import MissingFile, StorageFault, UnsupportedFormat
+from edgekit_runtime.transaction import transaction
+
+_TYPES: Final = {"text": "TEXT", "integer": "INTEGER", "bytes": "BLOB"}
+
+
+class Sqlite:
+    """One file; safe to use from several threads.
+
+    Args:
+        path: The file.
+        create: Make it where it is missing; a command that only reads says False.
+
+    Raises:
+        MissingFile: It does not exist, and is not to be made.
+        StorageFault: It cannot be opened.
+        UnsupportedFormat: A newer release made it.
+    """
+
+    def __init__(self, path: Path, *, create: bool = True) -> None:
+        self.name = str(path)
+        self._lock = threading.RLock()
+        if not create and not path.exists():
+            raise MissingFile("store", str(path))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+        except (sqlite3.Error, OSError) as error:
+            raise StorageFault(str(path), str(error)) from error
+        try:
+            self._prepare(create)
+        except BaseException as error:
+            self._db.close()
+            if isinstance(error, sqlite3.Error):
+                raise StorageFault(str(path), str(error)) from error
+            raise
+
+    def _prepare(self, create: bool) -> None:
+        found = self._version()
+        if found == 0 and not create:
+            raise StorageFault(self.name, "it is no collector's store")
+        if found > VERSION:
+            raise UnsupportedFormat(f"store {self.name}", f"version {found}", f"version {VERSION}")
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        if found < VERSION:
+            with transaction(self._db) as db:
+                # Asked again under the lock: another process may have come first.
+                if (found := self._version()) == 0:
+                    for statement in ddl():
+                        db.execute(statement)
+                elif found < VERSION:
+                    migration.from_1(db, ddl)
+                db.execute(f"PRAGMA user_version = {VERSION}")
+
+    def _version(self) -> int:
+        (found,) = self._db.execute("PRAGMA user_version").fetchone()
+        return int(found)
+
+    @contextmanager
+    def reading(self) -> Iterator[SqliteTransaction]:
+        """As `Database` says."""
+        with self._lock:
+            try:
+                yield SqliteTransaction(self._db)
+            except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError):
+                # A fault of ours with one record, not of the disk: waiting would not mend it.
+                raise
+            except sqlite3.Error as error:
+                raise StorageFault(self.name, str(error)) from error
+
+    @contextmanager
+    def writing(self) -> Iterator[SqliteTransaction]:
+        """As `Database` says."""
+        with self.reading() as inside, transaction(self._db):
+            yield inside
+
+    def close(self) -> None:
+        """Closes the file."""
+        with self._lock:
+            self._db.close()
+
+
+class SqliteTransaction:
+    """As `Transaction` says."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.connection = db
+
+    def rows(self, sql: str, values: Sequence[object] = ()) -> list[Row]:  # noqa: D102
+        return self.connection.execute(sql, values).fetchall()
+
+    def run(self, sql: str, values: Sequence[object] = ()) -> int:  # noqa: D102
+        return self.connection.execute(sql, values).rowcount
+
+    def pick(self, table: Table, keys: Iterable[Row]) -> list[Row]:  # noqa: D102
+        sql = _pick(table)
+        return [row for key in keys for row in self.connection.execute(sql, key)]
+
+    def insert(self, table: Table, rows: Sequence[Row]) -> int:  # noqa: D102
+        return self.connection.executemany(_insert(table), rows).rowcount if rows else 0
+
+    def put(self, table: Table, rows: Sequence[Row]) -> None:  # noqa: D102
+        self.connection.executemany(_put(table), rows)
+
+    def lock(self, partitions: Iterable[int], names: Iterable[bytes]) -> None:
+        """Nothing: a transaction that writes is alone from its begin."""
+
+
+def ddl(*tables: Table) -> list[str]:
+    """The statements that make these tables, or all."""
+    statements = []
+    for table in tables or TABLES:
+        columns = [f"{name} {_TYPES[kind]} NOT NULL" for name, kind in table.columns.items()]
+        key = ", ".join(table.key)
+        if table.numbered:
+            # AUTOINCREMENT, so that no number comes again when the last rows were removed.
+            columns = ["id INTEGER PRIMARY KEY AUTOINCREMENT", *columns, f"UNIQUE ({key})"]
+        else:
+            columns.append(f"PRIMARY KEY ({key})")
+        statements.append(f'CREATE TABLE "{table.name}" ({", ".join(columns)})')
+        for index in table.indexes:
+            name = "_".join((table.name, *index))
+            statements.append(f'CREATE INDEX {name} ON "{table.name}" ({", ".join(index)})')
+    return statements
+
+
+@cache
+def _insert(table: Table) -> str:
+    marks = ", ".join("?" * len(table.columns))
+    return f'INSERT INTO "{table.name}" ({", ".join(table.columns)}) VALUES ({marks}) ON CONFLICT DO NOTHING'
+
+
+@cache
+def _put(table: Table) -> str:
+    return _insert(table).removesuffix("NOTHING").replace(
+        "ON CONFLICT", f"ON CONFLICT ({', '.join(table.key)})"
+    ) + "UPDATE SET " + ", ".join(f"{name} = excluded.{name}" for name in table.columns if name not in table.key)
+
+
+@cache
+def _pick(table: Table) -> str:
+    where = " AND ".join(f"{name} = ?" for name in table.key)
+    return f'SELECT {", ".join(table.columns)} FROM "{table.name}" WHERE {where}'
