@@ -132,11 +132,11 @@ def fleet() -> None:
 @_json
 def status(store: Path, hours: float, as_json: bool) -> None:
     """Show each device: what it runs, when it was last seen, requests, latency, alarms."""
-    from edgekit.collector.store import Store
+    from edgekit.collector.store import open_store
     from edgekit.fleet.status import fleet_status
 
     now_ms = time.time_ns() // 1_000_000
-    with Store(store, create=False) as opened:
+    with open_store(store, create=False) as opened:
         devices = fleet_status(opened, now_ms, look_back_ms=round(hours * 3_600_000))
         refused = opened.refused()
     if as_json:

@@ -6,10 +6,13 @@
 
 | module | holds |
 |---|---|
-| `ingest` | pure: one message and what is known -> accepted and refused records; the arithmetic of cursors |
+| `ingest` | pure: one message and what is known -> accepted and refused records |
 | `sums` | whether the counts of a window add up, asked of whole arrays |
-| `archive` | the SQLite file and what can be read of it |
-| `store` | writing to it: one transaction for a batch; quarantine, gaps, references, the dead letters |
+| `cursor` | pure: which records of an epoch have come; new, known, or given up |
+| `store`, `batch`, `references` | writing: one transaction for a batch; cursors, gaps, quarantine, the dead letters |
+| `archive` | what can be read |
+| `schema`, `database` | the tables, as data, and what is asked of the database under them |
+| `sqlite`, `migration` | that in one file; files of older releases |
 | `service` | the MQTT side: presence, batches, acknowledgements after the commit |
 
 A record is keyed (device, epoch, sequence): storing it twice changes nothing, so devices and brokers may repeat at

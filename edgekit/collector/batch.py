@@ -104,14 +104,14 @@ class Batch:
         if isinstance(body, Window):
             windows.append((received_ms, envelope.dt_ms))
             if accepted.quarantined:
-                row = (*name, envelope.sequence, envelope.bins_id, received_ms, encode(envelope))
-                self._rows[QUARANTINE.name].append(row)
+                waiting = (envelope.bins_id, received_ms, encode(envelope))
+                self._rows[QUARANTINE.name].append((*name, envelope.sequence, *waiting))
             else:
                 self._rows[WINDOW.name].append(self._window(envelope, body, received_ms))
         elif isinstance(body, Event):
-            texts = (body.name.replace("\0", "\ufffd"), body.detail.replace("\0", "\ufffd"))
-            row = (*name, envelope.sequence, at_ms(envelope, received_ms), received_ms, *texts)
-            self._rows[EVENT.name].append(row)
+            texts = (_text(body.name), _text(body.detail))
+            times = (at_ms(envelope, received_ms), received_ms)
+            self._rows[EVENT.name].append((*name, envelope.sequence, *times, *texts))
         elif isinstance(body, ReferencePart):
             self._take_part(envelope, body, received_ms)
 
@@ -123,7 +123,7 @@ class Batch:
                 "DELETE FROM gap WHERE dev = ? AND epoch = ? AND first >= ? AND last <= ? RETURNING lost",
                 (envelope.device, envelope.epoch, gap.first, gap.last),
             )
-            values = (gap.first, gap.last, gap.records, gap.rows, gap.bytes, gap.reason.replace("\0", "\ufffd"))
+            values = (gap.first, gap.last, gap.records, gap.rows, gap.bytes, _text(gap.reason))
             self._db.insert(GAP, [(envelope.device, envelope.epoch, *values, received_ms, lost)])
             cursor.lost += lost - sum(before for (before,) in swallowed)
         return taken
@@ -209,10 +209,10 @@ class Batch:
             return
         found: dict[Row, Row] = {}
         for one in self._buried:
-            topic, head = one.topic[:256].replace("\0", "\ufffd"), one.head
+            topic, head = _text(one.topic[:256]), one.head
             key = (topic, one.reason, hashlib.sha256(head).digest()[:16])
             count = found[key][-1] + 1 if key in found else 1
-            first = found.get(key) or (*key, one.detail.replace("\0", "\ufffd"), head)
+            first = found.get(key) or (*key, _text(one.detail), head)
             found[key] = (*first[:5], one.received_ms, count)
         for row in self._db.pick(DEAD, sorted(found)):
             key = row[:3]
@@ -252,6 +252,11 @@ def at_ms(envelope: Envelope, received_ms: int) -> int:
     """When it was, for people: by the device's clock where that is synchronised and not plainly wrong."""
     trusted = envelope.clock is Clock.SYNCED and envelope.t0_ms <= received_ms + limits.CLOCK_MAX_FUTURE_MS
     return envelope.t0_ms if trusted else received_ms
+
+
+def _text(value: str) -> str:
+    """A text that every database holds: PostgreSQL's cannot have a NUL."""
+    return value.replace("\0", "\ufffd")
 
 
 def _is_newer(status: Status, last: Status) -> bool:

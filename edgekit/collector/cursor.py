@@ -177,10 +177,9 @@ class Cursor:
 
     def _receive(self, first: int, last: int) -> bool:
         received = self._received
-        if len(received) > RANGES_MAX and first - 1 not in received and last + 1 not in received:
-            # An island of its own, unless it swallows others.
-            if not received.within(first, last):
-                return False
+        # Full, and an island of its own: it touches and swallows no other.
+        if len(received) > RANGES_MAX and not received.within(first - 1, last + 1):
+            return False
         received.add(first, last)
         return True
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 Row = tuple[Any, ...]
 Kind = Literal["text", "integer", "bytes"]
@@ -43,7 +43,8 @@ class Table:
     @cached_property
     def columns(self) -> dict[str, Kind]:
         """What a row holds, in order, without `id`."""
-        return dict(one.split() for one in self.declared.split(","))  # type: ignore[misc]
+        pairs = (one.split() for one in self.declared.split(","))
+        return {name: cast(Kind, kind) for name, kind in pairs}
 
 
 class Transaction(Protocol):

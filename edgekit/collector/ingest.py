@@ -1,8 +1,8 @@
 """What is accepted and what is refused: a pure function of messages and what is known.
 
 The rules: the topic is matched exactly; its device is the device of every envelope; the size is limited before
-anything is decoded; a sequence cannot jump far ahead; the body decodes, and its counts add up on the bins of its
-reference. A wrong clock is no reason: such a record is dated by its arrival.
+anything is decoded; the body decodes, and its counts add up on the bins of its reference. That a sequence cannot jump
+far ahead is for the cursor to say (`batch`). A wrong clock is no reason: such a record is dated by its arrival.
 
 Records fare one by one: a poison record does not take its neighbours in the message with it. A refusal has a `key`
 where device, epoch and sequence are beyond doubt: such a record is acknowledged, so that it is not sent for ever.
@@ -13,7 +13,6 @@ batch are checked together. Only where something is wrong are records looked at 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple, Protocol
@@ -42,8 +41,6 @@ from edgekit_contracts.telemetry import (
 
 HEAD_BYTES: Final = 4 * limits.KIB
 """Of a refused message or record, kept for a person to look at."""
-RANGES_MAX: Final = 1024
-"""Islands beyond the cursor that are remembered for one device; a device has 256 records in flight."""
 
 TOPIC_MAX: Final = 128
 """Characters of a topic that is looked at: the longest of ours has 76."""
@@ -120,10 +117,6 @@ Reading = Accepted | Refused | Birth
 class Known(Protocol):
     """What the rules must know of what is stored."""
 
-    def highest(self, device: str, epoch: int) -> int:
-        """The highest sequence stored; 0 for none."""
-        ...
-
     def bins(self, bins_id: bytes) -> Bins | None:
         """The bins of that name, or None while their reference is not complete."""
         ...
@@ -175,31 +168,6 @@ def check_window(envelope: Envelope, window: Window, bins: Bins) -> None:
     if sums.check(window.counts, envelope.n, window.moments) != window.software.calls:
         raise FormatError("window", "$.counts.latency", f"counts do not add up to {window.software.calls} calls")
     decode_distances(window.distances, envelope.n)
-
-
-def advance(
-    high: int, ranges: Iterable[tuple[int, int]], spans: Iterable[tuple[int, int]]
-) -> tuple[int, tuple[tuple[int, int], ...]]:
-    """Moves a cursor over what was received.
-
-    Args:
-        high: Everything up to here was received before.
-        ranges: Received beyond `high`, as inclusive (first, last).
-        spans: Received now.
-
-    Returns:
-        The new `high`, and the ranges beyond it, joined and in order; of too many, the lowest are kept, and what is
-        forgotten is only sent again.
-    """
-    islands: list[tuple[int, int]] = []
-    for first, last in sorted([*ranges, *spans]):
-        if first <= high + 1:
-            high = max(high, last)
-        elif islands and first <= islands[-1][1] + 1:
-            islands[-1] = (islands[-1][0], max(islands[-1][1], last))
-        else:
-            islands.append((first, last))
-    return high, tuple(islands[:RANGES_MAX])
 
 
 def _largest(topic: str) -> int:
@@ -289,7 +257,7 @@ def _read_record(message: Message, place: int, data: msgspec.Raw, device: str, k
     except UnsupportedFormat as error:
         return _refused(message, "newer version", str(error), bytes(data))
     except EdgekitError as error:
-        return _refused(message, "garbage", str(error), bytes(data), _salvage(data, device, known))
+        return _refused(message, "garbage", str(error), bytes(data), _salvage(data, device))
     return _judge(message, place, envelope, device, known)
 
 
@@ -298,13 +266,6 @@ def _judge(message: Message, place: int, envelope: Envelope, device: str, known:
     if envelope.device != device:
         detail = f"a record of {envelope.device} on the topic of {device}"
         return _refused(message, "wrong device", detail, _head(message, place))
-    # Nothing stored is below 0: nearly no device gets so far that the store must be asked.
-    if envelope.sequence > limits.SEQUENCE_MAX_JUMP:
-        ahead = envelope.sequence - known.highest(device, envelope.epoch)
-        if ahead > limits.SEQUENCE_MAX_JUMP:
-            # Not acknowledged: the cursor must not be led away by one wild number.
-            detail = f"sequence {envelope.sequence} is {ahead} ahead"
-            return _refused(message, "jump", detail, _head(message, place))
     try:
         body = decode_body(envelope)
         if isinstance(body, Gap) and (body.records > body.last - body.first + 1 or max(body.rows, body.bytes) >= 2**63):
@@ -337,14 +298,13 @@ def _head(message: Message, place: int) -> bytes:
     return bytes(_PARTS.decode(unpack_message(message.payload))[place])
 
 
-def _salvage(data: msgspec.Raw, device: str, known: Known) -> Key | None:
+def _salvage(data: msgspec.Raw, device: str) -> Key | None:
     """The key of a record whose envelope is wrong further on."""
     try:
         head = decode_msgpack(data, _Head, what="telemetry record", limit=limits.MESSAGE_MAX_BYTES)
     except EdgekitError:
         return None
-    near = 1 <= head.sequence <= known.highest(device, head.epoch) + limits.SEQUENCE_MAX_JUMP
-    if head.version != ENVELOPE_VERSION or head.device != device or not near:
+    if head.version != ENVELOPE_VERSION or head.device != device or not head.sequence:
         return None
     return Key(device, head.epoch, head.sequence)
 

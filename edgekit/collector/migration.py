@@ -54,7 +54,9 @@ def from_1(db: sqlite3.Connection, tables: Iterable[str]) -> None:
         cursor = _cursor(db, dev, epoch, high, msgspec.msgpack.decode(ranges, type=tuple[Range, ...]))
         blobs = (msgspec.msgpack.encode(tuple(some)) for some in (cursor.missing, cursor.recent))
         missing, recent = blobs
-        db.execute("INSERT INTO cursor VALUES (?, ?, ?, ?, ?, ?, ?)", (dev, epoch, high, ranges, missing, cursor.lost, recent))
+        db.execute(
+            "INSERT INTO cursor VALUES (?, ?, ?, ?, ?, ?, ?)", (dev, epoch, high, ranges, missing, cursor.lost, recent)
+        )
     for table in _OLD:
         db.execute(f"DROP TABLE old_{table}")
 

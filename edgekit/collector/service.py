@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from edgekit.collector.ingest import HEAD_BYTES, Message, Reading, Refused, read_batch
-from edgekit.collector.store import Ingested, Store
+from edgekit.collector.store import Ingested, Store, open_store
 from edgekit_contracts import limits, topics
 from edgekit_contracts.decode import encode_json
 from edgekit_contracts.errors import BrokerUnreachable, StorageFault
@@ -57,7 +57,7 @@ class Collector:
 
     Args:
         broker: Where to connect.
-        store_path: The SQLite file, made where it is missing.
+        store: As `open_store`; made where it is missing.
         name: Names the collector's presence and its MQTT client: two collectors of one broker need two names.
         timing: Of the connection.
         clock_ms: Milliseconds since 1970, for what is received.
@@ -66,13 +66,13 @@ class Collector:
     def __init__(
         self,
         broker: Broker,
-        store_path: Path | str,
+        store: Path | str,
         name: str = "collector",
         *,
         timing: Timing | None = None,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        self.broker, self.store_path, self.name = broker, Path(store_path), check_device(name)
+        self.broker, self.name, self._where = broker, check_device(name), store
         self._timing, self._clock_ms = timing or Timing(), clock_ms
         self._queue: queue.SimpleQueue[Message | str | None] = queue.SimpleQueue()
         self._queued_bytes = 0
@@ -106,7 +106,7 @@ class Collector:
             StorageFault, UnsupportedFormat: The store cannot be used.
             BrokerUnreachable: The first connection failed; later losses are mended silently.
         """
-        self._store = Store(self.store_path)
+        self._store = open_store(self._where)
         self._link.start()
         self._worker.start()
         reason = self._link.wait_first(self._timing.connect_timeout_s + 5.0)

@@ -65,7 +65,7 @@ class Sqlite:
                     for statement in ddl():
                         db.execute(statement)
                 elif found < VERSION:
-                    migration.from_1(db, ddl)
+                    migration.from_1(db, ddl())
                 db.execute(f"PRAGMA user_version = {VERSION}")
 
     def _version(self) -> int:
@@ -148,9 +148,11 @@ def _insert(table: Table) -> str:
 
 @cache
 def _put(table: Table) -> str:
-    return _insert(table).removesuffix("NOTHING").replace(
-        "ON CONFLICT", f"ON CONFLICT ({', '.join(table.key)})"
-    ) + "UPDATE SET " + ", ".join(f"{name} = excluded.{name}" for name in table.columns if name not in table.key)
+    return (
+        _insert(table).removesuffix("NOTHING").replace("ON CONFLICT", f"ON CONFLICT ({', '.join(table.key)})")
+        + "UPDATE SET "
+        + ", ".join(f"{name} = excluded.{name}" for name in table.columns if name not in table.key)
+    )
 
 
 @cache

@@ -78,13 +78,13 @@ def build_fragment(build: Build) -> str:
 
 def _fleet(bundle: Bundle, path: Path) -> tuple[list[DeviceStatus], dict[str, WindowCounts]]:
     """Each device's line, and its merged counts on this bundle's bins over the last hour."""
-    from edgekit.collector.archive import Archive
+    from edgekit.collector.store import open_store
     from edgekit.fleet.status import LOOK_BACK_MS, fleet_status
     from edgekit.monitor.merge import merge_counts
 
     now_ms = time.time_ns() // 1_000_000
     counts: dict[str, WindowCounts] = {}
-    with Archive(path, create=False) as archive:
+    with open_store(path, create=False) as archive:
         devices = [one for one in fleet_status(archive, now_ms) if one.model == bundle.manifest.name]
         for one in devices:
             windows = [

@@ -11,7 +11,7 @@ import pytest
 from edgekit.collector import service
 from edgekit.collector.ingest import Known, Message, Reading, read_batch
 from edgekit.collector.service import Collector
-from edgekit.collector.store import Store
+from edgekit.collector.store import Store, open_store
 from edgekit_contracts import limits, topics
 from edgekit_contracts.decode import encode_json
 from edgekit_contracts.errors import BrokerUnreachable, StorageFault
@@ -80,8 +80,7 @@ def produce(outbox: Outbox, uplink: Uplink, records: int) -> None:
 
 
 def sequences(store: Store, name: str = "pump-1") -> list[int]:
-    rows = store._db.execute("SELECT seq FROM window WHERE dev = ? ORDER BY epoch, seq", (name,)).fetchall()
-    return [seq for (seq,) in rows]
+    return [sequence for _, sequence in sorted((one.epoch, one.sequence) for one in store.windows(name, 0))]
 
 
 def test_records_reach_the_store_once_and_leave_the_outbox(mosquitto: Mosquitto, tmp_path: Path) -> None:
@@ -254,12 +253,14 @@ def test_a_full_disk_stops_the_acknowledgements_and_passes(
         append_reference(outbox)
         uplink.wake()
         wait_until(lambda: outbox.records == 0, "it works")
-        (pages,) = centre.store._db.execute("PRAGMA page_count").fetchone()
-        centre.store._db.execute(f"PRAGMA max_page_count = {pages}")
+        with centre.store.database.reading() as db:
+            ((pages,),) = db.rows("PRAGMA page_count")
+            db.rows(f"PRAGMA max_page_count = {pages}")
         produce(outbox, uplink, 200)
         wait_until(lambda: "full" in str(centre.fault), "it says so")
         assert outbox.records > 0
-        centre.store._db.execute("PRAGMA max_page_count = 1000000")
+        with centre.store.database.reading() as db:
+            db.rows("PRAGMA max_page_count = 1000000")
         wait_until(lambda: outbox.records == 0, "all is acknowledged")
         assert centre.fault is None
         assert sequences(centre.store) == list(range(3, 203))
@@ -296,7 +297,7 @@ def test_nothing_is_acknowledged_before_it_is_committed(
         if publication.topic == topics.ack("pump-1"):
             ack = msgspec.msgpack.decode(publication.payload, type=Ack)
             # Another connection sees only what is committed.
-            with Store(tmp_path / "store.db", create=False) as reader:
+            with open_store(tmp_path / "store.db", create=False) as reader:
                 committed = reader.highest("pump-1", ack.epoch)
             given.append(ack)
             if committed < ack.high:

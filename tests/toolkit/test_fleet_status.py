@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from edgekit.collector.ingest import Birth, Message, read
-from edgekit.collector.store import Store
+from edgekit.collector.store import Store, open_store
 from edgekit.fleet.status import DeviceStatus, fleet_status
 from edgekit_contracts import topics
 from edgekit_contracts.state import Running, Status
@@ -19,7 +19,7 @@ DT_MS = 10_000
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    with Store(tmp_path / "store.db") as opened:
+    with open_store(tmp_path / "store.db") as opened:
         yield opened
 
 
@@ -160,7 +160,8 @@ def test_what_cannot_be_read_of_one_device_is_its_alarm_and_the_others_keep_thei
     body, n = window()
     for device in ("pump-1", "pump-2"):
         ingest(store, *reference(device), envelope(body, sequence=3, n=n, device=device))
-    store._db.execute("UPDATE window SET n = n + 1 WHERE dev = 'pump-1'")
+    with store.database.writing() as db:
+        db.run("UPDATE window SET n = n + 1 WHERE dev = 'pump-1'")
     ill, well = fleet_status(store, NOW_MS)
     assert (ill.state, ill.rows) == ("online", 0)
     assert [alarm[:27] for alarm in ill.alarms] == ["its windows cannot be read:"]

@@ -5,10 +5,8 @@ import zlib
 
 import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from edgekit.collector.ingest import Accepted, Birth, Key, Message, Refused, advance, read, read_batch
+from edgekit.collector.ingest import Accepted, Birth, Key, Message, Refused, read, read_batch
 from edgekit_contracts import limits, topics
 from edgekit_contracts.decode import encode_json
 from edgekit_contracts.reference import Bins
@@ -31,12 +29,6 @@ from tests.telemetry_samples import BINS, BINS_ID, NOW_MS, envelope, reference_p
 
 class Knows:
     """What a store would know."""
-
-    def __init__(self, highest: int = 0) -> None:
-        self._highest = highest
-
-    def highest(self, device: str, epoch: int) -> int:
-        return self._highest
 
     def bins(self, bins_id: bytes) -> Bins | None:
         return BINS if bins_id == BINS_ID else None
@@ -146,13 +138,6 @@ def test_a_record_of_another_device_is_refused_without_a_key_so_that_its_cursor_
 def test_a_newer_envelope_is_refused_without_a_key() -> None:
     found = refusal(said(msgspec.structs.replace(envelope(WINDOW, n=ROWS), version=2)))
     assert (found.reason, found.key) == ("newer version", None)
-
-
-def test_a_sequence_that_jumps_is_refused_and_moves_no_cursor() -> None:
-    far = envelope(WINDOW, n=ROWS, sequence=limits.SEQUENCE_MAX_JUMP + 6)
-    assert (refusal(said(far), Knows(5)).reason, refusal(said(far), Knows(5)).key) == ("jump", None)
-    (found,) = read(said(far), Knows(6))
-    assert isinstance(found, Accepted)
 
 
 def test_a_record_from_the_future_is_kept() -> None:
@@ -274,7 +259,6 @@ def test_a_batch_is_read_as_each_of_its_messages_alone() -> None:
         for i in range(2, 10)
     ]
     whole += [said(envelope(WINDOW, n=ROWS, bins_id=b"unknown!")), said(envelope(reference_parts()[0]))]
-    whole += [said(envelope(WINDOW, n=ROWS, sequence=limits.SEQUENCE_MAX_JUMP + 1), envelope(WINDOW, n=ROWS))]
     whole += [Message(topics.status("pump-1"), encode_json(Status(device="pump-1", session=4)), NOW_MS)]
     batch = []
     for _ in range(1000):
@@ -286,26 +270,5 @@ def test_a_batch_is_read_as_each_of_its_messages_alone() -> None:
     found = read_batch(batch, Knows())
     assert found == [reading for message in batch for reading in read(message, Knows())]
     refused = {item.reason for item in found if isinstance(item, Refused)}
-    assert refused >= {"wrong topic", "garbage", "newer version", "wrong device", "jump", "body"}
+    assert refused >= {"wrong topic", "garbage", "newer version", "wrong device", "body"}
     assert any(isinstance(item, Accepted) and item.quarantined for item in found)
-
-
-SPANS = st.lists(
-    st.tuples(st.integers(1, 60), st.integers(0, 5)).map(lambda pair: (pair[0], pair[0] + pair[1])), max_size=30
-)
-
-
-@settings(max_examples=100, deadline=None)
-@given(SPANS, SPANS)
-def test_a_cursor_covers_exactly_what_was_received(first: list[tuple[int, int]], second: list[tuple[int, int]]) -> None:
-    high, ranges = advance(*advance(0, (), first), second)
-    expected = {number for a, b in [*first, *second] for number in range(a, b + 1)}
-    assert set(range(1, high + 1)) | {n for a, b in ranges for n in range(a, b + 1)} == expected
-    ends = [high, *(edge for span in ranges for edge in span)]
-    # Islands stand apart, in order, and beyond the cursor.
-    assert all(b - a >= 2 for a, b in zip(ends[::2], ends[1::2], strict=False))
-
-
-def test_a_cursor_remembers_a_bounded_number_of_islands() -> None:
-    high, ranges = advance(0, (), [(n, n) for n in range(2, 10_000, 2)])
-    assert (high, len(ranges), ranges[0]) == (0, 1024, (2, 2))
