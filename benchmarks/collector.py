@@ -41,7 +41,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from edgekit.collector.store import Store
+from edgekit.collector.store import open_store
 from edgekit_contracts import topics
 from edgekit_contracts.decode import encode_json
 from edgekit_contracts.reference import LATENCY_BINS, Bins, FeatureBins, FeatureCounts, Reference
@@ -306,7 +306,7 @@ def kept(name: str, store: Path, said: list[str], bundle: int, devices: int) -> 
         heard: int = json.loads(said[-1])["messages"]
         return (heard - devices) * bundle  # each device's first message is its reference
     if name == "edgekit":
-        with Store(store, create=False) as opened:
+        with open_store(store, create=False) as opened:
             return opened.count("window")
     with closing(sqlite3.connect(store)) as db:
         (count,) = db.execute("SELECT COUNT(*) FROM record WHERE kind = ?", (int(Kind.WINDOW),)).fetchone()

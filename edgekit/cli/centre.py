@@ -114,10 +114,10 @@ def collect(
 
 
 def _look(store: Path) -> list[DeviceStatus]:
-    from edgekit.collector.store import Store
+    from edgekit.collector.store import open_store
     from edgekit.fleet.status import fleet_status
 
-    with Store(store, create=False) as opened:
+    with open_store(store, create=False) as opened:
         return fleet_status(opened, time.time_ns() // 1_000_000)
 
 

@@ -43,8 +43,7 @@ def uplink(broker: Broker, outbox: Outbox) -> Uplink:
 
 
 def stored(centre: Collector, outbox: Outbox) -> list[int]:
-    query = "SELECT seq FROM window WHERE dev = ? AND epoch = ? ORDER BY seq"
-    return [seq for (seq,) in centre.store._db.execute(query, (outbox.device, outbox.epoch))]
+    return sorted(one.sequence for one in centre.store.windows(outbox.device, 0) if one.epoch == outbox.epoch)
 
 
 def test_two_of_three_nodes_killed_in_turn_lose_nothing_and_double_nothing(
