@@ -13,6 +13,7 @@ batch are checked together. Only where something is wrong are records looked at 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple, Protocol
