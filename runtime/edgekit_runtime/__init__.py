@@ -17,8 +17,8 @@ request's time. A program that holds the bundle itself asks `model`, which answe
 | `model`, `rows`, `single`, `ring` | what `load` gives: rows of any kind in, answers out; one row makes no array |
 | `outbox` | records on disk until the collector has said that it stored them |
 | `transaction` | all of it, or nothing: SQLite, for `outbox`, the review queue and the collector |
-| `mqtt`, `uplink` | the way to the broker and back |
-| `ledger`, `metered` | what that costs, byte by byte |
+| `mqtt`, `connection`, `uplink` | the way to the broker and back |
+| `ledger` | what that costs, byte by byte |
 | `reporter` | a window every so often: observe -> outbox -> uplink |
 | `served`, `route`, `interface` | which bundle answers a request, and who does if it fails |
 | `strategies` | shadow and canary: what they cost, and what they tell |

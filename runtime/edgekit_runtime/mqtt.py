@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -31,7 +31,7 @@ from edgekit_runtime.dialect import UNSUPPORTED, Dialect, read_dialect
 if TYPE_CHECKING:
     import paho.mqtt.client as paho
 
-    from edgekit_runtime.metered import Meter
+    from edgekit_runtime.connection import Connection, Meter
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +124,13 @@ class Publication(msgspec.Struct, frozen=True):
     """MQTT 5: the request that this answers, in the requester's own words."""
 
 
+class Receipt(NamedTuple):
+    """By which a message is acknowledged to the broker, on the connection that it came on and on no other."""
+
+    connection: Connection
+    identifier: int
+
+
 class Received(msgspec.Struct, frozen=True):
     """A message that came."""
 
@@ -134,6 +141,8 @@ class Received(msgspec.Struct, frozen=True):
     response_topic: str | None = None
     correlation: bytes | None = None
     """MQTT 5: where the answer is to go, and what is to be said with it."""
+    receipt: Receipt | None = None
+    """Where messages are acknowledged by hand: for `Link.acknowledge`."""
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,6 +188,8 @@ class Link:
         on_room: The broker took a message over.
         on_refused: The broker forbids a subscription or, in MQTT 5, a message; once a connection for each reason.
         meter: Takes the bytes that were sent and received.
+        by_hand: A message counts as taken over only with `acknowledge`, not when `on_message` returns: the broker holds
+            back what is beyond its limit on messages under way.
     """
 
     def __init__(
@@ -195,16 +206,17 @@ class Link:
         on_refused: Callable[[str], None] = lambda reason: None,
         meter: Meter = lambda sent, received: None,
         timing: Timing | None = None,
+        by_hand: bool = False,
     ) -> None:
         self.broker, self.client_id = broker, client_id
         self._will, self._subscriptions = will, tuple(subscriptions)
         self._asked: dict[int | None, str] = {}  # of this connection: what each answer to a subscription is about
         self._on_up, self._on_message, self._on_down, self._on_room = on_up, on_message, on_down, on_room
         self._on_refused, self._meter = on_refused, meter
-        self._timing = timing or Timing()
+        self._timing, self._by_hand = timing or Timing(), by_hand
         self._lock = threading.Lock()
-        self._client: paho.Client | None = None  # stands
-        self._attempt: paho.Client | None = None  # stands, or is being set up
+        self._client: Connection | None = None  # stands
+        self._attempt: Connection | None = None  # stands, or is being set up
         self._outstanding: list[paho.MQTTMessageInfo] = []
         self._stopping = threading.Event()
         self._settled = threading.Event()
@@ -264,6 +276,16 @@ class Link:
             self._outstanding = [other for other in self._outstanding if not other.is_published()]
             self._outstanding.append(info)
         return True
+
+    def acknowledge(self, receipts: Iterable[Receipt]) -> None:
+        """Tells the broker that these messages were taken over; it forgets them, and sends further ones.
+
+        A receipt of an earlier connection is let go: what it stood for means nothing to the broker any more.
+        """
+        client = self._client
+        for connection, identifier in receipts:
+            if connection is client:
+                connection.ack(identifier, 1)
 
     @property
     def outstanding(self) -> int:
@@ -360,7 +382,7 @@ class Link:
                 refusals.add(reason)
                 self._call(self._on_refused, reason)
 
-        def connected(client: paho.Client, _user: object, _flags: object, code: Any, props: object) -> None:
+        def connected(_client: paho.Client, _user: object, _flags: object, code: Any, props: object) -> None:
             nonlocal was_up, answered
             answered = not (code.is_failure and code.value == UNSUPPORTED)
             if code.is_failure:
@@ -393,12 +415,12 @@ class Link:
 
         try:
             wanted = replace(place, protocol=protocol)
-            client = open_client(wanted, self.client_id, self._will(), self._timing, self._meter)
+            client = open_client(wanted, self.client_id, self._will(), self._timing, self._meter, by_hand=self._by_hand)
             with self._lock:
                 self._attempt = client
             client.on_connect = connected
             client.on_disconnect = disconnected
-            client.on_message = lambda _c, _u, message: self._call(self._on_message, _received(message))
+            client.on_message = lambda _c, _u, message: self._heard(client, message)
             client.on_subscribe = subscribed
             client.on_publish = published
             client.connect(place.host, place.port, keepalive=self._timing.keepalive_s)
@@ -408,11 +430,11 @@ class Link:
                 client.disconnect()
             end = time.monotonic() + self._timing.probe_s
             while trial and not (answered or ended):
-                # Not MQTT_ERR_SUCCESS, which is 0: it was closed.
-                if client.loop(0.1) or time.monotonic() > end:
+                if not client.turn(0.1) or time.monotonic() > end:
                     client.disconnect()
                     break
-            client.loop_forever()
+            while client.turn():
+                pass
         except (OSError, ValueError, StorageFault) as error:
             ended.insert(0, str(error) or type(error).__name__)
         except Exception as error:
@@ -421,9 +443,19 @@ class Link:
             ended.insert(0, str(error))
         finally:
             with self._lock:
+                if self._attempt is not None:
+                    self._attempt.close()
                 self._client = self._attempt = self._dialect = None
                 self._outstanding = []
         return (ended[0] if ended else "connection lost"), was_up, answered if reached else None
+
+    def _heard(self, connection: Connection, message: paho.MQTTMessage) -> None:
+        receipt = Receipt(connection, message.mid) if self._by_hand and message.qos else None
+        properties = message.properties  # of MQTT 5 alone
+        told = (None, None)
+        if properties is not None:
+            told = getattr(properties, "ResponseTopic", None), getattr(properties, "CorrelationData", None)
+        self._call(self._on_message, Received(message.topic, bytes(message.payload), message.retain, *told, receipt))
 
     def _call(self, callback: Callable[..., None], *values: object) -> None:
         try:
@@ -432,18 +464,15 @@ class Link:
             log.exception("a callback of the connection to %s failed", self.broker)
 
 
-def _received(message: paho.MQTTMessage) -> Received:
-    properties = message.properties  # of MQTT 5 alone
-    return Received(
-        message.topic,
-        bytes(message.payload),
-        message.retain,
-        getattr(properties, "ResponseTopic", None),
-        getattr(properties, "CorrelationData", None),
-    )
-
-
-def open_client(broker: Broker, client_id: str, will: Publication | None, timing: Timing, meter: Meter) -> paho.Client:
+def open_client(
+    broker: Broker,
+    client_id: str,
+    will: Publication | None,
+    timing: Timing,
+    meter: Meter,
+    *,
+    by_hand: bool = False,
+) -> Connection:
     """A paho client with the broker's settings, not yet connected.
 
     Raises:
@@ -452,21 +481,19 @@ def open_client(broker: Broker, client_id: str, will: Publication | None, timing
     # Imported by the first connection, on its own thread: with what it brings along it takes longer than a start may.
     from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-    from edgekit_runtime.metered import MeteredClient
+    from edgekit_runtime.connection import Connection
 
     five = broker.protocol == 5
-    client = MeteredClient(
+    client = Connection(
         meter,
         CallbackAPIVersion.VERSION2,
         client_id=client_id,
         clean_session=None if five else True,
         protocol=MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311,
         reconnect_on_failure=False,
+        manual_ack=by_hand,
     )
     client.connect_timeout = timing.connect_timeout_s
-    # Without it `publish` writes on the caller's thread, beside the one that reads and answers: two threads in one TLS
-    # connection break it. With it, that thread is woken, and it alone reads and writes.
-    client.on_socket_register_write = lambda _client, _user, _socket: None
     if broker.username is not None:
         client.username_pw_set(broker.username, broker.password)
     if broker.tls:

@@ -1,0 +1,120 @@
+"""paho's client with a loop of its own: bytes come and go in large pieces, and one thread alone writes.
+
+paho asks the system four times for the bytes of one message, once more whether there is one, and again for each
+acknowledgement; each time Python's lock goes to whoever waits for it. Here a piece of 64 KiB is read, and paho takes
+its bytes from that; and what paho sends is written once a turn. The loop is what paho documents for programs that have
+one (`loop_read`, `loop_write`, `loop_misc`, `want_write`). Only `_sock_recv` and `_sock_send` are no documented names:
+should a later paho not ask them, it reads and writes for itself, and this is a plain loop.
+
+In paho's own loop a message that another thread publishes is written by that thread, beside what the loop writes. When
+the system takes only a part of one, the other may come in between; two threads in one TLS connection break it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+import paho.mqtt.client as paho
+
+PIECE_BYTES: Final = 65_536
+PACKETS_IN_A_TURN: Final = 256
+"""Read before what waits is written."""
+
+
+Meter = Callable[[int, int], None]
+"""Takes bytes sent and bytes received; of MQTT: inside TLS, where there is TLS."""
+
+
+class Connection(paho.Client):
+    """One connection; other threads may publish and acknowledge.
+
+    Args:
+        meter: Called for each piece that went out or came in, on the loop's thread.
+        arguments: paho's.
+        named: paho's.
+    """
+
+    def __init__(self, meter: Meter, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._meter = meter
+        self._piece, self._taken = b"", 0
+        self._unsent = bytearray()
+        self._poll = select.poll()
+        self._ends: tuple[socket.socket, socket.socket] | None = (
+            None  # another thread writes into one, and poll returns
+        )
+        self.on_socket_register_write = self._interrupt
+        self.on_socket_close = lambda _client, _user, sock: self._flush(sock)
+
+    def turn(self, timeout_s: float = 1.0) -> bool:
+        """Waits for something to do, and does it; False: the connection has ended."""
+        sock: Any = self.socket()
+        if self._ends is None:
+            self._ends = socket.socketpair()
+            for end in self._ends:
+                end.setblocking(False)
+            self._poll.register(self._ends[0], select.POLLIN)
+        try:
+            # Closed by another thread, it has no number any more.
+            self._poll.register(sock, select.POLLIN | (select.POLLOUT if self.want_write() or self._unsent else 0))
+        except (TypeError, ValueError):
+            return False
+        ready = dict(self._poll.poll(0 if self._waiting(sock) else 1000 * timeout_s))
+        if self._ends[0].fileno() in ready:
+            with contextlib.suppress(BlockingIOError):
+                self._ends[0].recv(4096)
+        if ready.get(sock.fileno(), 0) & ~select.POLLOUT or self._waiting(sock):
+            for _ in range(PACKETS_IN_A_TURN):
+                if self.loop_read() != paho.MQTT_ERR_SUCCESS or self.socket() is None:
+                    return False
+                if not self._waiting(sock):
+                    break
+        if self.want_write() and self.loop_write() != paho.MQTT_ERR_SUCCESS:
+            return False
+        alive = self.loop_misc() == paho.MQTT_ERR_SUCCESS and self.socket() is not None
+        if alive:
+            self._flush(sock)
+        return alive
+
+    def close(self) -> None:
+        """Gives back what the loop needed; the connection has ended."""
+        for end in self._ends or ():
+            end.close()
+
+    def _waiting(self, sock: Any) -> bool:
+        """Whether bytes are here already: read by us, or by TLS."""
+        return self._taken < len(self._piece) or bool(hasattr(sock, "pending") and sock.pending())
+
+    def _interrupt(self, *_: object) -> None:
+        if self._ends is not None:
+            with contextlib.suppress(OSError):
+                self._ends[1].send(b"w")
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        start = self._taken
+        if start >= len(self._piece):
+            self._piece, self._taken = b"", 0
+            piece = super()._sock_recv(PIECE_BYTES)
+            self._meter(0, len(piece))
+            if len(piece) <= bufsize:
+                return piece
+            self._piece, start = piece, 0
+        found = self._piece[start : start + bufsize]
+        self._taken = start + len(found)
+        return found
+
+    def _sock_send(self, buf: bytes | bytearray) -> int:
+        self._unsent += buf
+        return len(buf)
+
+    def _flush(self, sock: Any) -> None:
+        """Writes what the system takes; that the connection is broken shows when it is read from."""
+        with contextlib.suppress(OSError):
+            while self._unsent:
+                sent = sock.send(self._unsent)
+                del self._unsent[:sent]
+                self._meter(sent, 0)
