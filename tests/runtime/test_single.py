@@ -36,25 +36,30 @@ class Service:
         self.served = Served(Lineup(self.member))
         self.app = App({"tiny": self.served}, dict)
 
+    def answer(self, body: bytes, headers: dict[bytes, bytes]) -> Any:
+        return self.app.answer(Request("POST", b"/v2/models/tiny/infer", headers, body, time.perf_counter()))
+
     def ask(self, row: Any, **more: Any) -> tuple[int, Any]:
         tensor = {"name": "numbers", "shape": [1, 3], "datatype": "FP64", "data": list(row)}
         body = json.dumps({"inputs": [tensor], **more}).encode()
-        response = self.app.answer(Request("POST", b"/v2/models/tiny/infer", {}, body, time.perf_counter()))
+        response = self.answer(body, {})
         return response.status, json.loads(response.body)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_row_that_comes_alone_has_the_answer_of_the_usual_way_to_the_byte_and_is_counted_like_it(kind: str) -> None:
     service, usual = Service(kind), Service(kind)
+    usual.member.single.close()
     names = [{"name": output.name} for output in service.manifest.outputs]
     service.ask(rows(1)[0])
-    usual.ask(rows(1)[0], outputs=names)
-    assert service.member.single.ready
+    usual.ask(rows(1)[0])
+    assert (service.member.single.ready, usual.member.single.ready) == (True, False)
     for row in rows(3 * PLACES, seed=1).tolist():
-        # A client that names the outputs is answered in the usual way.
-        assert service.ask(row) == usual.ask(row, outputs=names)
+        assert service.ask(row) == usual.ask(row)
+    assert service.ask(row, outputs=names, id="7") == usual.ask(row, outputs=names, id="7")
+    assert service.ask(row, outputs=[{"name": "none"}]) == usual.ask(row, outputs=[{"name": "none"}])
     # A missing value: a transformation's answer, and no answer of the others.
-    assert service.ask([0.5, None, 1]) == usual.ask([0.5, None, 1], outputs=names)
+    assert service.ask([0.5, None, 1]) == usual.ask([0.5, None, 1])
     seen, right = service.observer.close(), usual.observer.close()
     assert (seen.n, seen.body.software.calls) == (right.n, right.body.software.calls)
     assert seen.n >= 1 + 3 * PLACES
@@ -62,6 +67,27 @@ def test_a_row_that_comes_alone_has_the_answer_of_the_usual_way_to_the_byte_and_
     assert seen.counts.classes == right.counts.classes
     moments, expected = (np.frombuffer(one.body.moments, "<f4") for one in (seen, right))
     np.testing.assert_allclose(moments, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("datatype", ["FP64", "FP32", "FP16"])
+def test_a_row_in_bytes_has_the_answer_of_the_usual_way_to_the_byte(kind: str, datatype: str) -> None:
+    service, usual = Service(kind), Service(kind)
+    usual.member.single.close()
+    dtype = {"FP64": "<f8", "FP32": "<f4", "FP16": "<f2"}[datatype]
+    named = [{"name": output.name, "parameters": {"binary_data": True}} for output in service.manifest.outputs]
+    for at, row in enumerate(rows(6)):
+        data = row.astype(dtype).tobytes() + b"?" * (at == 5)
+        size = {"binary_data_size": 3 * np.dtype(dtype).itemsize}
+        tensor = {"name": "numbers", "shape": [1, 3], "datatype": datatype, "parameters": size}
+        more = {"outputs": named} if at % 2 else {"parameters": {"binary_data_output": at > 1}}
+        head = json.dumps({"inputs": [tensor], **more}).encode()
+        headers = {b"inference-header-content-length": b"%d" % len(head)}
+        answer = service.answer(head + data, headers)
+        assert answer == usual.answer(head + data, headers)
+        assert answer.status == (400 if at == 5 else 200)
+    assert service.member.single.ready
+    assert service.observer.close().n == usual.observer.close().n == 5
 
 
 def test_what_is_wrong_with_a_row_is_said_as_in_the_usual_way_and_counted_as_refused() -> None:

@@ -159,7 +159,7 @@ class App:
                 request.body, request.headers.get(binary.HEADER), limit=self._settings.max_request_bytes
             )
             route = route or served.route(_key(asked, request.body))
-            row = decoding.row_of(asked, route.engine)
+            row = decoding.row_of(asked, tensors, route.engine)
             held = None if row is None else route.hold(row)
             if held is not None:
                 return self._held(route, asked, held, request)
@@ -174,23 +174,20 @@ class App:
         counts = self._metrics.of(reply.manifest.name, reply.manifest.version)
         stood_in = reply.member is not route.first
         counts.answered(seconds, batch.rows, len(reply.doubtful or ()), stood_in=stood_in)
-        if header_bytes is None:
-            return Response(200, body)
-        line = b"inference-header-content-length: %d\r\n" % header_bytes
-        return Response(200, body, b"application/octet-stream", line)
+        return _inferred(body, header_bytes)
 
     def _held(self, route: Route, asked: decoding.InferRequest, held: Held, request: Request) -> Response:
         """The response to a row that was answered where it lies."""
         manifest = route.manifest
         try:
-            body = oip.encode_row(asked, held[0], manifest, route.marks)
+            body, header_bytes = oip.encode_row(asked, held[0], manifest, route.marks)
         except BaseException:
             route.drop_held(held)
             raise
         seconds = time.perf_counter() - request.started
         route.note_held(held, 1e6 * seconds, resent=self._resent.seen(request.body))
         self._metrics.of(manifest.name, manifest.version).answered(seconds, 1, 0, stood_in=False)
-        return Response(200, body)
+        return _inferred(body, header_bytes)
 
     def _admit(self, request: Request) -> None:
         if self._bucket is not None and (wait_s := self._bucket.take(request.started)):
@@ -266,6 +263,13 @@ def _allow(method: str, *methods: str) -> None:
 
 def _readiness(about: Mapping[str, str], ready: bool) -> Response:
     return Response(200 if ready else 503, msgspec.json.encode({**about, "ready": ready}))
+
+
+def _inferred(body: bytes, header_bytes: int | None) -> Response:
+    if header_bytes is None:
+        return Response(200, body)
+    line = b"inference-header-content-length: %d\r\n" % header_bytes
+    return Response(200, body, b"application/octet-stream", line)
 
 
 def _reply(value: object) -> Response:

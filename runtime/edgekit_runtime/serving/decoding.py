@@ -103,30 +103,29 @@ def decode_request(
         return decode_json(text, InferRequest, what="request", limit=limit), tensors
 
 
-def row_of(request: InferRequest, engine: Engine) -> NDArray[np.float64] | None:
-    """The numbers of a request as most are: one row of the graph's own tensor in JSON, all outputs in JSON.
+def row_of(request: InferRequest, tensors: memoryview, engine: Engine) -> NDArray[np.float64] | None:
+    """The numbers of a request as most are: one row of the graph's own tensor.
 
     Args:
         request: The request.
+        tensors: The bytes of its tensors without `data`.
         engine: The model.
 
     Returns:
         [numeric features], in the tensor's order; None where `batch_of` is to say what the request is.
     """
-    numbers = engine.encoder.numbers
-    if len(request.inputs) != 1 or request.outputs is not None or "binary_data_output" in request.parameters:
+    if len(request.inputs) != 1:
         return None
-    tensor = request.inputs[0]
-    data = tensor.data
-    if (
-        tensor.shape != (1, len(numbers))
-        or data is None
-        or len(data) != len(numbers)
-        or tensor.datatype not in _FLOATS
-        or engine.encoder.tensors != {tensor.name}
-        or not _TYPES["FP64"].issuperset(map(type, data))
-        or "binary_data_size" in tensor.parameters
-    ):
+    tensor, encoder = request.inputs[0], engine.encoder
+    shape, data, size = tensor.shape, tensor.data, tensor.parameters.get("binary_data_size")
+    if shape != (1, len(encoder.numbers)) or encoder.tensors != {tensor.name} or tensor.datatype not in _FLOATS:
+        return None
+    if data is None:
+        if type(size) is not int or size != len(tensors):
+            return None
+        row: NDArray[np.float64] = binary.decode(tensor.name, tensor.datatype, shape, tensors)[0].astype(np.float64)
+        return row
+    if size is not None or len(tensors) or len(data) != shape[1] or not _TYPES["FP64"].issuperset(map(type, data)):
         return None
     try:
         return np.array(data, dtype=np.float64)

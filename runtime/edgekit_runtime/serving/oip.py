@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 from numpy.typing import NDArray
 
 from edgekit_contracts.errors import BadInput
@@ -80,14 +81,20 @@ def encode_response(
     return (b"".join([text, *behind]), len(text)) if behind else (text, None)
 
 
-def encode_row(request: InferRequest, answer: Answer, manifest: Manifest, parameters: Mapping[str, Any]) -> bytes:
-    """As `encode_response`, of all outputs in JSON and one row."""
+def encode_row(
+    request: InferRequest, answer: Answer, manifest: Manifest, parameters: Mapping[str, Any]
+) -> tuple[bytes, int | None]:
+    """As `encode_response`, to one row."""
     said = {"label": (answer.label,), "probabilities": answer.probabilities, "value": answer.values}
+    if request.outputs is not None or "binary_data_output" in request.parameters:
+        label, *numbers = (np.array(one, object) if one else None for one in said.values())
+        probabilities, values = (None if one is None else one.reshape(1, -1) for one in numbers)
+        return encode_response(request, Answers(label, probabilities, values), manifest, parameters)
     tensors = []
     for name, (role, datatype) in _outputs(manifest.outputs)[0].items():
         data = said[role]
         tensors.append(OutputTensor(name, datatype, (1,) if role == "label" else (1, len(data)), data))
-    return _encode(InferResponse(manifest.name, manifest.version, tensors, parameters, request.id))
+    return _encode(InferResponse(manifest.name, manifest.version, tensors, parameters, request.id)), None
 
 
 def server_metadata(version: str) -> dict[str, Any]:
