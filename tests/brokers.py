@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from edgekit_runtime.ledger import Ledger
 from edgekit_runtime.mqtt import Broker, Link, Received, Timing, probe
 
 T = TypeVar("T")
+
+_RELOADED: Final = "Reloading config."
 
 QUICK = Timing(reconnect_first_s=0.02, reconnect_cap_s=0.1, connect_timeout_s=5.0)
 
@@ -115,20 +118,41 @@ class Engine:
 
 
 class Mosquitto(Engine):
-    """Mosquitto with the defaults of Debian's package but for its address."""
+    """Mosquitto with the defaults of Debian's package but for its address.
+
+    Args:
+        folder: For its files.
+        extra: Further lines of its configuration.
+        anonymous: Whether it lets everybody in.
+        whole: Makes the configuration for a port, instead of all of these.
+    """
 
     binary, package = "mosquitto", "apt install mosquitto"
 
-    def __init__(self, folder: Path, extra: str = "", *, anonymous: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        extra: str = "",
+        *,
+        anonymous: bool = True,
+        whole: Callable[[int], str] | None = None,
+    ) -> None:
         super().__init__(folder)
         config = folder / "mosquitto.conf"
         # As root it would change to a user who cannot write into the test's folder.
         user = "user root\n" if os.geteuid() == 0 else ""
-        config.write_text(
-            f"{user}listener {self.port} 127.0.0.1\nallow_anonymous {str(anonymous).lower()}\n"
+        plain = (
+            f"listener {self.port} 127.0.0.1\nallow_anonymous {str(anonymous).lower()}\n"
             f"persistence true\npersistence_location {folder}/\n{extra}"
         )
+        config.write_text(user + (plain if whole is None else whole(self.port)))
         self._command += ["-c", str(config)]
+
+    def reload(self) -> None:
+        """Has it read its files again, and waits until it has; it must have answered a client before."""
+        before = self._log.read_text().count(_RELOADED)
+        os.kill(self.pid, signal.SIGHUP)
+        wait_until(lambda: self._log.read_text().count(_RELOADED) > before, "mosquitto reads its files again")
 
 
 class Counters:

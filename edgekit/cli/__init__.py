@@ -14,7 +14,7 @@ from typing import Final
 import click
 
 from edgekit import __version__
-from edgekit.cli import build, bundles, centre, convert, demo, doctor, keys, profiles
+from edgekit.cli import authority, build, bundles, centre, convert, demo, doctor, keys, profiles
 from edgekit.cli.output import end_progress, printable
 from edgekit_contracts.errors import EdgekitError, MissingExtra
 from edgekit_runtime.installed import refuse_both
@@ -63,6 +63,9 @@ for command in (
     demo.demo,
 ):
     cli.add_command(command)
+
+for command in (authority.ca, authority.enrol, authority.revoke, authority.broker_config):
+    centre.fleet.add_command(command)
 
 
 def main() -> None:

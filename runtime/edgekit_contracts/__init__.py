@@ -15,6 +15,7 @@ wheel, and import the standard library and msgspec only.
 | `profile` | a board: what it is, its limits, its calibrated rates with their sources |
 | `telemetry` | envelope, window, gap, reference part, acknowledgement: MessagePack |
 | `state` | what a device says it runs (retained birth and last will) |
+| `enrolment` | token, request and grant of a certificate |
 | `topics` | the MQTT topic tree as frozen values |
 | `schema` | JSON Schema of all of them, kept in docs/formats |
 """

@@ -163,6 +163,14 @@ class CannotResume(Refused):
         )
 
 
+class EnrolmentRefused(Refused):
+    """A certificate was not granted, or what was granted is not what was asked for."""
+
+
+class AuthorityRefused(Refused):
+    """The authority does not do what it was asked for."""
+
+
 # --- 2: usage --------------------------------------------------------------------------------------------------------
 
 
@@ -289,6 +297,16 @@ class BrokerUnreachable(EnvironmentFault):
         super().__init__(
             f"no MQTT broker answers at {broker}: {reason}",
             "start the broker, or correct the address and its TLS settings",
+        )
+
+
+class AuthorityUnreachable(EnvironmentFault):
+    """No enrolment service answers there."""
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(
+            f"no enrolment service answers at {address}: {reason}",
+            "start it with `edgekit fleet enrol serve`, or correct the address",
         )
 
 

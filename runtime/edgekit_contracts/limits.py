@@ -17,6 +17,9 @@ PROFILE_MAX_BYTES: Final = 64 * KIB
 CONFIG_MAX_BYTES: Final = 64 * KIB
 STATE_MAX_BYTES: Final = 16 * KIB
 
+ENROLMENT_MAX_BYTES: Final = 32 * KIB
+"""A request for a certificate, or a grant; the head of an HTTP message around it too."""
+
 DOCUMENT_MAX_DEPTH: Final = 32
 """Nested arrays, objects and tables in any document."""
 

@@ -15,6 +15,9 @@ DEVICE_PATTERN: Final = r"^[a-z0-9][a-z0-9_-]{0,62}(?!\n)$"
 MODEL_PATTERN: Final = r"^[a-z0-9][a-z0-9_-]{0,62}(?!\n)$"
 VERSION_PATTERN: Final = r"^[0-9][0-9A-Za-z.+-]{0,62}(?!\n)$"
 
+HOLDER_PATTERN: Final = rf"^(?:(?:collector|app)\.)?{DEVICE_PATTERN[1:-1]}$"
+"""Whom a client's certificate may name: a device, `collector.NAME` or `app.NAME`. No device's name has a dot."""
+
 DeviceName = Annotated[str, msgspec.Meta(pattern=DEVICE_PATTERN)]
 ModelName = Annotated[str, msgspec.Meta(pattern=MODEL_PATTERN)]
 Version = Annotated[str, msgspec.Meta(pattern=VERSION_PATTERN)]
@@ -33,6 +36,17 @@ def check_device(name: str) -> str:
     """
     if re.fullmatch(DEVICE_PATTERN[1:-1], name) is None:
         raise UnknownName("device's name", name, _RULE)
+    return name
+
+
+def check_holder(name: str) -> str:
+    """Returns `name` if it may stand in a client's certificate.
+
+    Raises:
+        UnknownName: It may not.
+    """
+    if re.fullmatch(HOLDER_PATTERN[1:-1], name) is None:
+        raise UnknownName("certificate's name", name, f"a device's name ({_RULE}), collector.NAME or app.NAME")
     return name
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from edgekit_contracts import alerts, golden, manifest, profile, reference, slots, state, telemetry
+from edgekit_contracts import alerts, enrolment, golden, manifest, profile, reference, slots, state, telemetry
 
 DOCUMENTS: Final[dict[str, type[msgspec.Struct]]] = {
     "manifest": manifest.Manifest,
@@ -20,6 +20,8 @@ DOCUMENTS: Final[dict[str, type[msgspec.Struct]]] = {
     "host": state.Host,
     "alert": alerts.Alert,
     "slots": slots.Slots,
+    "enrolment-request": enrolment.Request,
+    "enrolment-grant": enrolment.Grant,
     "telemetry-envelope": telemetry.Envelope,
     "telemetry-window": telemetry.Window,
     "telemetry-gap": telemetry.Gap,

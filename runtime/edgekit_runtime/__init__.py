@@ -19,6 +19,8 @@ request's time. A program that holds the bundle itself asks `model`, which answe
 | `transaction` | all of it, or nothing: SQLite, for `outbox`, the review queue and the collector |
 | `mqtt`, `connection`, `uplink` | the way to the broker and back |
 | `ledger` | what that costs, byte by byte |
+| `tls`, `identity` | the way is encrypted; the device's own key and certificate |
+| `enrolment`, `enrolling`, `renewal` | a first certificate for a token, the next ones for the last |
 | `reporter` | a window every so often: observe -> outbox -> uplink |
 | `served`, `route`, `interface` | which bundle answers a request, and who does if it fails |
 | `strategies` | shadow and canary: what they cost, and what they tell |
@@ -30,6 +32,7 @@ request's time. A program that holds the bundle itself asks `model`, which answe
 | `config`, `settings` | `device.toml`, the environment and the command line |
 | `service` | the process that puts all of it together |
 | `keeper`, `reload`, `pulse`, `notify`, `logs` | reload, self-test on demand, the watchdog, what is written |
+| `replacing` | a file is there whole, or as it was |
 | `lock`, `ask` | whose the state directory is; asking the service that runs |
 | `probe`, `doctor` | whether onnxruntime runs here at all; what is wrong with this device |
 """

@@ -1,8 +1,8 @@
 """The `edgekit-runtime` command; argparse, so that the device carries no library for it.
 
 `run`, `predict` and `verify` answer with a bundle; `doctor`, `status` and `config` say what is wrong, what runs, and
-what is set; `model` exchanges bundles, `review` is for the person who has the last word, `unit` for systemd. What is
-heavy is imported inside the functions.
+what is set; `model` exchanges bundles, `review` is for the person who has the last word, `enrol` for the device's
+certificate, `unit` for systemd. What is heavy is imported inside the functions.
 """
 
 from __future__ import annotations
@@ -190,6 +190,12 @@ def _settings(options: argparse.Namespace) -> Settings:
     return load_settings(path, given=given)
 
 
+def _enrol(options: argparse.Namespace) -> int:
+    from edgekit_runtime import enrolling
+
+    return enrolling.run(options)
+
+
 def _predict(options: argparse.Namespace) -> int:
     ensure_runs_here()
     from edgekit_runtime import load
@@ -289,6 +295,16 @@ def _parser() -> argparse.ArgumentParser:
     selftest.set_defaults(action=_selftest)
     for command in (doctor, status, selftest, config):
         command.add_argument("--json", action="store_true", help="one JSON object on standard output")
+
+    enrol = commands.add_parser("enrol", parents=[settings], help="get this device its certificate, or the next one")
+    enrol.set_defaults(action=_enrol)
+    enrol.add_argument("url", nargs="?", metavar="https://HOST:8884", help="the fleet's enrolment service")
+    enrol.add_argument("token", nargs="?", help="of `edgekit fleet enrol token`; - reads it from standard input")
+    enrol.add_argument("--renew", action="store_true", help="the next certificate, by the one in force")
+    enrol.add_argument("--request", type=Path, metavar="FILE", help="without a network: write a request to be signed")
+    enrol.add_argument("--accept", type=Path, metavar="FILE", help="and take in what was granted")
+    enrol.add_argument("--device", help="instead of the settings' name")
+    enrol.add_argument("--dir", type=Path, help="where key and certificate lie, instead of the settings' files")
 
     model = commands.add_parser("model", help="the bundles of the service that runs: show, stage, activate, return")
     model.set_defaults(action=_model)

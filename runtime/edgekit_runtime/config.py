@@ -56,6 +56,9 @@ class Telemetry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ca: str | None = None
     cert: str | None = None
     key: str | None = None
+    """May be the same file as `cert`, which then holds both."""
+    enrolment: str | None = None
+    """`https://host:8884`: where the certificate is renewed, in good time."""
     protocol: Protocol = "auto"
     """`"auto"`: MQTT 5 where the broker speaks it, else 3.1.1, which is 4."""
     window_s: Annotated[float, msgspec.Meta(ge=0.1, le=86_400)] | None = None
@@ -63,6 +66,10 @@ class Telemetry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     outbox_mb: Annotated[float, msgspec.Meta(ge=1, le=100_000)] = 64.0
     infer: bool = False
     """Requests that come over the broker are answered too."""
+
+    def __post_init__(self) -> None:
+        if self.enrolment is not None and (self.ca is None or self.cert is None or self.cert != self.key):
+            raise ValueError("with enrolment, name ca, and one file as both cert and key")
 
 
 class CandidateSettings(Plan, frozen=True, kw_only=True, forbid_unknown_fields=True):

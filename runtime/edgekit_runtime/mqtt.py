@@ -27,6 +27,7 @@ import msgspec
 from edgekit_contracts.errors import BrokerUnreachable, MissingFile, StorageFault, UsageError
 from edgekit_runtime.config import Protocol, Telemetry
 from edgekit_runtime.dialect import UNSUPPORTED, Dialect, read_dialect
+from edgekit_runtime.tls import client_context, explain
 
 if TYPE_CHECKING:
     import paho.mqtt.client as paho
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_LOG_ERROR: Final = 8  # paho.mqtt.enums.LogLevel.MQTT_LOG_ERR
 _PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 
 
@@ -373,6 +375,7 @@ class Link:
             reached.
         """
         ended: list[str] = []
+        faults: list[str] = []  # what paho says of them only in its log
         was_up = answered = reached = False
         refusals: set[str] = set()
 
@@ -423,6 +426,7 @@ class Link:
             client.on_message = lambda _c, _u, message: self._heard(client, message)
             client.on_subscribe = subscribed
             client.on_publish = published
+            client.on_log = lambda _c, _u, level, text: faults.append(text) if level == _LOG_ERROR else None
             client.connect(place.host, place.port, keepalive=self._timing.keepalive_s)
             reached = True
             if self._stopping.is_set():
@@ -447,6 +451,8 @@ class Link:
                     self._attempt.close()
                 self._client = self._attempt = self._dialect = None
                 self._outstanding = []
+        if place.tls and not answered and not self._stopping.is_set():
+            ended.insert(0, explain((faults + ended + ["connection lost"])[0], place.cert))
         return (ended[0] if ended else "connection lost"), was_up, answered if reached else None
 
     def _heard(self, connection: Connection, message: paho.MQTTMessage) -> None:
@@ -497,15 +503,7 @@ def open_client(
     if broker.username is not None:
         client.username_pw_set(broker.username, broker.password)
     if broker.tls:
-        try:
-            client.tls_set(
-                ca_certs=None if broker.ca is None else str(broker.ca),
-                certfile=None if broker.cert is None else str(broker.cert),
-                keyfile=None if broker.key is None else str(broker.key),
-            )
-        except (OSError, ValueError) as error:
-            paths = ", ".join(str(path) for path in (broker.ca, broker.cert, broker.key) if path)
-            raise StorageFault(paths or "the system's certificates", str(error)) from error
+        client.tls_set_context(client_context(broker.ca, broker.cert, broker.key))
     if will is not None:
         client.will_set(will.topic, will.payload, qos=1, retain=will.retain)
     return client

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from edgekit_runtime.config import DeviceConfig, Serve
 from edgekit_runtime.events import Events
 from edgekit_runtime.models import Models
 from edgekit_runtime.settings import hide_password, leaves
+from edgekit_runtime.slots import file_sha256
 
 _log = logging.getLogger("edgekit.reload")
 
@@ -27,6 +29,7 @@ class Reload:
         models: What is served.
         adopt: Takes the server's limits.
         events: Where it is told.
+        reconnect: Connects to the broker anew, where the certificates are other ones.
     """
 
     def __init__(
@@ -36,10 +39,12 @@ class Reload:
         models: Models,
         adopt: Callable[[Serve], None],
         events: Events | None = None,
+        reconnect: Callable[[], None] = lambda: None,
     ) -> None:
         self.config = config
         """What is in force."""
-        self._read, self._models, self._adopt = read, models, adopt
+        self._read, self._models, self._adopt, self._reconnect = read, models, adopt, reconnect
+        self._certificates = _certificates(config)
         self._events = events or Events()
 
     def __call__(self) -> None:
@@ -69,8 +74,23 @@ class Reload:
             _log.info("%s", line)
         for name, (before, after) in waiting.items():
             _log.warning("%s", f"{name} stays {_shown(before)} until a restart ({_shown(after)} is set)")
+        self.renewed()
         _log.info("settings read again: %d changed, %d wait for a restart", len(applied), len(waiting))
         self._events.tell("settings applied", "; ".join(lines) or f"{len(applied)} changed, {len(waiting)} wait")
+
+    def renewed(self) -> None:
+        """Connects to the broker anew if the certificates' files hold something else than at the last connection."""
+        certificates = _certificates(self.config)
+        if certificates != self._certificates:
+            self._certificates = certificates
+            _log.info("the certificates are other ones: connecting to the broker anew")
+            self._reconnect()
+
+
+def _certificates(config: DeviceConfig) -> tuple[str | None, ...]:
+    telemetry = config.telemetry
+    files = () if telemetry is None else (telemetry.ca, telemetry.cert, telemetry.key)
+    return tuple(file_sha256(Path(file)) for file in files if file is not None)
 
 
 def applicable(old: DeviceConfig, new: DeviceConfig) -> DeviceConfig:

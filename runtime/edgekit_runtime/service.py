@@ -29,6 +29,7 @@ from edgekit_runtime.notify import Notifier
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.pulse import Pulse
 from edgekit_runtime.reload import Reload
+from edgekit_runtime.renewal import Renewal
 from edgekit_runtime.reporter import Reporter
 from edgekit_runtime.serving.app import App
 from edgekit_runtime.serving.mqtt import MqttServer
@@ -100,6 +101,7 @@ def run(config: DeviceConfig, say: Callable[[str], None], read: Callable[[], Dev
             return ", ".join(f"{one.model} {one.version}" for one in models.running)
 
         app = App(models.served, status, config.serve, models.command)
+        requests: MqttServer | None = None
         if broker is not None and config.telemetry is not None and config.telemetry.infer:
             requests = MqttServer(broker, config.device, app.answer, config.serve, ledger=ledger)
             requests.start()
@@ -111,10 +113,19 @@ def run(config: DeviceConfig, say: Callable[[str], None], read: Callable[[], Dev
             say(f"serving     {titles()} at {where}")
             events.tell("started", f"edgekit-runtime {__version__} serves {titles()}")
 
+        def reconnect() -> None:
+            for one in (uplink, requests):
+                if one is not None:
+                    one.reconnect()
+
+        reload = Reload(config, read or (lambda: config), models, app.adopt, events, reconnect)
+        if config.telemetry is not None and config.telemetry.enrolment is not None:
+            stack.enter_context(Renewal(config.device, config.telemetry, reload.renewed))
+            say(f"renewing    the certificate at {config.telemetry.enrolment}")
         keeper = Keeper(
             Notifier(),
             status=lambda: f"serving {titles()}",
-            reload=Reload(config, read or (lambda: config), models, app.adopt, events),
+            reload=reload,
             test=lambda: _test(models, tested, events),
             announce=announce,
             pulses=pulses,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -17,6 +16,7 @@ from typing import Final
 from edgekit_contracts.decode import encode_json
 from edgekit_contracts.errors import FormatError, StorageFault, TooLarge
 from edgekit_contracts.slots import ModelSlots, Slots, decode_slots
+from edgekit_runtime.replacing import replace
 
 FILE: Final = "slots.json"
 FOLDER: Final = "bundles"
@@ -58,7 +58,7 @@ class SlotStore:
         Raises:
             StorageFault: The old one stands.
         """
-        _replace(self._file, encode_json(Slots(models=tuple(models)), indent=2))
+        replace(self._file, encode_json(Slots(models=tuple(models)), indent=2))
 
     def keep(self, source: Path, sha256: str) -> None:
         """Copies a bundle here, unless it is here already.
@@ -79,7 +79,7 @@ class SlotStore:
             raise StorageFault(str(source), error.strerror or str(error)) from error
         if hashlib.sha256(data).hexdigest() != sha256:
             raise StorageFault(str(source), "it changed while it was staged")
-        _replace(target, data)
+        replace(target, data)
 
     def path(self, sha256: str) -> Path:
         """Where a bundle is kept, if it is."""
@@ -101,24 +101,3 @@ def file_sha256(path: Path) -> str | None:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """A file is there whole, or as it was before: written beside, synced, renamed, and the folder synced."""
-    beside = path.with_name(path.name + ".new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        raise StorageFault(str(path), error.strerror or str(error)) from error

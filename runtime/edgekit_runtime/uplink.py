@@ -202,6 +202,10 @@ class Uplink:
         if self._link.publish(birth):
             self._ledger.carried(len(birth.payload), ("births", 1))
 
+    def reconnect(self) -> None:
+        """Connects anew, with the certificate that is in the files now; what is on its way is sent again."""
+        self._link.renew()
+
     def stop(self, timeout_s: float = 5.0) -> None:
         """Says farewell (a death of this session), disconnects and ends the threads; the outbox keeps what waits."""
         if self._state == "stopped":

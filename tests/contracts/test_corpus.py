@@ -7,11 +7,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from cryptography.x509 import load_pem_x509_certificate
 
 import edgekit_runtime
+from edgekit.fleet.authority import read_request
 from edgekit_contracts import telemetry
 from edgekit_contracts.alerts import decode_alert
 from edgekit_contracts.decode import decode_json, decode_msgpack
+from edgekit_contracts.enrolment import Token, decode_grant, decode_request
 from edgekit_contracts.limits import MESSAGE_MAX_BYTES, STATE_MAX_BYTES
 from edgekit_contracts.profile import decode_profile
 from edgekit_contracts.reference import decode_reference
@@ -21,6 +24,7 @@ from edgekit_contracts.telemetry import Ack, Clock, Event, Gap, Kind, ReferenceP
 from edgekit_runtime.batch import predict_file
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.engine import Engine
+from edgekit_runtime.identity import authority_of
 from edgekit_runtime.observe import Observer
 from edgekit_runtime.route import Member
 from edgekit_runtime.served import Lineup, Served
@@ -116,6 +120,16 @@ def test_a_packed_message_1_is_read() -> None:
 def test_a_presence_1_1_says_what_its_collector_reads() -> None:
     assert decode_host((CORPUS / "state-1.1" / "host.json").read_bytes()).accepts == ("zlib",)
     assert decode_host((CORPUS / "state-1.0" / "host.json").read_bytes()).accepts == ()
+
+
+def test_an_enrolment_1_0_is_read() -> None:
+    folder = CORPUS / "enrolment-1.0"
+    request = decode_request((folder / "request.json").read_bytes())
+    grant = decode_grant((folder / "grant.json").read_bytes())
+    name, key = read_request(request.csr)
+    assert (name, key) == ("press-7", load_pem_x509_certificate(grant.certificate.encode()).public_key())
+    assert request.token is not None
+    assert authority_of(Token.parse(request.token), grant.authority.encode()) == grant.authority
 
 
 def test_an_alert_1_0_is_read() -> None:

@@ -287,7 +287,11 @@ def test_certificates_keys_and_secrets_are_looked_at(tmp_path: Path) -> None:
         broker="mqtts://b", ca=str(authority.path), cert=str(cert), key=str(key), password_file=str(password)
     )
     verdicts = {one.check: one.verdict for one in tls(seam, telemetry)}
-    assert verdicts == {"ca": "warn", "cert": "warn", "key": "ok", "password": "ok"}  # they live for an hour
+    assert verdicts == {"ca": "ok", "cert": "ok", "key": "ok", "password": "ok"}
+    # They live for an hour before now, and an hour after: this is the last third.
+    soon = {one.check: one for one in tls(dataclasses.replace(seam, now=lambda: time.time() + 1_800), telemetry)}
+    assert soon["cert"].verdict == "warn"
+    assert "enrol --renew" in soon["cert"].next_step
 
     late = {one.check: one for one in tls(dataclasses.replace(seam, now=lambda: time.time() + 86_400), telemetry)}
     assert late["cert"].verdict == "FAIL"
@@ -303,6 +307,19 @@ def test_certificates_keys_and_secrets_are_looked_at(tmp_path: Path) -> None:
     assert "anybody can read" in read["key"].sentence
     assert "anybody can read" in read["password"].sentence
     assert "chmod 600" in read["password"].next_step
+
+
+def test_key_and_certificate_in_one_file_are_a_secret(tmp_path: Path) -> None:
+    authority = Authority(tmp_path, "authority")
+    cert, key = authority.issue("dev-1")
+    both = tmp_path / "identity.pem"
+    both.write_bytes(key.read_bytes() + cert.read_bytes())
+    both.chmod(0o600)
+    telemetry = Telemetry(broker="mqtts://b", ca=str(authority.path), cert=str(both), key=str(both))
+    assert {one.check: one.verdict for one in tls(Machine(), telemetry)} == {"ca": "ok", "cert": "ok", "key": "ok"}
+    both.chmod(0o644)
+    found = {one.check: one for one in tls(Machine(), telemetry)}
+    assert "anybody can read" in found["key"].sentence
 
 
 def test_files_that_are_missing_or_something_else_are_named(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from edgekit_contracts.errors import EdgekitError
 from edgekit_runtime.config import DeviceConfig, Telemetry
 from edgekit_runtime.doctor.finding import Finding
 from edgekit_runtime.doctor.machine import Machine
+from edgekit_runtime.identity import RENEW_AFTER
 from edgekit_runtime.signature import load_public_keys
 
 SOON_DAYS: Final = 30
@@ -51,14 +52,17 @@ def _certificates(check: str, path: Path, now_s: float) -> Finding:
         name = first.subject.rfc4514_string()
         until = f"{first.not_valid_after_utc:%Y-%m-%d}"
         if first.not_valid_after_utc < now:
-            return Finding(check, "FAIL", f"{path}: {name} expired on {until}", "have it issued anew, or set the clock")
+            step = "have it issued anew (a device: enrol it again with a token), or set the clock"
+            return Finding(check, "FAIL", f"{path}: {name} expired on {until}", step)
         late = max(found, key=lambda one: one.not_valid_before_utc)
         if late.not_valid_before_utc > now:
             begins = f"{late.not_valid_before_utc:%Y-%m-%d}"
             return Finding(check, "FAIL", f"{path}: {name} is valid only from {begins} on", "set the clock")
         days = (first.not_valid_after_utc - now).days
-        if days < SOON_DAYS:
-            return Finding(check, "warn", f"{path}: {name} expires in {days} days ({until})", "have it issued anew")
+        life = first.not_valid_after_utc - first.not_valid_before_utc
+        if days < SOON_DAYS and first.not_valid_after_utc - now < (1 - RENEW_AFTER) * life:
+            step = "renew it: edgekit-runtime enrol --renew" if check == "cert" else "have it issued anew"
+            return Finding(check, "warn", f"{path}: {name} expires in {days} days ({until})", step)
         return Finding(check, "ok", f"{name}, until {until}")
 
     return _readable(check, path, look, secret=False)

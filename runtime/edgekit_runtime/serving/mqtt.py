@@ -107,6 +107,10 @@ class MqttServer:
         self._thread.start()
         self._link.start()
 
+    def reconnect(self) -> None:
+        """Connects anew, with the certificate that is in the files now."""
+        self._link.renew()
+
     def stop(self, timeout_s: float = 5.0) -> None:
         """Refuses what still comes, answers what waits, and disconnects."""
         end = time.monotonic() + timeout_s
