@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.collector.archive import StoredWindow
-from edgekit.monitor.merge import decode_varint_rows
+from edgekit.monitor.varint_rows import decode_varint_rows
 from edgekit_contracts.errors import FormatError
 from edgekit_contracts.reference import LATENCY_BINS, Bins
 

@@ -10,7 +10,8 @@ import pytest
 
 from edgekit.collector.archive import StoredWindow
 from edgekit.collector.rollup import DAY, EVERY_DEVICE, HOUR, HOUR_MS, LAST, MOMENTS, Key, Rows, add_up, joined, rows_of
-from edgekit.monitor.merge import decode_varint_rows, encode_varint_rows, merge_counts
+from edgekit.monitor.merge import merge_counts
+from edgekit.monitor.varint_rows import decode_varint_rows, encode_varint_rows
 from edgekit_contracts.errors import FormatError
 from edgekit_contracts.reference import Bins
 from edgekit_contracts.telemetry import Software, encode_varints
@@ -35,7 +36,9 @@ def stored(
 ) -> StoredWindow:
     calls = 0 if shadow else 7
     plain = {"rejected": 1, "failed": 2, "rss_kb": 90_000, "cpu_ms": 10, "uptime_s": 60, "outbox_records": 0}
-    body, n = window(bmi, software=Software(**{"calls": calls, **plain, **software}), abstained=3, resent=2 * bool(calls))
+    body, n = window(
+        bmi, software=Software(**{"calls": calls, **plain, **software}), abstained=3, resent=2 * bool(calls)
+    )
     if moments is not None:
         body = msgspec.structs.replace(body, moments=struct.pack("<4f", *moments))
     return StoredWindow(device, 7, sequence, at_ms, 10_000, at_ms, BINS_ID, n, MODEL, VERSION, body)
@@ -179,7 +182,8 @@ def test_moments_are_those_of_all_values_together() -> None:
 
 
 @pytest.mark.parametrize(
-    "moments", [None, (float("nan"),) * 4, (1.0, float("inf"), 0.0, 2.0), (1.0, -1.0, 0.0, 2.0), (1.0, 1.0, 0.0, float("inf"))]
+    "moments",
+    [None, (float("nan"),) * 4, (1.0, float("inf"), 0.0, 2.0), (1.0, -1.0, 0.0, 2.0), (1.0, 1.0, 0.0, float("inf"))],
 )
 def test_moments_that_say_nothing_leave_those_of_the_others_as_they_are(
     moments: tuple[float, float, float, float] | None,
