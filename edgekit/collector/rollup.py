@@ -13,15 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.collector.archive import StoredWindow
 from edgekit.monitor.varint_rows import decode_varint_rows
 from edgekit_contracts.errors import FormatError
 from edgekit_contracts.reference import LATENCY_BINS, Bins
+
+if TYPE_CHECKING:
+    from edgekit.collector.archive import StoredWindow
 
 HOUR_MS: Final = 3_600_000
 HOUR, DAY = 1, 24
@@ -125,8 +127,22 @@ class Rows:
         )
 
 
+Kind = tuple[bytes, bytes]
+"""What rows must have in common to be added: `bins_id` and `Key.distance`."""
+
+
+def by_kind(windows: Iterable[StoredWindow]) -> dict[Kind, list[StoredWindow]]:
+    """Windows whose counts are of one length, together."""
+    alike: dict[Kind, list[StoredWindow]] = {}
+    for one in windows:
+        distances = one.window.distances
+        name = distances[:4] + bytes([sum(byte < 0x80 for byte in distances[4:])]) if distances else b""
+        alike.setdefault((one.bins_id, name), []).append(one)
+    return alike
+
+
 def rows_of(windows: Iterable[StoredWindow], bins: Callable[[bytes], Bins | None]) -> list[Rows]:
-    """Windows as rows: one `Rows` for each kind of bins and distance.
+    """Windows as rows, in the order of each kind.
 
     Args:
         windows: Checked when they were ingested.
@@ -135,12 +151,7 @@ def rows_of(windows: Iterable[StoredWindow], bins: Callable[[bytes], Bins | None
     Raises:
         FormatError: The counts are not those of their bins; such windows are in no store that nobody has changed.
     """
-    alike: dict[tuple[bytes, bytes], list[StoredWindow]] = {}
-    for window in windows:
-        distances = window.window.distances
-        name = distances[:4] + bytes([sum(byte < 0x80 for byte in distances[4:])]) if distances else b""
-        alike.setdefault((window.bins_id, name), []).append(window)
-    return [_rows(ones, distance, bins(bins_id)) for (bins_id, distance), ones in alike.items()]
+    return [rows_of_kind(ones, kind[1], bins(kind[0])) for kind, ones in by_kind(windows).items()]
 
 
 def add_up(rows: Rows, key: Callable[[Key], Key]) -> Rows:
@@ -179,7 +190,8 @@ def joined(parts: Sequence[Rows]) -> Rows:
     )
 
 
-def _rows(windows: Sequence[StoredWindow], distance: bytes, bins: Bins | None) -> Rows:
+def rows_of_kind(windows: Sequence[StoredWindow], distance: bytes, bins: Bins | None) -> Rows:
+    """Windows of one kind as rows; as `rows_of`."""
     assert bins is not None, "windows without bins are in quarantine"
     bodies = [one.window for one in windows]
     counts = decode_varint_rows([body.counts for body in bodies])

@@ -1,0 +1,120 @@
+"""What a device said since some time: days and hours from the roll-ups, and windows for the rest, added up.
+
+The sums are exactly those of all its windows, whatever is rolled up already. Where retention has removed windows of
+the hour that the look-back begins in, it begins with that hour; where it has removed hours, with the day.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from edgekit.collector import rolled
+from edgekit.collector.archive import Archive
+from edgekit.collector.rollup import DAY, HOUR, HOUR_MS, LAST, Key, Rows, add_up, joined, rows_of
+from edgekit_contracts.reference import Bins
+from edgekit_contracts.telemetry import WindowCounts, decode_counts, encode_varints
+from edgekit_contracts.topics import partition
+
+DAY_MS: Final = DAY * HOUR_MS
+_FOREVER: Final = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Total:
+    """What the windows of a device on one model, version and bins add up to; a shadow's apart."""
+
+    key: Key
+    """Its `start_ms` means nothing."""
+    row: Rows
+    """One row."""
+
+    def __getitem__(self, name: str) -> int:
+        """One of `rollup.SUMS`."""
+        return int(self.row.column(name)[0])
+
+    def last(self, name: str) -> int:
+        """One of `rollup.LAST`: what the last window said."""
+        return int(self.row.last[0, LAST.index(name)])
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Of the last windows, in time."""
+        return tuple(self.row.last[0, :3].tolist())
+
+    def counts(self, bins: Bins) -> WindowCounts:
+        """The counts by name.
+
+        Raises:
+            FormatError: They do not add up; such windows are in no store that nobody has changed.
+        """
+        # Through the contract's reader, which knows the order and checks the sums.
+        numbers = self.row.counts[0, : self.row.counts.shape[1] - self._measured]
+        return decode_counts(encode_varints(numbers.tolist()), bins, self["rows"])
+
+    def distances(self) -> tuple[bytes, list[int]] | None:
+        """The distance's name, and the rows in each of its bins."""
+        measured = self._measured
+        return (self.key.distance[:4], self.row.counts[0, -measured:].tolist()) if measured else None
+
+    @property
+    def _measured(self) -> int:
+        return self.key.distance[4] if self.key.distance else 0
+
+
+def look_back(store: Archive, device: str, since_ms: int) -> list[Total]:
+    """Adds up what a device said.
+
+    Args:
+        store: Where the collector stores.
+        device: Its name.
+        since_ms: Windows that begin before this are left out, as far as the store still tells them apart.
+
+    Raises:
+        StorageFault: The store cannot be read.
+    """
+    p = partition(device)
+    while True:
+        with store.database.reading() as db:
+            mark = rolled.mark(db, p)
+        parts = _parts(store, device, since_ms, mark)
+        with store.database.reading() as db:
+            # Else a pass has just moved windows into the roll-ups, and a window might be seen twice or not at all.
+            if rolled.mark(db, p) == mark:
+                break
+    kinds: dict[tuple[bytes, bytes], list[Rows]] = {}
+    for part in parts:
+        if part.keys:
+            kinds.setdefault((part.keys[0].bins_id, part.keys[0].distance), []).append(part)
+    return [
+        Total(whole.keys[at], whole.take(slice(at, at + 1)))
+        for alike in kinds.values()
+        for whole in [add_up(joined(alike), lambda key: key._replace(hours=0, start_ms=0))]
+        for at in range(len(whole))
+    ]
+
+
+def _parts(store: Archive, device: str, since_ms: int, mark: int) -> list[Rows]:
+    """What is to be added: windows, hours, days."""
+    hour_ms, day_ms = (-(-since_ms // length) * length for length in (HOUR_MS, DAY_MS))
+    first_hour_ms, first_day_ms = (since_ms // length * length for length in (HOUR_MS, DAY_MS))
+    with store.database.reading() as db:
+        known = {
+            (hours, start): int(windows)
+            for hours, start, windows in db.rows(
+                "SELECT hours, start_ms, SUM(windows) FROM rollup WHERE dev = ? AND hours IN (1, 24)"
+                " AND start_ms >= ? AND start_ms < ? GROUP BY hours, start_ms",
+                (device, first_day_ms, day_ms),
+            )
+        }
+        if sum(windows for (hours, _), windows in known.items() if hours == HOUR) < known.get((DAY, first_day_ms), 0):
+            since_ms = hour_ms = day_ms = first_hour_ms = first_day_ms
+        windows = rolled.read_windows(db, device, first_hour_ms, hour_ms, mark)
+        if sum(number <= mark for number, _ in windows) < known.get((HOUR, first_hour_ms), 0):
+            since_ms = hour_ms = first_hour_ms
+        rest = [one for number, one in windows if one.at_ms >= since_ms and (one.at_ms < hour_ms or number > mark)]
+        return [
+            *rows_of(rest, store.bins),
+            *rolled.read(db, device, HOUR, hour_ms, day_ms, store.bins),
+            *rolled.read(db, device, DAY, day_ms, _FOREVER, store.bins),
+        ]
