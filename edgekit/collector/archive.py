@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple, Protocol, Self
 
 import msgspec
 
@@ -39,6 +39,35 @@ class StoredWindow(NamedTuple):
     window: Window
 
 
+class Standing(Protocol):
+    """What stands on a reference: a window, or what several add up to."""
+
+    @property
+    def device(self) -> str:
+        """Who counted."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """Of its outbox."""
+        ...
+
+    @property
+    def bins_id(self) -> bytes:
+        """On which bins."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """What was asked."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Of it."""
+        ...
+
+
 class Archive:
     """Reading; safe to use from several threads.
 
@@ -61,7 +90,7 @@ class Archive:
                 found = self._bins[bins_id] = decode_reference(rows[0][0]).bins
         return found
 
-    def reference(self, window: StoredWindow) -> Reference | None:
+    def reference(self, window: Standing) -> Reference | None:
         """The reference that a window stands on, as its own device sent it; None where that is not here.
 
         That of the model's version where the device sent it, else its last other one on equal bins.

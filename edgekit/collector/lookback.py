@@ -6,13 +6,16 @@ the hour that the look-back begins in, it begins with that hour; where it has re
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from edgekit.collector import rolled
 from edgekit.collector.archive import Archive
-from edgekit.collector.rollup import DAY, HOUR, HOUR_MS, LAST, Key, Rows, add_up, joined, rows_of
-from edgekit_contracts.reference import Bins
+from edgekit.collector.rollup import DAY, HOUR, HOUR_MS, LAST, Rows, add_up, joined, rows_of
+from edgekit_contracts.reference import Bins, Distance
 from edgekit_contracts.telemetry import WindowCounts, decode_counts, encode_varints
 from edgekit_contracts.topics import partition
 
@@ -22,12 +25,25 @@ _FOREVER: Final = 2**63 - 1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Total:
-    """What the windows of a device on one model, version and bins add up to; a shadow's apart."""
+    """What a device's windows on one model, version, bins and distance add up to; a shadow's apart."""
 
-    key: Key
-    """Its `start_ms` means nothing."""
+    device: str
+    model: str
+    version: str
+    bins_id: bytes
+    shadow: bool
     row: Rows
     """One row."""
+
+    @property
+    def epoch(self) -> int:
+        """Of the last window."""
+        return self.last("epoch")
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Orders the last windows of several in time."""
+        return tuple(self.row.last[0, :3].tolist())
 
     def __getitem__(self, name: str) -> int:
         """One of `rollup.SUMS`."""
@@ -36,30 +52,6 @@ class Total:
     def last(self, name: str) -> int:
         """One of `rollup.LAST`: what the last window said."""
         return int(self.row.last[0, LAST.index(name)])
-
-    @property
-    def order(self) -> tuple[int, ...]:
-        """Of the last windows, in time."""
-        return tuple(self.row.last[0, :3].tolist())
-
-    def counts(self, bins: Bins) -> WindowCounts:
-        """The counts by name.
-
-        Raises:
-            FormatError: They do not add up; such windows are in no store that nobody has changed.
-        """
-        # Through the contract's reader, which knows the order and checks the sums.
-        numbers = self.row.counts[0, : self.row.counts.shape[1] - self._measured]
-        return decode_counts(encode_varints(numbers.tolist()), bins, self["rows"])
-
-    def distances(self) -> tuple[bytes, list[int]] | None:
-        """The distance's name, and the rows in each of its bins."""
-        measured = self._measured
-        return (self.key.distance[:4], self.row.counts[0, -measured:].tolist()) if measured else None
-
-    @property
-    def _measured(self) -> int:
-        return self.key.distance[4] if self.key.distance else 0
 
 
 def look_back(store: Archive, device: str, since_ms: int) -> list[Total]:
@@ -87,11 +79,35 @@ def look_back(store: Archive, device: str, since_ms: int) -> list[Total]:
         if part.keys:
             kinds.setdefault((part.keys[0].bins_id, part.keys[0].distance), []).append(part)
     return [
-        Total(whole.keys[at], whole.take(slice(at, at + 1)))
+        Total(key.device, key.model, key.version, key.bins_id, key.shadow, whole.take(slice(at, at + 1)))
         for alike in kinds.values()
         for whole in [add_up(joined(alike), lambda key: key._replace(hours=0, start_ms=0))]
-        for at in range(len(whole))
+        for at, key in enumerate(whole.keys)
     ]
+
+
+def counts_of(totals: Sequence[Total], bins: Bins) -> WindowCounts:
+    """The counts of several together, by name.
+
+    Args:
+        totals: At least one; all on `bins`, by whatever distances.
+        bins: What they are counted on.
+
+    Raises:
+        FormatError: They do not add up; such windows are in no store that nobody has changed.
+    """
+    width = totals[0].row.counts.shape[1] - totals[0].row.measured
+    numbers = np.sum([one.row.counts[0, :width] for one in totals], axis=0)
+    # Through the contract's reader, which knows the order and checks the sums.
+    return decode_counts(encode_varints(numbers.tolist()), bins, sum(one["rows"] for one in totals))
+
+
+def distances_of(totals: Iterable[Total], distance: Distance | None) -> list[int] | None:
+    """The rows of several in each of this distance's bins; None where none was measured by it."""
+    name = b"" if distance is None else distance.name + bytes([distance.size])
+    found = [one.row.counts[0, -one.row.measured :] for one in totals if name and one.row.keys[0].distance == name]
+    total: list[int] | None = np.sum(found, axis=0).tolist() if found else None
+    return total
 
 
 def _parts(store: Archive, device: str, since_ms: int, mark: int) -> list[Rows]:

@@ -25,6 +25,7 @@ from edgekit.collector.schema import ROLLUP, ROLLUP_COUNTS, ROLLUP_MARK, SERIES
 from edgekit.monitor.varint_rows import decode_varint_rows, encode_varint_rows
 from edgekit_contracts.reference import Bins
 from edgekit_contracts.telemetry import Window
+from edgekit_contracts.topics import PARTITIONS
 
 WINDOWS_MAX: Final = 4096
 """Taken in by one transaction."""
@@ -66,6 +67,15 @@ def take_in(database: Database, p: int, bins: BinsOf, *, limit: int = WINDOWS_MA
     return len(found)
 
 
+def roll_up(database: Database, bins: BinsOf, partitions: Iterable[int] = range(PARTITIONS)) -> int:
+    """Takes in all windows beyond the marks of partitions, as `take_in`; returns how many."""
+    total = 0
+    for p in partitions:
+        while taken := take_in(database, p, bins):
+            total += taken
+    return total
+
+
 def mark(db: Transaction, p: int) -> int:
     """The number up to which a partition's windows are in the roll-ups; 0 before the first."""
     return next((int(number) for (number,) in db.rows("SELECT id FROM rollup_mark WHERE p = ?", (p,))), 0)
@@ -97,7 +107,7 @@ def read(db: Transaction, device: str, hours: int, from_ms: int, until_ms: int, 
         known = bins(bins_id)
         assert known is not None, "nothing is rolled up without its bins"
         numeric = sum(feature.categories is None for feature in known.features)
-        keys = [Key(row[1], row[2], row[0], *row[-5:-1], bool(row[-1])) for row in rows]
+        keys = [Key(row[1], row[2], row[0], *row[-5:]) for row in rows]
         parts.append(_rows(keys, rows, [(row[-7], row[-6]) for row in rows], numeric))
     return parts
 

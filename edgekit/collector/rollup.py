@@ -105,9 +105,14 @@ class Rows:
         return self.sums[:, SUMS.index(name)]
 
     @property
+    def measured(self) -> int:
+        """How many of the counts are of the distance."""
+        return self.keys[0].distance[4] if self.keys and self.keys[0].distance else 0
+
+    @property
     def latency(self) -> Integers:
         """[rows, latency bins]."""
-        end = self.counts.shape[1] - (self.keys[0].distance[4] if self.keys and self.keys[0].distance else 0)
+        end = self.counts.shape[1] - self.measured
         return self.counts[:, end - LATENCY_BINS : end]
 
     def parts(self, size: int) -> Iterator[Rows]:

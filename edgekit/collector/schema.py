@@ -73,5 +73,25 @@ DEAD: Final = Table(
 )
 REFUSAL: Final = Table("refusal", "reason text, count integer", ("reason",))
 """Totals, which outlive the rows of `dead`."""
-
-TABLES: Final = (DEVICE, CURSOR, WINDOW, QUARANTINE, GAP, EVENT, PART, REFERENCE, STANDING, DEAD, REFUSAL)
+SERIES: Final = Table(
+    "series", "series bytes, model text, version text, bins_id bytes, distance bytes, shadow integer", ("series",)
+)
+"""What is rolled up apart from one another; named by the first 16 bytes of its SHA-256."""
+_OF_ROLLUP: Final = "dev text, hours integer, start_ms integer, series bytes, p integer"
+ROLLUP: Final = Table(
+    "rollup",
+    f"{_OF_ROLLUP},windows integer, rows integer, calls integer, rejected integer, failed integer,"
+    "output_nulls integer, abstained integer, resent integer, cpu_ms integer, dt_ms integer, devices integer,"
+    "at_ms integer, seq integer, epoch integer, rss_kb integer, uptime_s integer, outbox_records integer,"
+    "largest_rss_kb integer, latency bytes",
+    ("dev", "hours", "start_ms", "series", "p"),
+    (("hours", "start_ms"),),
+)
+"""`hours` is 1 or 24; `dev` is empty in the sum of every device of a partition. From `at_ms` on: what the last of its
+windows said; the largest memory of any; the latency's bins."""
+ROLLUP_COUNTS: Final = Table("rollup_counts", f"{_OF_ROLLUP}, counts bytes, moments bytes", ROLLUP.key)
+"""Apart, since it is ten times as large."""
+ROLLUP_MARK: Final = Table("rollup_mark", "p integer, id integer", ("p",))
+"""Up to which number a partition's windows are rolled up."""
+_RECORDS: Final = (DEVICE, CURSOR, WINDOW, QUARANTINE, GAP, EVENT, PART, REFERENCE, STANDING, DEAD, REFUSAL)
+TABLES: Final = (*_RECORDS, SERIES, ROLLUP, ROLLUP_COUNTS, ROLLUP_MARK)

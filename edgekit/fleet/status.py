@@ -14,10 +14,11 @@ from typing import Final, Literal
 
 import msgspec
 
-from edgekit.collector.archive import Archive, StoredWindow
+from edgekit.collector.archive import Archive
+from edgekit.collector.lookback import Total, counts_of, distances_of, look_back
+from edgekit.collector.rollup import SUMS
 from edgekit.monitor import drift
 from edgekit.monitor.latency import percentile_ms
-from edgekit.monitor.merge import merge_counts, merge_distances
 from edgekit_contracts.errors import StorageFault
 from edgekit_contracts.reference import LATENCY_BINS
 from edgekit_contracts.state import Running, Status
@@ -143,31 +144,30 @@ def _measured(
     store: Archive, line: DeviceStatus, running: Running | None, since_ms: int, alpha: float, floor: float
 ) -> DeviceStatus:
     """The line with what the device's windows of this model say."""
-    windows = [
+    totals = [
         one
-        for one in store.windows(line.device, since_ms)
+        for one in look_back(store, line.device, since_ms)
         # Rows without a call are a shadow's: nobody got these answers.
-        if (running is None or one.model == running.model) and (one.window.software.calls or not one.n)
+        if (running is None or one.model == running.model) and not one.shadow
     ]
-    if not windows:
+    if not totals:
         return line
-    present = _present(windows, running)
-    merged = _merged(store, windows, present, alpha, floor)
-    software = [window.window.software for window in windows]
-    rejected, failed, last = sum(s.rejected for s in software), sum(s.failed for s in software), software[-1]
-    length_ms = sum(window.dt_ms for window in windows)
-    shown = running or windows[-1]
+    last = max(totals, key=lambda one: one.order)
+    present = _present(totals, running)
+    merged = _merged(store, totals, present, alpha, floor)
+    sums = {name: sum(one[name] for one in totals) for name in SUMS}
+    shown = running or last
     return msgspec.structs.replace(
         line,
         model=shown.model,
         version=shown.version,
-        requests=sum(s.calls for s in software) + rejected + failed,
-        rows=sum(window.n for window in windows),
-        rejected=rejected,
-        failed=failed,
-        resent=merged.resent,
-        abstained=merged.abstained,
-        output_nulls=merged.output_nulls,
+        requests=sums["calls"] + sums["rejected"] + sums["failed"],
+        rows=sums["rows"],
+        rejected=sums["rejected"],
+        failed=sums["failed"],
+        resent=sums["resent"],
+        abstained=sums["abstained"],
+        output_nulls=sums["output_nulls"],
         out_of_range=dict(merged.out_of_range),
         latency_p50_ms=percentile_ms(merged.latency, 50),
         latency_p99_ms=percentile_ms(merged.latency, 99),
@@ -175,19 +175,17 @@ def _measured(
         drifted=tuple(
             Drifted(name=t.name, p=t.p, effect=t.effect) for t in merged.tested if t.drifted and t.p is not None
         ),
-        rss_mb=last.rss_kb * 1024 / 1e6,
-        cpu_percent=100 * sum(s.cpu_ms for s in software) / length_ms if length_ms else None,
-        uptime_s=last.uptime_s,
-        outbox_records=last.outbox_records,
+        rss_mb=last.last("rss_kb") * 1024 / 1e6,
+        cpu_percent=100 * sums["cpu_ms"] / sums["dt_ms"] if sums["dt_ms"] else None,
+        uptime_s=last.last("uptime_s"),
+        outbox_records=last.last("outbox_records"),
     )
 
 
-def _present(windows: Sequence[StoredWindow], running: Running | None) -> StoredWindow | None:
-    """The last window of the model that runs: what the device says of itself goes before what is dated last."""
-    if running is None:
-        return windows[-1]
-    of_it = (w for w in reversed(windows) if (w.model, w.version) == (running.model, running.version))
-    return next(of_it, None)
+def _present(totals: Sequence[Total], running: Running | None) -> Total | None:
+    """Of the model that runs, what came last: what the device says of itself goes before what is dated last."""
+    of_it = (one for one in totals if running is None or (one.model, one.version) == (running.model, running.version))
+    return max(of_it, key=lambda one: one.order, default=None)
 
 
 @dataclass(slots=True)
@@ -195,40 +193,30 @@ class _Merged:
     """What windows of whatever models add up to, and the tests of the present one's."""
 
     latency: list[int] = field(default_factory=lambda: [0] * LATENCY_BINS)
-    resent: int = 0
-    abstained: int = 0
-    output_nulls: int = 0
     out_of_range: Counter[str] = field(default_factory=Counter)
     tested: list[drift.Tested] = field(default_factory=list)
     tested_rows: int = 0
 
 
-def _merged(
-    store: Archive, windows: Sequence[StoredWindow], present: StoredWindow | None, alpha: float, floor: float
-) -> _Merged:
+def _merged(store: Archive, totals: Sequence[Total], present: Total | None, alpha: float, floor: float) -> _Merged:
     merged = _Merged()
-    groups: dict[tuple[bytes, str, str], list[StoredWindow]] = {}
-    for window in windows:
-        groups.setdefault((window.bins_id, window.model, window.version), []).append(window)
+    groups: dict[tuple[bytes, str, str], list[Total]] = {}
+    for one in totals:
+        groups.setdefault((one.bins_id, one.model, one.version), []).append(one)
     for key, group in groups.items():
-        bins = store.bins(group[0].bins_id)
-        if bins is None:
-            continue
-        rows = sum(window.n for window in group)
-        counts = merge_counts([window.window.counts for window in group], bins, rows)
+        bins = store.bins(key[0])
+        assert bins is not None, "windows without bins are in quarantine"
+        counts = counts_of(group, bins)
         merged.latency = [a + b for a, b in zip(merged.latency, counts.latency, strict=True)]
-        merged.resent += counts.resent
-        merged.abstained += counts.abstained
-        merged.output_nulls += counts.output_nulls
         for feature, seen in zip(bins.features, counts.features, strict=True):
             if seen.out_of_range:
                 merged.out_of_range[feature.name] += seen.out_of_range
         if present and key == (present.bins_id, present.model, present.version):
             reference = store.reference(present)
             if reference is not None:
-                distances = merge_distances([window.window.distances for window in group], reference.distance)
+                distances = distances_of(group, reference.distance)
                 merged.tested = drift.compare(counts, reference, distances=distances, alpha=alpha, floor=floor)
-                merged.tested_rows = rows
+                merged.tested_rows = sum(one["rows"] for one in group)
     return merged
 
 

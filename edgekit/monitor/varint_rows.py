@@ -8,8 +8,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.monitor.merge import BLOCK_WINDOWS, decode_varint_block
+from edgekit.monitor.merge import BLOCK_WINDOWS
 from edgekit_contracts.errors import FormatError
+from edgekit_runtime.varints import decode_varint_block
 
 
 def decode_varint_rows(runs: Sequence[bytes]) -> NDArray[np.int64]:
