@@ -130,7 +130,7 @@ def _parts(store: Archive, device: str, since_ms: int, mark: int) -> list[Rows]:
             since_ms = hour_ms = first_hour_ms
         rest = [one for number, one in windows if one.at_ms >= since_ms and (one.at_ms < hour_ms or number > mark)]
         return [
-            *rows_of(rest, store.bins),
-            *rolled.read(db, device, HOUR, hour_ms, day_ms, store.bins),
-            *rolled.read(db, device, DAY, day_ms, _FOREVER, store.bins),
+            *(one.without_moments() for one in rows_of(rest, store.bins)),
+            *rolled.read(db, device, HOUR, (hour_ms, day_ms)),
+            *rolled.read(db, device, DAY, (day_ms, _FOREVER)),
         ]

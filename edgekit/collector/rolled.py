@@ -5,7 +5,7 @@ A window is taken in once: windows have numbers that grow with every commit with
 killed at any moment and run again. A late window has a number beyond the mark like any other: it re-opens its hour and
 day. What is beyond the mark is read from the windows themselves (`lookback`), so nobody waits for a pass (ADR-0022).
 
-Scalars, with the latency's bins, stand in `rollup`; the counts and moments, ten times as large, in `rollup_counts`.
+Scalars, with the latency's bins, stand in `rollup`; counts and moments, ten times as large, in tables of their own.
 """
 
 from __future__ import annotations
@@ -13,58 +13,86 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Final
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.collector.archive import StoredWindow
 from edgekit.collector.database import Database, Row, Transaction
-from edgekit.collector.rollup import DAY, EVERY_DEVICE, HOUR, LAST, MOMENTS, SUMS, Key, Rows, add_up, joined, rows_of
-from edgekit.collector.schema import ROLLUP, ROLLUP_COUNTS, ROLLUP_MARK, SERIES
+from edgekit.collector.rollup import (
+    DAY,
+    EVERY_DEVICE,
+    HOUR,
+    LAST,
+    MOMENTS,
+    SUMS,
+    Key,
+    Kind,
+    Rows,
+    add_up,
+    by_kind,
+    joined,
+    rows_of_kind,
+)
+from edgekit.collector.schema import ROLLUP, ROLLUP_COUNTS, ROLLUP_MARK, ROLLUP_MOMENTS, SERIES
 from edgekit.monitor.varint_rows import decode_varint_rows, encode_varint_rows
 from edgekit_contracts.reference import Bins
 from edgekit_contracts.telemetry import Window
 from edgekit_contracts.topics import PARTITIONS
 
-WINDOWS_MAX: Final = 4096
-"""Taken in by one transaction."""
+BLOCK_WINDOWS: Final = 1024
+"""Read at once."""
+SUMS_MAX: Final = 4096
+"""Hours of devices that one transaction writes, about; ingest into their partition waits meanwhile."""
 
 _WINDOWS: Final = (
     'SELECT id, dev, epoch, seq, at_ms, dt_ms, received_ms, bins_id, n, model, version, body FROM "window"'
 )
 
+_NAME: Final = ROLLUP.key
+_SPAN: Final = "r.dev = ? AND r.hours = ? AND r.start_ms >= ? AND r.start_ms < ?"
+
 BinsOf = Callable[[bytes], Bins | None]
 
 
-def take_in(database: Database, p: int, bins: BinsOf, *, limit: int = WINDOWS_MAX) -> int:
+def take_in(database: Database, p: int, bins: BinsOf, *, sums_max: int = SUMS_MAX) -> int:
     """Adds windows beyond the mark of a partition to their hours and days, in one transaction.
+
+    Whoever else does the same meanwhile, each window is taken in once.
 
     Args:
         database: Where the tables are.
         p: The partition of the topic tree.
         bins: The bins of a name.
-        limit: Windows at most.
+        sums_max: No more windows are read once there are so many hours of devices.
 
     Returns:
-        How many were taken in; fewer than `limit` when none is left.
+        How many were taken in; 0 when none is left.
 
     Raises:
-        StorageFault: None was.
+        StorageFault: None was, or none of those that are left.
     """
-    with database.reading() as db:
-        if not _beyond(db, p, 1):
+    while True:
+        with database.writing() as db:
+            # Nobody is about to commit windows of lower numbers than those that are seen.
+            db.lock([p], [])
+            before = mark(db, p)
+            newest = db.rows('SELECT MAX(id) FROM "window" WHERE p = ? AND id > ?', (p, before))[0][0]
+        if newest is None:
             return 0
-    with database.writing() as db:
-        db.lock([p], [])
-        found = _beyond(db, p, limit)
-        for rows in rows_of(map(_window, found), bins):
-            hours = add_up(rows, lambda key: key.of(HOUR))
-            for level in (hours, add_up(hours, lambda key: key.of(DAY))):
-                _add(db, p, level)
-        if found:
-            db.put(ROLLUP_MARK, [(p, found[-1][0])])
-    return len(found)
+        hours, taken, last = _read_hours(database, p, (before, newest), bins, sums_max)
+        with database.writing() as db:
+            db.lock([p], [])
+            # Else another pass took them in meanwhile.
+            if mark(db, p) == before:
+                for level in hours:
+                    _add(db, p, level)
+                    _add(db, p, add_up(level, lambda key: key.of(DAY)))
+                db.put(ROLLUP_MARK, [(p, last)])
+                return taken
 
 
 def roll_up(database: Database, bins: BinsOf, partitions: Iterable[int] = range(PARTITIONS)) -> int:
@@ -81,34 +109,44 @@ def mark(db: Transaction, p: int) -> int:
     return next((int(number) for (number,) in db.rows("SELECT id FROM rollup_mark WHERE p = ?", (p,))), 0)
 
 
-def read(db: Transaction, device: str, hours: int, from_ms: int, until_ms: int, bins: BinsOf) -> list[Rows]:
+def read(
+    db: Transaction,
+    device: str,
+    hours: int,
+    span_ms: tuple[int, int],
+    bins: BinsOf | None = None,
+) -> list[Rows]:
     """A device's hours or days that begin within a span, or those of every device; one `Rows` for each kind.
 
     Args:
         db: To read with.
         device: Its name, or `EVERY_DEVICE`: then there may be a row for each partition.
         hours: HOUR or DAY.
-        from_ms: The first start.
-        until_ms: Starts are before this.
-        bins: The bins of a name.
+        span_ms: The first start, and what starts lie before.
+        bins: The bins of a name; without it, no moments are read.
     """
-    key = " AND ".join(f"c.{name} = r.{name}" for name in ROLLUP.key)
     found = db.rows(
-        f"SELECT {', '.join(f'r.{name}' for name in ROLLUP.columns)}, counts, moments, model, version, bins_id,"
-        f" distance, shadow FROM rollup r JOIN rollup_counts c ON {key} JOIN series s ON s.series = r.series"
-        " WHERE r.dev = ? AND r.hours = ? AND r.start_ms >= ? AND r.start_ms < ? ORDER BY r.start_ms",
-        (device, hours, from_ms, until_ms),
+        f"SELECT {', '.join(f'r.{name}' for name in ROLLUP.columns)}, c.counts, s.model, s.version, s.bins_id,"
+        f" s.distance, s.shadow FROM rollup r JOIN rollup_counts c ON {_same('c')} JOIN series s ON s.series = r.series"
+        f" WHERE {_SPAN} ORDER BY r.start_ms",
+        (device, hours, *span_ms),
     )
-    kinds: dict[tuple[bytes, bytes], list[Row]] = {}
+    moments = {}
+    if bins is not None:
+        sql = f"SELECT {', '.join(f'm.{name}' for name in _NAME)}, m.moments FROM rollup r JOIN rollup_moments m"
+        rows = db.rows(f"{sql} ON {_same('m')} WHERE {_SPAN}", (device, hours, *span_ms))
+        moments = {row[:-1]: row[-1] for row in rows}
+    kinds: dict[Kind, list[Row]] = {}
     for row in found:
         kinds.setdefault((row[-3], row[-2]), []).append(row)
     parts = []
     for (bins_id, _), rows in kinds.items():
-        known = bins(bins_id)
-        assert known is not None, "nothing is rolled up without its bins"
-        numeric = sum(feature.categories is None for feature in known.features)
+        known = bins(bins_id) if bins is not None else None
+        numeric = sum(feature.categories is None for feature in known.features) if known is not None else 0
         keys = [Key(row[1], row[2], row[0], *row[-5:]) for row in rows]
-        parts.append(_rows(keys, rows, [(row[-7], row[-6]) for row in rows], numeric))
+        parts.append(
+            _rows(keys, rows, [row[-6] for row in rows], [moments.get(row[: len(_NAME)]) for row in rows], numeric)
+        )
     return parts
 
 
@@ -123,8 +161,26 @@ def read_windows(
     return [(row[0], _window(row)) for row in found]
 
 
-def _beyond(db: Transaction, p: int, limit: int) -> list[Row]:
-    return db.rows(f"{_WINDOWS} WHERE p = ? AND id > ? ORDER BY id LIMIT ?", (p, mark(db, p), limit))
+def _read_hours(
+    database: Database, p: int, between: tuple[int, int], bins: BinsOf, sums_max: int
+) -> tuple[list[Rows], int, int]:
+    """Windows by their numbers, added up by hour.
+
+    Returns:
+        The hours of each kind; how many windows they are; the last number.
+    """
+    hours: dict[Kind, Rows] = {}
+    taken, (last, newest) = 0, between
+    while last < newest and sum(map(len, hours.values())) < sums_max:
+        with database.reading() as db:
+            values = (p, last, newest, BLOCK_WINDOWS)
+            found = db.rows(f"{_WINDOWS} WHERE p = ? AND id > ? AND id <= ? ORDER BY id LIMIT ?", values)
+        for kind, windows in by_kind(map(_window, found)).items():
+            rows = rows_of_kind(windows, kind[1], bins(kind[0]))
+            parts = [hours[kind], rows] if kind in hours else [rows]
+            hours[kind] = add_up(joined(parts), lambda key: key.of(HOUR))
+        taken, last = taken + len(found), found[-1][0] if len(found) == BLOCK_WINDOWS else newest
+    return list(hours.values()), taken, last
 
 
 def _window(row: Row) -> StoredWindow:
@@ -146,14 +202,16 @@ def _add(db: Transaction, p: int, fresh: Rows) -> None:
 def _pick(db: Transaction, p: int, fresh: Rows) -> Rows | None:
     """What is known under the keys of rows."""
     names = {_name(key, p): key for key in fresh.keys}
-    found = {row[: len(ROLLUP.key)]: row for row in db.pick(ROLLUP, names)}
+    found = db.pick(ROLLUP, names)
     if not found:
         return None
-    counts = {row[: len(ROLLUP.key)]: row[len(ROLLUP.key) :] for row in db.pick(ROLLUP_COUNTS, found)}
+    here = [row[: len(_NAME)] for row in found]
+    counts, moments = ({row[:-1]: row[-1] for row in db.pick(table, here)} for table in (ROLLUP_COUNTS, ROLLUP_MOMENTS))
     return _rows(
-        [names[name] for name in found],
-        list(found.values()),
-        [counts[name] for name in found],
+        [names[name] for name in here],
+        found,
+        [counts[name] for name in here],
+        [moments.get(name) for name in here],
         fresh.moments.shape[1],
     )
 
@@ -162,29 +220,58 @@ def _put(db: Transaction, p: int, fresh: Rows, known: Rows | None) -> None:
     rows = fresh if known is None else add_up(joined([known, fresh]), lambda key: key)
     names = [_name(key, p) for key in rows.keys]
     latencies, counts = encode_varint_rows(rows.latency), encode_varint_rows(rows.counts)
-    spoken = rows.moments[:, :, 0].any(axis=1)
-    moments = [one.astype("<f8").tobytes() if says else b"" for one, says in zip(rows.moments, spoken, strict=True)]
+    moments = _encode_moments(rows.moments)
     scalars = np.hstack([rows.sums, rows.last, rows.rss_kb[:, None]]).tolist()
     db.insert(SERIES, list({name[3]: _series(key) for name, key in zip(names, rows.keys, strict=True)}.values()))
     db.put(ROLLUP, [(*a, *b, c) for a, b, c in zip(names, scalars, latencies, strict=True)])
-    db.put(ROLLUP_COUNTS, [(*a, b, c) for a, b, c in zip(names, counts, moments, strict=True)])
+    db.put(ROLLUP_COUNTS, [(*a, b) for a, b in zip(names, counts, strict=True)])
+    if spoken := [(*a, b) for a, b in zip(names, moments, strict=True) if b]:
+        db.put(ROLLUP_MOMENTS, spoken)
 
 
-def _rows(keys: Sequence[Key], scalars: Sequence[Row], counts: Iterable[tuple[bytes, bytes]], numeric: int) -> Rows:
+def _rows(
+    keys: Sequence[Key], scalars: Sequence[Row], counts: Sequence[bytes], moments: Sequence[bytes | None], numeric: int
+) -> Rows:
     """From rows of ROLLUP, and the counts and moments of each."""
-    start, width = len(ROLLUP.key), len(SUMS) + len(LAST) + 1
+    start, width = len(_NAME), len(SUMS) + len(LAST) + 1
     numbers = np.array([row[start : start + width] for row in scalars], np.int64)
-    runs, moments = zip(*counts, strict=True)
-    silent = np.zeros((numeric, MOMENTS))
-    silent[:, 3:] = np.inf, -np.inf
     return Rows(
         keys,
         numbers[:, : len(SUMS)],
         numbers[:, len(SUMS) : -1],
         numbers[:, -1],
-        decode_varint_rows(runs),
-        np.array([np.frombuffer(one, "<f8").reshape(silent.shape) if one else silent for one in moments]),
+        decode_varint_rows(counts),
+        _decode_moments(moments, numeric),
     )
+
+
+def _encode_moments(moments: NDArray[np.float64]) -> list[bytes]:
+    """Of each row: every mean and M2 as float64, every minimum and maximum as float32 as they came, then the numbers of
+    values as varints; empty without any."""
+    if not moments.shape[1]:
+        return [b""] * len(moments)
+    values = encode_varint_rows(moments[:, :, 0].astype(np.int64))
+    return [
+        one[:, 1:3].astype("<f8").tobytes() + one[:, 3:].astype("<f4").tobytes() + counted if one[:, 0].any() else b""
+        for one, counted in zip(moments, values, strict=True)
+    ]
+
+
+def _decode_moments(moments: Sequence[bytes | None], numeric: int) -> NDArray[np.float64]:
+    read = np.zeros((len(moments), numeric, MOMENTS))
+    read[:, :, 3:] = np.inf, -np.inf
+    spoken = [(at, one) for at, one in enumerate(moments) if one]
+    if spoken:
+        places = [at for at, _ in spoken]
+        read[places, :, 0] = decode_varint_rows([one[24 * numeric :] for _, one in spoken])
+        for columns, kind, start, size in ((slice(1, 3), "<f8", 0, 16), (slice(3, 5), "<f4", 16, 8)):
+            data = b"".join(one[start * numeric : (start + size) * numeric] for _, one in spoken)
+            read[places, :, columns] = np.frombuffer(data, kind).reshape(len(spoken), numeric, 2)
+    return read
+
+
+def _same(other: str) -> str:
+    return " AND ".join(f"{other}.{name} = r.{name}" for name in _NAME)
 
 
 def _name(key: Key, p: int) -> Row:
@@ -192,5 +279,9 @@ def _name(key: Key, p: int) -> Row:
 
 
 def _series(key: Key) -> Row:
-    what = (key.model, key.version, key.bins_id, key.distance, int(key.shadow))
+    return _series_of((key.model, key.version, key.bins_id, key.distance, int(key.shadow)))
+
+
+@lru_cache(1024)
+def _series_of(what: Row) -> Row:
     return (hashlib.sha256(msgspec.msgpack.encode(what)).digest()[:16], *what)

@@ -115,6 +115,10 @@ class Rows:
         end = self.counts.shape[1] - self.measured
         return self.counts[:, end - LATENCY_BINS : end]
 
+    def without_moments(self) -> Rows:
+        """The same of no numeric feature."""
+        return replace(self, moments=self.moments[:, :0])
+
     def parts(self, size: int) -> Iterator[Rows]:
         """In blocks of so many rows."""
         for start in range(0, len(self), size):

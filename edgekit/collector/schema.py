@@ -89,9 +89,10 @@ ROLLUP: Final = Table(
 )
 """`hours` is 1 or 24; `dev` is empty in the sum of every device of a partition. From `at_ms` on: what the last of its
 windows said; the largest memory of any; the latency's bins."""
-ROLLUP_COUNTS: Final = Table("rollup_counts", f"{_OF_ROLLUP}, counts bytes, moments bytes", ROLLUP.key)
-"""Apart, since it is ten times as large."""
+ROLLUP_COUNTS: Final = Table("rollup_counts", f"{_OF_ROLLUP}, counts bytes", ROLLUP.key)
+ROLLUP_MOMENTS: Final = Table("rollup_moments", f"{_OF_ROLLUP}, moments bytes", ROLLUP.key)
+"""Apart, since both are larger than all of ROLLUP. Moments: see `rolled`; no row where no window had any."""
 ROLLUP_MARK: Final = Table("rollup_mark", "p integer, id integer", ("p",))
 """Up to which number a partition's windows are rolled up."""
 _RECORDS: Final = (DEVICE, CURSOR, WINDOW, QUARANTINE, GAP, EVENT, PART, REFERENCE, STANDING, DEAD, REFUSAL)
-TABLES: Final = (*_RECORDS, SERIES, ROLLUP, ROLLUP_COUNTS, ROLLUP_MARK)
+TABLES: Final = (*_RECORDS, SERIES, ROLLUP, ROLLUP_COUNTS, ROLLUP_MOMENTS, ROLLUP_MARK)

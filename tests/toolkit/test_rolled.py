@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,12 +103,12 @@ def test_a_look_back_is_the_same_whatever_is_rolled_up(store: Store, seed: int) 
 def test_hours_days_and_all_devices_are_what_their_windows_add_up_to(store: Store) -> None:
     records = history(7, 200, days=2)
     ingest(store, *records)
-    while sum(rolled.take_in(store.database, p, store.bins, limit=3) for p in range(16)):
+    while sum(rolled.take_in(store.database, p, store.bins, sums_max=3) for p in range(16)):
         pass
     with store.database.reading() as db:
         for hours in (HOUR, DAY):
-            rows = [r for d in DEVICES for r in rolled.read(db, d, hours, 0, 2 * NOW_MS, store.bins)]
-            merged = rolled.read(db, EVERY_DEVICE, hours, 0, 2 * NOW_MS, store.bins)
+            rows = [r for d in DEVICES for r in rolled.read(db, d, hours, (0, 2 * NOW_MS), store.bins)]
+            merged = rolled.read(db, EVERY_DEVICE, hours, (0, 2 * NOW_MS), store.bins)
             assert sum(int(one.column("windows").sum()) for one in rows) == 200
             assert all(set(one.column("devices").tolist()) == {1} for one in rows)
             assert sums(merged) == sums(rows)
@@ -133,7 +134,7 @@ def test_a_late_window_reopens_its_hour_and_its_day(store: Store) -> None:
     roll_up(store)
     with store.database.reading() as db:
         for hours in (HOUR, DAY):
-            (rows,) = rolled.read(db, "pump-1", hours, 0, NOW_MS, store.bins)
+            (rows,) = rolled.read(db, "pump-1", hours, (0, NOW_MS), store.bins)
             assert rows.column("windows").tolist() == [2]
             assert rows.column("rows").tolist() == [2 * n]
 
@@ -207,3 +208,24 @@ def test_the_columns_of_a_roll_up_are_those_of_its_rows() -> None:
     names = list(ROLLUP.columns)[len(ROLLUP.key) :]
     last = ["seq" if name == "sequence" else name for name in LAST]
     assert names == [*SUMS, *last, "largest_rss_kb", "latency"]
+
+
+def test_moments_are_stored_with_the_counts_of_their_values(store: Store) -> None:
+    quadruples = [(22.0, 5.0, 18.5, 31.0), (24.5, 9.0, 19.0, 36.25), (20.0, 0.5, 19.5, 21.0)]
+    for sequence, numbers in enumerate(quadruples, 10):
+        body, n = window((10 * sequence, 20, 30, 40))
+        body = msgspec.structs.replace(body, moments=struct.pack("<4f", *numbers))
+        ingest(store, envelope(body, sequence=sequence, n=n))
+        if sequence != 11:
+            roll_up(store)
+    silent, n = window()
+    ingest(store, envelope(silent, sequence=20, n=n))
+    roll_up(store)
+    values = [190, 200, 210]
+    mean = sum(v * q[0] for v, q in zip(values, quadruples, strict=True)) / 600
+    m2 = sum(q[1] + v * (q[0] - mean) ** 2 for v, q in zip(values, quadruples, strict=True))
+    with store.database.reading() as db:
+        for device, hours in (("pump-1", HOUR), ("pump-1", DAY), (EVERY_DEVICE, DAY)):
+            (rows,) = rolled.read(db, device, hours, (0, 2 * NOW_MS), store.bins)
+            assert rows.moments[0, 0].tolist() == pytest.approx([600, mean, m2, 18.5, 36.25], rel=1e-12)
+            assert rows.column("rows").tolist() == [600 + n]

@@ -1,0 +1,237 @@
+"""What roll-ups cost: processor time and bytes for each window, and how long a fleet's lines take with and without them.
+
+    .venv/bin/python benchmarks/rollups.py                       # SQLite; about a minute
+    .venv/bin/python benchmarks/rollups.py --store postgresql://...   # an empty database beside it
+
+Devices send a window of 30 features x 20 bins (1,000 rows, with moments) every five minutes, in the order of time. A
+pass may come after each round of windows (then a window has its hour and its day to itself), or after each hour (then
+twelve share them). Beside it stands `ingest` of the same windows in the same run: checked, stored and committed.
+
+Bytes are of the whole store before and after, compacted, by the number of windows or roll-ups.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from edgekit.collector import rolled
+from edgekit.collector.ingest import Accepted, Message, Reading, read
+from edgekit.collector.rollup import HOUR_MS
+from edgekit.collector.store import Store, open_store
+from edgekit.fleet.status import fleet_status
+from edgekit_contracts import topics
+from edgekit_contracts.decode import encode_json
+from edgekit_contracts.reference import LATENCY_BINS, Bins, FeatureBins, FeatureCounts, Reference
+from edgekit_contracts.telemetry import (
+    ENVELOPE_VERSION,
+    Clock,
+    Envelope,
+    FeatureWindow,
+    Kind,
+    ReferencePart,
+    Software,
+    Window,
+    WindowCounts,
+    encode,
+    encode_counts,
+    encode_message,
+)
+
+FEATURES: Final = 30
+BINS: Final = 20
+ROWS: Final = 1000
+WINDOW_MS: Final = 300_000
+BATCH: Final = 500
+START_MS: Final = 1_800_000_000_000 // (24 * HOUR_MS) * 24 * HOUR_MS
+REFERENCE: Final = Reference(
+    bins=Bins(
+        features=tuple(
+            FeatureBins(name=f"f{i}", edges=tuple(float(edge) for edge in range(1, BINS))) for i in range(FEATURES)
+        ),
+        classes=("no", "yes"),
+        score_edges=tuple(edge / 20 for edge in range(1, 20)),
+    ),
+    rows=5000,
+    features=(FeatureCounts(bins=(250,) * BINS, null=0),) * FEATURES,
+    classes=(2500, 2500),
+    scores=(250,) * BINS,
+)
+
+
+def bodies(number: int) -> list[bytes]:
+    """Different windows on the reference's bins, as bodies of records."""
+    rng = np.random.default_rng(0)
+    return [_body(rng) for _ in range(number)]
+
+
+def _body(rng: np.random.Generator) -> bytes:
+    def spread(bins: int) -> tuple[int, ...]:
+        return tuple(rng.multinomial(ROWS, np.full(bins, 1 / bins)).tolist())
+
+    latency = [0] * LATENCY_BINS
+    latency[18:26] = spread(8)
+    counts = WindowCounts(
+        features=tuple(FeatureWindow(bins=spread(BINS), null=0, invalid=0, out_of_range=3) for _ in range(FEATURES)),
+        classes=spread(2),
+        scores=spread(BINS),
+        output_nulls=0,
+        abstained=5,
+        resent=0,
+        latency=tuple(latency),
+    )
+    mean = rng.normal(10, 1, FEATURES)
+    moments = np.stack([mean, mean * ROWS, mean - 9, mean + 9], axis=1).astype("<f4")
+    software = Software(ROWS, 0, 0, 90_000, 1000, 60, 1)
+    return encode(Window("bench", "1.0", encode_counts(counts), moments.tobytes(), software))
+
+
+def record(device: str, sequence: int, kind: Kind, body: bytes, at_ms: int) -> Envelope:
+    """One record of a device whose clock is right."""
+    n = ROWS if kind is Kind.WINDOW else 0
+    return Envelope(
+        ENVELOPE_VERSION,
+        device,
+        1,
+        sequence,
+        kind,
+        at_ms,
+        WINDOW_MS,
+        Clock.SYNCED,
+        REFERENCE.bins_id,
+        n,
+        msgspec.Raw(body),
+    )
+
+
+def readings(store: Store, records: list[Envelope]) -> list[Reading]:
+    """As the collector reads them."""
+    found: list[Reading] = []
+    for one in records:
+        found += read(Message(str(topics.Up(one.device)), encode_message([encode(one)]), one.t0_ms), store)
+    assert all(isinstance(one, Accepted) for one in found)
+    return found
+
+
+class Fleet:
+    """Devices and a store that takes in what they send.
+
+    Args:
+        store: Empty.
+        devices: How many.
+    """
+
+    def __init__(self, store: Store, devices: int) -> None:
+        self.store, self.names = store, [f"device-{number}" for number in range(devices)]
+        self.rounds, self.windows = 0, 0
+        self.ingest_s = self.roll_up_s = 0.0
+        self._bodies = bodies(256)
+        part = encode(ReferencePart("bench", "1.0", 0, 1, encode_json(REFERENCE)))
+        self._take([record(name, 1, Kind.REFERENCE, part, START_MS) for name in self.names])
+
+    def send(self, rounds: int) -> None:
+        """Every device sends so many windows."""
+        for _ in range(rounds):
+            at_ms, self.rounds = START_MS + self.rounds * WINDOW_MS, self.rounds + 1
+            self._take(
+                [
+                    record(name, self.rounds + 1, Kind.WINDOW, self._bodies[(self.rounds * 31 + at) % 256], at_ms)
+                    for at, name in enumerate(self.names)
+                ]
+            )
+            self.windows += len(self.names)
+
+    def roll_up(self) -> None:
+        """A pass."""
+        start = time.process_time()
+        rolled.roll_up(self.store.database, self.store.bins)
+        self.roll_up_s += time.process_time() - start
+
+    def _take(self, records: list[Envelope]) -> None:
+        start = time.process_time()
+        for at in range(0, len(records), BATCH):
+            self.store.ingest(readings(self.store, records[at : at + BATCH]))
+        self.ingest_s += time.process_time() - start
+
+
+def passes(where: str, devices: int, rounds: int, every: int) -> tuple[float, float]:
+    """Microseconds of this process for each window: taken in, and rolled up by a pass after `every` rounds."""
+    with fresh(where) as store:
+        fleet = Fleet(store, devices)
+        fleet.ingest_s = 0.0
+        for _ in range(0, rounds, every):
+            fleet.send(every)
+            fleet.roll_up()
+        return 1e6 * fleet.ingest_s / fleet.windows, 1e6 * fleet.roll_up_s / fleet.windows
+
+
+def sizes(where: str, devices: int, hours: int) -> dict[str, float]:
+    """Bytes for each window and each roll-up, and milliseconds for a device's line from either."""
+    with fresh(where) as store:
+        fleet = Fleet(store, devices)
+        before = size(store)
+        fleet.send(hours * 12)
+        windows = size(store)
+        now_ms = START_MS + hours * HOUR_MS
+        from_windows = line_ms(store, now_ms, hours)
+        fleet.roll_up()
+        rollups = size(store)
+        return {
+            "bytes/window": (windows - before) / fleet.windows,
+            "bytes/roll-up": (rollups - windows) / store.count("rollup"),
+            "roll-ups": store.count("rollup"),
+            "ms/line from windows": from_windows,
+            "ms/line from roll-ups": line_ms(store, now_ms, hours),
+        }
+
+
+def line_ms(store: Store, now_ms: int, hours: int) -> float:
+    """For one device, the best of three."""
+    took = []
+    for _ in range(3):
+        start = time.perf_counter()
+        lines = fleet_status(store, now_ms, look_back_ms=hours * HOUR_MS)
+        took.append(1e3 * (time.perf_counter() - start) / len(lines))
+    return min(took)
+
+
+def fresh(where: str) -> Store:
+    """An empty store."""
+    return open_store(Path(tempfile.mkdtemp(dir=where or None)) / "store.db")
+
+
+def size(store: Store) -> int:
+    """Bytes of the compacted store."""
+    with store.database.reading() as db:
+        db.run("VACUUM")
+        return int(db.rows("PRAGMA page_count")[0][0]) * int(db.rows("PRAGMA page_size")[0][0])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", default="", help="where the stores are made (default: the system's own)")
+    parser.add_argument("--devices", type=int, default=400)
+    parser.add_argument("--repeat", type=int, default=3)
+    given = parser.parse_args()
+    print(f"{platform.machine()}, Python {platform.python_version()}; {given.devices} devices")
+    print("| windows for each hour's roll-up | ingest us/window | roll-up us/window |\n|---:|---:|---:|")
+    ways = {1: [], 12: []}  # type: dict[int, list[tuple[float, float]]]
+    for _ in range(given.repeat):
+        for every, found in ways.items():
+            found.append(passes(given.folder, given.devices, 12, every))
+    for every, found in ways.items():
+        print(f"| {every} | " + " | ".join(f"{statistics.median(column):.1f}" for column in zip(*found)) + " |")
+    print(json.dumps(sizes(given.folder, given.devices // 10, 48), indent=1))
+
+
+if __name__ == "__main__":
+    main()
