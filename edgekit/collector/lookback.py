@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from edgekit.collector import rolled
+from edgekit.collector import rolled, rollup_rows
 from edgekit.collector.archive import Archive
 from edgekit.collector.rollup import DAY, HOUR, HOUR_MS, LAST, Rows, add_up, joined, rows_of
 from edgekit_contracts.reference import Bins, Distance
@@ -131,6 +131,6 @@ def _parts(store: Archive, device: str, since_ms: int, mark: int) -> list[Rows]:
         rest = [one for number, one in windows if one.at_ms >= since_ms and (one.at_ms < hour_ms or number > mark)]
         return [
             *(one.without_moments() for one in rows_of(rest, store.bins)),
-            *rolled.read(db, device, HOUR, (hour_ms, day_ms)),
-            *rolled.read(db, device, DAY, (day_ms, _FOREVER)),
+            *rollup_rows.read(db, device, HOUR, (hour_ms, day_ms)),
+            *rollup_rows.read(db, device, DAY, (day_ms, _FOREVER)),
         ]

@@ -91,7 +91,7 @@ ROLLUP: Final = Table(
 windows said; the largest memory of any; the latency's bins."""
 ROLLUP_COUNTS: Final = Table("rollup_counts", f"{_OF_ROLLUP}, counts bytes", ROLLUP.key)
 ROLLUP_MOMENTS: Final = Table("rollup_moments", f"{_OF_ROLLUP}, moments bytes", ROLLUP.key)
-"""Apart, since both are larger than all of ROLLUP. Moments: see `rolled`; no row where no window had any."""
+"""Apart, since both are larger than all of ROLLUP. Moments: see `rollup_rows`; no row where no window had any."""
 ROLLUP_MARK: Final = Table("rollup_mark", "p integer, id integer", ("p",))
 """Up to which number a partition's windows are rolled up."""
 _RECORDS: Final = (DEVICE, CURSOR, WINDOW, QUARANTINE, GAP, EVENT, PART, REFERENCE, STANDING, DEAD, REFUSAL)

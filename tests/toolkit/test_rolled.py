@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edgekit.collector import rolled
+from edgekit.collector import rolled, rollup_rows
 from edgekit.collector.ingest import Birth, Message, read
 from edgekit.collector.lookback import Total, look_back
 from edgekit.collector.rollup import DAY, EVERY_DEVICE, HOUR, HOUR_MS, LAST, SUMS, Rows, add_up, joined
@@ -107,8 +107,8 @@ def test_hours_days_and_all_devices_are_what_their_windows_add_up_to(store: Stor
         pass
     with store.database.reading() as db:
         for hours in (HOUR, DAY):
-            rows = [r for d in DEVICES for r in rolled.read(db, d, hours, (0, 2 * NOW_MS), store.bins)]
-            merged = rolled.read(db, EVERY_DEVICE, hours, (0, 2 * NOW_MS), store.bins)
+            rows = [r for d in DEVICES for r in rollup_rows.read(db, d, hours, (0, 2 * NOW_MS), store.bins)]
+            merged = rollup_rows.read(db, EVERY_DEVICE, hours, (0, 2 * NOW_MS), store.bins)
             assert sum(int(one.column("windows").sum()) for one in rows) == 200
             assert all(set(one.column("devices").tolist()) == {1} for one in rows)
             assert sums(merged) == sums(rows)
@@ -134,7 +134,7 @@ def test_a_late_window_reopens_its_hour_and_its_day(store: Store) -> None:
     roll_up(store)
     with store.database.reading() as db:
         for hours in (HOUR, DAY):
-            (rows,) = rolled.read(db, "pump-1", hours, (0, NOW_MS), store.bins)
+            (rows,) = rollup_rows.read(db, "pump-1", hours, (0, NOW_MS), store.bins)
             assert rows.column("windows").tolist() == [2]
             assert rows.column("rows").tolist() == [2 * n]
 
@@ -144,7 +144,7 @@ def test_a_pass_that_is_cut_short_leaves_nothing_behind_and_is_made_again(
 ) -> None:
     ingest(store, *history(5, 60, device="pump-1"))
     before = every(store, 0)
-    put, left = rolled._put, 3
+    put, left = rollup_rows.put, 3
 
     def torn(*arguments: object) -> None:
         nonlocal left
@@ -153,7 +153,7 @@ def test_a_pass_that_is_cut_short_leaves_nothing_behind_and_is_made_again(
             raise KeyboardInterrupt
         put(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(rolled, "_put", torn)
+    monkeypatch.setattr(rollup_rows, "put", torn)
     with pytest.raises(KeyboardInterrupt):
         roll_up(store)
     assert [store.count(table) for table in ("rollup", "rollup_counts", "rollup_mark")] == [0, 0, 0]
@@ -226,6 +226,6 @@ def test_moments_are_stored_with_the_counts_of_their_values(store: Store) -> Non
     m2 = sum(q[1] + v * (q[0] - mean) ** 2 for v, q in zip(values, quadruples, strict=True))
     with store.database.reading() as db:
         for device, hours in (("pump-1", HOUR), ("pump-1", DAY), (EVERY_DEVICE, DAY)):
-            (rows,) = rolled.read(db, device, hours, (0, 2 * NOW_MS), store.bins)
+            (rows,) = rollup_rows.read(db, device, hours, (0, 2 * NOW_MS), store.bins)
             assert rows.moments[0, 0].tolist() == pytest.approx([600, mean, m2, 18.5, 36.25], rel=1e-12)
             assert rows.column("rows").tolist() == [600 + n]
