@@ -117,13 +117,13 @@ class Archive:
             for dev, data, at in sorted(rows, key=lambda row: str(row[0]))
         }
 
-    def windows(self, device: str, since_ms: int) -> Iterator[StoredWindow]:
-        """A device's windows that are dated `since_ms` or later, in order of time."""
+    def windows(self, device: str, since_ms: int, until_ms: int = 2**63 - 1) -> Iterator[StoredWindow]:
+        """A device's windows that are dated `since_ms` or later, and before `until_ms`, in order of time."""
         with self.database.reading() as db:
             rows = db.rows(
                 "SELECT dev, epoch, seq, at_ms, dt_ms, received_ms, bins_id, n, model, version, body"
-                ' FROM "window" WHERE dev = ? AND at_ms >= ? ORDER BY at_ms, seq',
-                (device, since_ms),
+                ' FROM "window" WHERE dev = ? AND at_ms >= ? AND at_ms < ? ORDER BY at_ms, seq, epoch',
+                (device, since_ms, until_ms),
             )
         for row in rows:
             yield StoredWindow._make((*row[:-1], msgspec.msgpack.decode(row[-1], type=Window)))

@@ -79,7 +79,7 @@ def look_back(store: Archive, device: str, since_ms: int) -> list[Total]:
         if part.keys:
             kinds.setdefault((part.keys[0].bins_id, part.keys[0].distance), []).append(part)
     return [
-        Total(key.device, key.model, key.version, key.bins_id, key.shadow, whole.take(slice(at, at + 1)))
+        Total(key.device, key.model, key.version, key.bins_id, key.shadow, whole.take([at]))
         for alike in kinds.values()
         for whole in [add_up(joined(alike), lambda key: key._replace(hours=0, start_ms=0))]
         for at, key in enumerate(whole.keys)

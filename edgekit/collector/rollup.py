@@ -11,7 +11,7 @@ A window belongs to the hour and the day (UTC) of its start, however long it is:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -119,15 +119,10 @@ class Rows:
         """The same of no numeric feature."""
         return replace(self, moments=self.moments[:, :0])
 
-    def parts(self, size: int) -> Iterator[Rows]:
-        """In blocks of so many rows."""
-        for start in range(0, len(self), size):
-            yield self.take(slice(start, start + size))
-
-    def take(self, which: slice) -> Rows:
+    def take(self, which: Sequence[int]) -> Rows:
         """Some of them."""
         return Rows(
-            self.keys[which],
+            tuple(self.keys[at] for at in which),
             self.sums[which],
             self.last[which],
             self.rss_kb[which],

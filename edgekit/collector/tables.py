@@ -20,6 +20,7 @@ TIME: Final = pa.timestamp("ms", tz="UTC")
 COUNTS: Final = pa.list_(pa.int64())
 _TEXT: Final = pa.dictionary(pa.int32(), pa.string())
 
+_MOMENTS: Final = ("values", "mean", "m2", "minimum", "maximum")
 _MODEL: Final = [("model", _TEXT), ("version", _TEXT), ("bins_id", _TEXT), ("shadow", pa.bool_())]
 _WINDOW: Final = [("device", _TEXT), ("epoch", pa.int64()), ("sequence", pa.int64()), ("start", TIME)]
 _ROLLUP: Final = [("hours", pa.int64()), ("start", TIME), ("device", _TEXT)]
@@ -30,8 +31,7 @@ _FEATURE: Final = [
     ("null", pa.int64()),
     ("invalid", pa.int64()),
     ("out_of_range", pa.int64()),
-    ("values", pa.int64()),
-    *((name, pa.float64()) for name in ("mean", "m2", "minimum", "maximum")),
+    *((name, pa.int64() if name == "values" else pa.float64()) for name in _MOMENTS),
 ]
 _SUMS: Final = [name for name in SUMS if name not in {"windows", "devices"}]
 
@@ -77,10 +77,8 @@ BINS: Final = pa.schema(
     ]
 )
 
-Table = pa.Table
 
-
-def window_tables(windows: Sequence[StoredWindow], rows: Rows, bins: Bins) -> tuple[Table, Table]:
+def window_tables(windows: Sequence[StoredWindow], rows: Rows, bins: Bins) -> tuple[pa.Table, pa.Table]:
     """The tables `windows` and `features` of windows of one kind.
 
     Args:
@@ -106,7 +104,7 @@ def window_tables(windows: Sequence[StoredWindow], rows: Rows, bins: Bins) -> tu
     return _table(WINDOWS, whole), _features(FEATURES, names, rows, bins)
 
 
-def rollup_tables(rows: Rows, bins: Bins) -> tuple[Table, Table]:
+def rollup_tables(rows: Rows, bins: Bins) -> tuple[pa.Table, pa.Table]:
     """The tables `rollups` and `rollup_features`; `device` is missing in a row of every device."""
     last = dict(zip(LAST, rows.last.T, strict=True))
     names: dict[str, Any] = {
@@ -126,12 +124,12 @@ def rollup_tables(rows: Rows, bins: Bins) -> tuple[Table, Table]:
     return _table(ROLLUPS, whole), _features(ROLLUP_FEATURES, names, rows, bins)
 
 
-def bins_table(known: Mapping[bytes, Bins]) -> Table:
+def bins_table(known: Mapping[bytes, Bins]) -> pa.Table:
     """The table `bins`: what each place of a list of counts stands for.
 
     Bin `i` of a number is (edges[i-1], edges[i]]; a text has its category's bin, and the last is every other text.
     """
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for bins_id, bins in known.items():
         name = bins_id.hex()
         for feature in bins.features:
@@ -145,7 +143,7 @@ def bins_table(known: Mapping[bytes, Bins]) -> Table:
     return _table(BINS, dict(zip(BINS.names, columns, strict=True)))
 
 
-def plain_table(schema: pa.Schema, rows: Sequence[Sequence[object]]) -> Table:
+def plain_table(schema: pa.Schema, rows: Sequence[Sequence[object]]) -> pa.Table:
     """Rows as they are, in the schema's order of columns."""
     return _table(schema, dict(zip(schema.names, zip(*rows, strict=True), strict=True)))
 
@@ -171,16 +169,20 @@ def _answers(rows: Rows, bins: Bins) -> dict[str, Any]:
     }
 
 
-def _features(schema: pa.Schema, names: Mapping[str, Any], rows: Rows, bins: Bins) -> Table:
+def _features(schema: pa.Schema, names: Mapping[str, Any], rows: Rows, bins: Bins) -> pa.Table:
     tables, at, number = [], 0, 0
     for feature in bins.features:
         end = at + feature.size
         null, invalid, out_of_range = rows.counts[:, end : end + 3].T
-        values, *moments = [None] * len(rows), *([None] * len(rows) for _ in range(4))
+        moments: dict[str, Any] = dict.fromkeys(_MOMENTS, [None] * len(rows))
         if feature.categories is None:
-            values = rows.moments[:, number, 0].astype(np.int64)
+            values = rows.moments[:, number, 0]
             # Where no window said anything there is nothing: not a mean of 0.
-            moments = [np.where(values > 0, column, np.nan) for column in rows.moments[:, number, 1:].T]
+            moments = {
+                name: np.where(values > 0, c, np.nan)
+                for name, c in zip(_MOMENTS, rows.moments[:, number].T, strict=True)
+            }
+            moments["values"] = values.astype(np.int64)
             number += 1
         columns = {
             **names,
@@ -189,8 +191,7 @@ def _features(schema: pa.Schema, names: Mapping[str, Any], rows: Rows, bins: Bin
             "null": null,
             "invalid": invalid,
             "out_of_range": out_of_range,
-            "values": values,
-            **dict(zip(("mean", "m2", "minimum", "maximum"), moments, strict=True)),
+            **moments,
         }
         tables.append(_table(schema, columns))
         at = end + 3
@@ -203,13 +204,13 @@ def _lists(table: NDArray[np.int64]) -> Any:
     return pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(table).ravel()))
 
 
-def _table(schema: pa.Schema, columns: Mapping[str, Any]) -> Table:
+def _table(schema: pa.Schema, columns: Mapping[str, Any]) -> pa.Table:
     arrays = []
     for name, kind in zip(schema.names, schema.types, strict=True):
         values = columns[name]
         if not isinstance(values, pa.Array):
-            if isinstance(values, tuple):
-                values = list(values)
             values = pa.array(values, from_pandas=True)
-        arrays.append(values.dictionary_encode() if kind == _TEXT and len(values) else values.cast(kind))
-    return pa.Table.from_arrays([one.cast(kind) for one, kind in zip(arrays, schema.types, strict=True)], schema=schema)
+        if kind == _TEXT and not pa.types.is_null(values.type):
+            values = values.dictionary_encode()
+        arrays.append(values.cast(kind))
+    return pa.Table.from_arrays(arrays, schema=schema)
