@@ -1,4 +1,4 @@
-"""What roll-ups cost: processor time and bytes for each window, and how long a fleet's lines take with and without them.
+"""What roll-ups cost: processor time and bytes for each window; what a device's line takes with and without them.
 
     .venv/bin/python benchmarks/rollups.py                       # SQLite; about a minute
     .venv/bin/python benchmarks/rollups.py --store postgresql://...   # an empty database beside it
@@ -229,7 +229,11 @@ def main() -> None:
         for every, found in ways.items():
             found.append(passes(given.folder, given.devices, 12, every))
     for every, found in ways.items():
-        print(f"| {every} | " + " | ".join(f"{statistics.median(column):.1f}" for column in zip(*found)) + " |")
+        print(
+            f"| {every} | "
+            + " | ".join(f"{statistics.median(column):.1f}" for column in zip(*found, strict=True))
+            + " |"
+        )
     print(json.dumps(sizes(given.folder, given.devices // 10, 48), indent=1))
 
 

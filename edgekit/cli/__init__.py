@@ -14,7 +14,7 @@ from typing import Final
 import click
 
 from edgekit import __version__
-from edgekit.cli import authority, build, bundles, centre, convert, demo, doctor, keys, profiles
+from edgekit.cli import authority, build, bundles, centre, convert, demo, doctor, exporting, keys, profiles
 from edgekit.cli.output import end_progress, printable
 from edgekit_contracts.errors import EdgekitError, MissingExtra
 from edgekit_runtime.installed import refuse_both
@@ -66,6 +66,7 @@ for command in (
 
 for command in (authority.ca, authority.enrol, authority.revoke, authority.broker_config):
     centre.fleet.add_command(command)
+centre.collect.add_command(exporting.export)
 
 
 def main() -> None:

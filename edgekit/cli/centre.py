@@ -31,7 +31,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="The result as one 
 _protocols: dict[str, Protocol] = {"auto": "auto", "4": 4, "5": 5}
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option(
     "--broker",
     default="mqtt://127.0.0.1:1883",
@@ -57,7 +57,9 @@ _protocols: dict[str, Protocol] = {"auto": "auto", "4": 4, "5": 5}
 @click.option("--alerts", is_flag=True, help="Publish events and alarms in JSON at ek/1/alert/DEVICE.")
 @click.option("--for", "seconds", type=float, help="Stop after so many seconds (default: at Ctrl-C).")
 @_json
+@click.pass_context
 def collect(
+    context: click.Context,
     broker: str,
     store: Path,
     name: str,
@@ -72,6 +74,8 @@ def collect(
     as_json: bool,
 ) -> None:
     """Store what devices send, and tell them so: a device keeps a record until this has committed it."""
+    if context.invoked_subcommand is not None:
+        return
     from edgekit.collector.service import Collector
     from edgekit.fleet.alerts import Alerts
     from edgekit_contracts.limits import MESSAGE_TARGET_BYTES
@@ -128,7 +132,7 @@ def fleet() -> None:
 
 @fleet.command()
 @_store
-@click.option("--hours", type=float, default=1.0, show_default=True, help="Windows of this past are merged.")
+@click.option("--hours", type=float, default=1.0, show_default=True, help="Windows of these last hours are merged.")
 @_json
 def status(store: Path, hours: float, as_json: bool) -> None:
     """Show each device: what it runs, when it was last seen, requests, latency, alarms."""

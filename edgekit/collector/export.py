@@ -61,7 +61,7 @@ class _Part:
     at: str
     """The column of its time."""
     counted: str
-    """SQL, as `Holds`: the first and the last number grow with whatever comes; the second grows when rows are removed."""
+    """SQL, as `Holds`: the outer two grow with whatever comes, the middle one when rows are removed."""
     read: Callable[[Archive, str, tuple[int, int], Selection], Tables]
     """A device's rows of a span."""
     everyone: bool = False

@@ -19,6 +19,7 @@ from typing import Final, Self
 
 from edgekit.collector.ingest import HEAD_BYTES, Message, Reading, Refused, read_batch
 from edgekit.collector.store import Ingested, Store, open_store
+from edgekit.collector.upkeep import Upkeep
 from edgekit_contracts import limits, topics
 from edgekit_contracts.decode import encode_json
 from edgekit_contracts.errors import BrokerUnreachable, StorageFault
@@ -86,6 +87,7 @@ class Collector:
         """Told what a batch held, after its commit; must return soon, and not fail."""
         self._stopping = threading.Event()
         self._store: Store | None = None
+        self._upkeep = Upkeep(lambda: open_store(self._where))
         self._worker = threading.Thread(target=self._work, name=f"collector-{name}", daemon=True)
         self._link = Link(
             broker,
@@ -107,6 +109,7 @@ class Collector:
             BrokerUnreachable: The first connection failed; later losses are mended silently.
         """
         self._store = open_store(self._where)
+        self._upkeep.start()
         self._link.start()
         self._worker.start()
         reason = self._link.wait_first(self._timing.connect_timeout_s + 5.0)
@@ -121,6 +124,7 @@ class Collector:
         self._queue.put(None)
         if self._worker.ident is not None:
             self._worker.join()
+        self._upkeep.stop()
         if self._store is not None:
             self._store.close()
 

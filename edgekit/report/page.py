@@ -45,8 +45,8 @@ svg{display:block;overflow:visible}
 """
 
 
-def write_report(bundle: Bundle, path: Path, store: Path | None = None) -> Path:
-    """Writes the page of a bundle, with what the fleet saw where a collector's store is given.
+def write_report(bundle: Bundle, path: Path, store: Path | None = None, *, hours: float = 1.0) -> Path:
+    """Writes the page of a bundle, with what the fleet saw in the last hours where a collector's store is given.
 
     Raises:
         StorageFault: The page cannot be written, or the store cannot be read.
@@ -56,11 +56,11 @@ def write_report(bundle: Bundle, path: Path, store: Path | None = None) -> Path:
     devices: list[DeviceStatus] = []
     counts: dict[str, WindowCounts] = {}
     if store is not None:
-        devices, counts = _fleet(bundle, store)
+        devices, counts = _fleet(bundle, store, hours)
     manifest = bundle.manifest
     body = [
         _summary(manifest, bundle),
-        _fleet_section(devices),
+        _fleet_section(devices, hours),
         _budgets(manifest.budgets),
         _features(bundle, devices, counts),
         _proof(manifest),
@@ -76,25 +76,27 @@ def build_fragment(build: Build) -> str:
     return f"<h3>{escape(build.manifest.title)}</h3>" + _table(["step", "result", "time"], rows)
 
 
-def _fleet(bundle: Bundle, path: Path) -> tuple[list[DeviceStatus], dict[str, WindowCounts]]:
-    """Each device's line, and its merged counts on this bundle's bins over the last hour."""
+def _fleet(bundle: Bundle, path: Path | str, hours: float) -> tuple[list[DeviceStatus], dict[str, WindowCounts]]:
+    """Each device's line, and the merged counts of those that drifted, over these last hours."""
+    from edgekit.collector.lookback import counts_of, look_back
+    from edgekit.collector.rollup import HOUR_MS
     from edgekit.collector.store import open_store
-    from edgekit.fleet.status import LOOK_BACK_MS, fleet_status
-    from edgekit.monitor.merge import merge_counts
+    from edgekit.fleet.status import fleet_status
 
-    now_ms = time.time_ns() // 1_000_000
+    now_ms, look_back_ms = time.time_ns() // 1_000_000, round(hours * HOUR_MS)
+    name, reference = bundle.manifest.name, bundle.reference
     counts: dict[str, WindowCounts] = {}
-    with open_store(path, create=False) as archive:
-        devices = [one for one in fleet_status(archive, now_ms) if one.model == bundle.manifest.name]
+    with open_store(path, create=False) as store:
+        lines = fleet_status(store, now_ms, look_back_ms=look_back_ms)
+        devices = [one for one in lines if one.model == name]
         for one in devices:
-            windows = [
-                window
-                for window in archive.windows(one.device, now_ms - LOOK_BACK_MS)
-                if window.bins_id == bundle.reference.bins_id
+            totals = [
+                total
+                for total in (look_back(store, one.device, now_ms - look_back_ms) if one.drifted else ())
+                if (total.model, total.bins_id, total.shadow) == (name, reference.bins_id, False)
             ]
-            if windows:
-                rows = sum(window.n for window in windows)
-                counts[one.device] = merge_counts([w.window.counts for w in windows], bundle.reference.bins, rows)
+            if totals:
+                counts[one.device] = counts_of(totals, reference.bins)
     return devices, counts
 
 
@@ -108,7 +110,7 @@ def _summary(manifest: Manifest, bundle: Bundle) -> str:
     )
 
 
-def _fleet_section(devices: Sequence[DeviceStatus]) -> str:
+def _fleet_section(devices: Sequence[DeviceStatus], hours: float) -> str:
     if not devices:
         return ""
     rows = []
@@ -124,7 +126,11 @@ def _fleet_section(devices: Sequence[DeviceStatus]) -> str:
         ]
         rows.append((cells, bool(one.alarms)))
     header = ["device", "runs", "state", "rows", "p50 ms", "p99 ms", "alarms"]
-    return _section("Fleet, last hour", "A marked device has an alarm.", _table(header, rows))
+    return _section(
+        "Fleet, last hour" if hours == 1 else f"Fleet, last {hours:g} hours",
+        "A marked device has an alarm.",
+        _table(header, rows),
+    )
 
 
 def _budgets(budgets: Sequence[Budget]) -> str:

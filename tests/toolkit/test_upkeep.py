@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+
+import pytest
+
+from edgekit.collector.ingest import Message, read
+from edgekit.collector.store import Store, open_store
+from edgekit.collector.upkeep import Upkeep, until_next
+from edgekit_contracts import topics
+from edgekit_contracts.errors import StorageFault
+from edgekit_contracts.telemetry import encode, encode_message
+from tests.telemetry_samples import NOW_MS, envelope, reference_parts, window
+
+
+@pytest.mark.parametrize(("now_s", "wait_s"), [(0, 300), (299, 1), (300, 3600), (301, 3599), (3600, 300)])
+def test_a_pass_begins_five_minutes_past_each_hour(now_s: float, wait_s: float) -> None:
+    assert until_next(now_s) == wait_s
+
+
+def test_windows_are_rolled_up_beside_the_collector_and_a_fault_does_not_end_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    body, n = window()
+    records = [*reference_parts(), body]
+    envelopes = [envelope(one, sequence=i + 1, n=n if one is body else 0) for i, one in enumerate(records)]
+    done, asked = threading.Event(), 0
+
+    def opened() -> Store:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise StorageFault("store.db", "the disk is away")
+        return open_store(tmp_path / "store.db")
+
+    def clock_s() -> float:
+        done.set()
+        return 0.0
+
+    with (
+        open_store(tmp_path / "store.db") as store,
+        caplog.at_level(logging.ERROR),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr("edgekit.collector.upkeep.AGAIN_S", 0.01)
+        message = Message(str(topics.Up("pump-1")), encode_message([encode(one) for one in envelopes]), NOW_MS)
+        store.ingest(read(message, store))
+        upkeep = Upkeep(opened, clock_s=clock_s, first_s=0.0)
+        upkeep.start()
+        assert done.wait(20)
+        upkeep.stop()
+        assert store.count("rollup") == 4
+        assert [record.message[:35] for record in caplog.records] == ["windows are not rolled up at present"[:35]]
