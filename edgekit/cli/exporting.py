@@ -14,7 +14,7 @@ _day = click.DateTime(["%Y-%m-%d"])
 
 @click.command()
 @click.option("--parquet", "folder", type=click.Path(path_type=Path), required=True, help="The folder to write into.")
-@click.option("--store", type=click.Path(path_type=Path), help="The collector's store.  [default: fleet.db]")
+@click.option("--store", help="The collector's store.  [default: fleet.db]")
 @click.option("--since", type=_day, help="The first day, in UTC.")
 @click.option("--until", type=_day, help="The last day, in UTC.")
 @click.option("--device", "devices", multiple=True, help="Only this device; may be given several times.")
@@ -24,7 +24,7 @@ _day = click.DateTime(["%Y-%m-%d"])
 def export(
     context: click.Context,
     folder: Path,
-    store: Path | None,
+    store: str | None,
     since: datetime | None,
     until: datetime | None,
     devices: tuple[str, ...],
@@ -47,7 +47,7 @@ def export(
             raise
         raise MissingExtra("pyarrow", "edgekit-toolkit", "export") from None
     parent = context.parent.params.get("store") if context.parent else None
-    with open_store(store or parent or Path("fleet.db"), create=False) as opened:
+    with open_store(store or parent or "fleet.db", create=False) as opened:
         done = write(
             opened,
             folder,

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import struct
+import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from edgekit_contracts.errors import EnvironmentFault, StorageFault, UsageError
 from edgekit_contracts.reference import latency_edges_us
 from edgekit_contracts.telemetry import Envelope, Event, Gap, encode, encode_message, encode_varints
 from tests.telemetry_samples import BINS_ID, MODEL, NOW_MS, envelope, reference_parts, window
+from tests.toolkit.conftest import Run
 
 DAY_MS = 24 * HOUR_MS
 TODAY = datetime.fromtimestamp(NOW_MS / 1000, UTC).date()
@@ -216,3 +219,34 @@ def test_two_exports_into_one_folder_do_not_meet(store: Store, tmp_path: Path) -
             export(store, tmp_path / "out")
 
     assert export(store, tmp_path / "out", progress=again)["windows"].rows == 6
+
+
+def test_the_command_says_what_it_wrote_and_goes_on(store: Store, tmp_path: Path, run: Run) -> None:
+    out, where = tmp_path / "out", tmp_path / "store.db"
+    code, text, _ = run("collect", "export", "--parquet", out, "--store", where, "--device", "pump-2")
+    assert (code, text.splitlines()[1].split()) == (0, ["windows", "2", "1", "0", "0"])
+    code, text, _ = run("collect", "--store", where, "export", "--parquet", out, "--device", "pump-2", "--json")
+    assert json.loads(text)["tables"]["windows"] == {"rows": 0, "files": 0, "unchanged": 1, "kept": 0}
+    code, text, error = run("collect", "export", "--parquet", out, "--store", where)
+    assert (code, text) == (2, "")
+    assert error.startswith(f"Error: {out} holds an export of")
+    code, text, error = run(
+        "collect", "export", "--parquet", tmp_path / "new", "--store", where, "--until", "2020-01-01"
+    )
+    assert (code, text, error) == (0, "", "nothing to export: the store has no such windows, gaps or events\n")
+
+
+def test_a_store_that_is_not_there_and_a_library_that_is_missing_are_one_sentence(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, _, error = run("collect", "export", "--parquet", tmp_path / "out", "--store", tmp_path / "none.db")
+    assert (code, error.splitlines()[0]) == (2, f"Error: cannot read the store {tmp_path / 'none.db'}: no such file")
+    assert not (tmp_path / "out").exists()
+    for name in [
+        name for name in sys.modules if name.startswith(("edgekit.collector.export", "edgekit.collector.tables"))
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    code, _, error = run("collect", "export", "--parquet", tmp_path / "out", "--store", tmp_path / "none.db")
+    assert (code, error.splitlines()[-1]) == (2, "Try:   pip install 'edgekit-toolkit[export]'")
