@@ -98,6 +98,24 @@ def put(db: Transaction, p: int, fresh: Rows, known: Rows | None) -> None:
         db.put(ROLLUP_MOMENTS, spoken)
 
 
+def remove(db: Transaction, hours: int, before_ms: int, limit: int) -> int:
+    """Removes the oldest hours or days, and returns how many.
+
+    Args:
+        db: To write with.
+        hours: HOUR or DAY.
+        before_ms: Those that begin before this.
+        limit: So many at most.
+    """
+    name = ", ".join(_NAME)
+    oldest = f"SELECT {name} FROM rollup WHERE hours = ? AND start_ms < ? ORDER BY start_ms, {name} LIMIT ?"
+    # `rollup` last: the others are found through it.
+    return [
+        db.run(f"DELETE FROM {table.name} WHERE ({name}) IN ({oldest})", (hours, before_ms, limit))
+        for table in (ROLLUP_MOMENTS, ROLLUP_COUNTS, ROLLUP)
+    ][-1]
+
+
 def _rows(
     keys: Sequence[Key], scalars: Sequence[Row], counts: Sequence[bytes], moments: Sequence[bytes | None], numeric: int
 ) -> Rows:

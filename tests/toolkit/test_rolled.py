@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import random
 import struct
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -229,3 +233,70 @@ def test_moments_are_stored_with_the_counts_of_their_values(store: Store) -> Non
             (rows,) = rollup_rows.read(db, device, hours, (0, 2 * NOW_MS), store.bins)
             assert rows.moments[0, 0].tolist() == pytest.approx([600, mean, m2, 18.5, 36.25], rel=1e-12)
             assert rows.column("rows").tolist() == [600 + n]
+
+
+def test_old_hours_are_removed_with_their_counts_and_moments(store: Store) -> None:
+    ingest(store, *history(31, 80))
+    roll_up(store)
+    days = store.count("rollup")
+    with store.database.reading() as db:
+        ((hours, old),) = db.rows("SELECT COUNT(*), SUM(start_ms < ?) FROM rollup WHERE hours = 1", (NOW_MS - DAY_MS,))
+    days -= hours
+    removed = []
+    while not removed or removed[-1]:
+        with store.database.writing() as db:
+            removed.append(rollup_rows.remove(db, HOUR, NOW_MS - DAY_MS, 25))
+    assert (sum(removed), max(removed)) == (old, 25)
+    assert store.count("rollup") == store.count("rollup_counts") == days + hours - old
+
+
+KILLED = """
+import sys
+from edgekit.collector import rolled
+from edgekit.collector.store import open_store
+rolled.BLOCK_WINDOWS = 2
+with open_store(sys.argv[1]) as store:
+    print("open", flush=True)
+    for p in range(16):
+        while rolled.take_in(store.database, p, store.bins, sums_max=1):
+            print(flush=True)
+"""
+
+
+def test_kills_in_the_middle_of_passes_neither_lose_nor_double_a_window(store: Store, tmp_path: Path) -> None:
+    ingest(store, *history(41, 200))
+    before, dice = every(store, 0), random.Random(41)
+    for _ in range(3):
+        command = [sys.executable, "-c", KILLED, str(tmp_path / "store.db")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            for _ in range(dice.randrange(1, 12)):
+                child.stdout.readline()
+            time.sleep(dice.random() / 100)
+            child.kill()
+        assert every(store, 0) == before
+    assert 0 < roll_up(store) < 200
+    assert every(store, 0) == before
+
+
+def test_passes_at_once_and_windows_that_come_meanwhile_are_counted_once(store: Store) -> None:
+    records = history(51, 240)
+    ingest(store, *records[:80])
+
+    def pass_over() -> None:
+        with open_store(store.database.name) as mine:
+            for _ in range(3):
+                for p in range(16):
+                    rolled.take_in(mine.database, p, mine.bins, sums_max=2)
+
+    threads = [threading.Thread(target=pass_over) for _ in range(2)]
+    for one in threads:
+        one.start()
+    ingest(store, *records[80:])
+    for one in threads:
+        one.join()
+    roll_up(store)
+    with store.database.reading() as db:
+        ((windows,),) = db.rows("SELECT SUM(windows) FROM rollup WHERE hours = 24 AND dev <> ''")
+        ((everyone,),) = db.rows("SELECT SUM(windows) FROM rollup WHERE hours = 1 AND dev = ''")
+    assert (windows, everyone) == (240, 240)
