@@ -119,11 +119,13 @@ def held(folder: Path, selection: bytes) -> Iterator[None]:
     """Holds a folder of one selection, made where it is missing.
 
     Raises:
-        UsageError: It is of another selection.
+        UsageError: It is of another selection, or no folder.
         EnvironmentFault: Another process writes into it.
         StorageFault: It cannot be used.
     """
     path = folder / SELECTION
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is no folder", "name a folder to write into")
     with _storage(folder):
         folder.mkdir(parents=True, exist_ok=True)
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -135,7 +137,7 @@ def held(folder: Path, selection: bytes) -> Iterator[None]:
         found = os.pread(file, 1 << 20, 0)
         if found not in {b"", selection}:
             raise UsageError(
-                f"{folder} holds an export of {found.decode(errors='replace')}",
+                f"{folder} holds an export of other devices or models: {found.decode(errors='replace')}",
                 "give each selection a folder of its own",
             )
         with _storage(path):

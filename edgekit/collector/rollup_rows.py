@@ -37,7 +37,7 @@ def read(
 
     Args:
         db: To read with.
-        device: Its name, or `EVERY_DEVICE`: then there may be a row for each partition.
+        device: Its name, or `EVERY_DEVICE`.
         hours: HOUR or DAY.
         span_ms: The first start, and what starts lie before.
         bins: The bins of a name; without it, no moments are read.
@@ -61,9 +61,9 @@ def read(
         known = bins(bins_id) if bins is not None else None
         numeric = sum(feature.categories is None for feature in known.features) if known is not None else 0
         keys = [Key(row[1], row[2], row[0], *row[-5:]) for row in rows]
-        parts.append(
-            _rows(keys, rows, [row[-6] for row in rows], [moments.get(row[: len(_NAME)]) for row in rows], numeric)
-        )
+        said = [moments.get(row[: len(_NAME)]) for row in rows]
+        # Those of every device are stored for each partition.
+        parts.append(add_up(_rows(keys, rows, [row[-6] for row in rows], said, numeric), lambda key: key))
     return parts
 
 

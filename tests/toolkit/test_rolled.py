@@ -116,6 +116,7 @@ def test_hours_days_and_all_devices_are_what_their_windows_add_up_to(store: Stor
             assert sum(int(one.column("windows").sum()) for one in rows) == 200
             assert all(set(one.column("devices").tolist()) == {1} for one in rows)
             assert sums(merged) == sums(rows)
+            assert len({key for one in merged for key in one.keys}) == sum(map(len, merged))
             for one in rows:
                 assert all(key.start_ms % (hours * HOUR_MS) == 0 for key in one.keys)
 
