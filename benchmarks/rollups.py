@@ -1,7 +1,6 @@
 """What roll-ups cost: processor time and bytes for each window; what a device's line takes with and without them.
 
-    .venv/bin/python benchmarks/rollups.py                       # SQLite; about a minute
-    .venv/bin/python benchmarks/rollups.py --store postgresql://...   # an empty database beside it
+    .venv/bin/python benchmarks/rollups.py    # about a minute
 
 Devices send a window of 30 features x 20 bins (1,000 rows, with moments) every five minutes, in the order of time. A
 pass may come after each round of windows (then a window has its hour and its day to itself), or after each hour (then
@@ -25,7 +24,7 @@ import msgspec
 import numpy as np
 
 from edgekit.collector import rolled
-from edgekit.collector.ingest import Accepted, Message, Reading, read
+from edgekit.collector.ingest import Message, read_batch
 from edgekit.collector.rollup import HOUR_MS
 from edgekit.collector.store import Store, open_store
 from edgekit.fleet.status import fleet_status
@@ -113,15 +112,6 @@ def record(device: str, sequence: int, kind: Kind, body: bytes, at_ms: int) -> E
     )
 
 
-def readings(store: Store, records: list[Envelope]) -> list[Reading]:
-    """As the collector reads them."""
-    found: list[Reading] = []
-    for one in records:
-        found += read(Message(str(topics.Up(one.device)), encode_message([encode(one)]), one.t0_ms), store)
-    assert all(isinstance(one, Accepted) for one in found)
-    return found
-
-
 class Fleet:
     """Devices and a store that takes in what they send.
 
@@ -157,13 +147,15 @@ class Fleet:
         self.roll_up_s += time.process_time() - start
 
     def _take(self, records: list[Envelope]) -> None:
+        messages = [Message(str(topics.Up(one.device)), encode_message([encode(one)]), one.t0_ms) for one in records]
         start = time.process_time()
-        for at in range(0, len(records), BATCH):
-            self.store.ingest(readings(self.store, records[at : at + BATCH]))
+        for at in range(0, len(messages), BATCH):
+            done = self.store.ingest(read_batch(messages[at : at + BATCH], self.store))
+            assert not done.refused
         self.ingest_s += time.process_time() - start
 
 
-def passes(where: str, devices: int, rounds: int, every: int) -> tuple[float, float]:
+def passes(where: str | None, devices: int, rounds: int, every: int) -> tuple[float, float]:
     """Microseconds of this process for each window: taken in, and rolled up by a pass after `every` rounds."""
     with fresh(where) as store:
         fleet = Fleet(store, devices)
@@ -174,7 +166,7 @@ def passes(where: str, devices: int, rounds: int, every: int) -> tuple[float, fl
         return 1e6 * fleet.ingest_s / fleet.windows, 1e6 * fleet.roll_up_s / fleet.windows
 
 
-def sizes(where: str, devices: int, hours: int) -> dict[str, float]:
+def sizes(where: str | None, devices: int, hours: int) -> dict[str, float]:
     """Bytes for each window and each roll-up, and milliseconds for a device's line from either."""
     with fresh(where) as store:
         fleet = Fleet(store, devices)
@@ -204,9 +196,9 @@ def line_ms(store: Store, now_ms: int, hours: int) -> float:
     return min(took)
 
 
-def fresh(where: str) -> Store:
+def fresh(where: str | None) -> Store:
     """An empty store."""
-    return open_store(Path(tempfile.mkdtemp(dir=where or None)) / "store.db")
+    return open_store(Path(tempfile.mkdtemp(dir=where)) / "store.db")
 
 
 def size(store: Store) -> int:
@@ -218,7 +210,7 @@ def size(store: Store) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", default="", help="where the stores are made (default: the system's own)")
+    parser.add_argument("--folder", help="where the stores are made (default: the system's own)")
     parser.add_argument("--devices", type=int, default=400)
     parser.add_argument("--repeat", type=int, default=3)
     given = parser.parse_args()

@@ -243,7 +243,7 @@ def test_old_hours_are_removed_with_their_counts_and_moments(store: Store) -> No
     with store.database.reading() as db:
         ((hours, old),) = db.rows("SELECT COUNT(*), SUM(start_ms < ?) FROM rollup WHERE hours = 1", (NOW_MS - DAY_MS,))
     days -= hours
-    removed = []
+    removed: list[int] = []
     while not removed or removed[-1]:
         with store.database.writing() as db:
             removed.append(rollup_rows.remove(db, HOUR, NOW_MS - DAY_MS, 25))
