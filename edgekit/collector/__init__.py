@@ -13,6 +13,10 @@
 | `archive` | what can be read |
 | `schema`, `database` | the tables, as data, and what is asked of the database under them |
 | `sqlite`, `migration` | that in one file; files of older releases |
+| `rollup`, `rolled`, `rollup_rows` | hours and days: adding up; taking windows in; their tables |
+| `lookback` | what a device said since some time, from days, hours and the windows that are not in them yet |
+| `export`, `tables`, `parquet_files` | all of it as Parquet |
+| `upkeep` | what is done once an hour, beside taking in |
 | `service` | the MQTT side: presence, batches, acknowledgements after the commit |
 
 A record is keyed (device, epoch, sequence): storing it twice changes nothing, so devices and brokers may repeat at

@@ -3,6 +3,7 @@
 | module | holds |
 |---|---|
 | `merge` | windows of one model on the same bins, added up |
+| `varint_rows` | counts of many windows, read and written as one table |
 | `drift` | three tests on counts for each feature, the score and the classes; an effect size beside each p-value |
 | `latency` | percentiles from the latency bins |
 
