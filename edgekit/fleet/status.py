@@ -18,8 +18,8 @@ from edgekit.collector.archive import Archive
 from edgekit.collector.lookback import Total, counts_of, distances_of, look_back
 from edgekit.collector.rollup import SUMS
 from edgekit.monitor import drift
-from edgekit.monitor.latency import percentile_ms
 from edgekit_contracts.errors import StorageFault
+from edgekit_contracts.latency import percentile_ms
 from edgekit_contracts.reference import LATENCY_BINS
 from edgekit_contracts.state import Running, Status
 

@@ -16,6 +16,7 @@ DOCUMENTS: Final[dict[str, type[msgspec.Struct]]] = {
     "golden": golden.GoldenSet,
     "profile": profile.DeviceProfile,
     "status": state.Status,
+    "now": state.Now,
     "want": state.Want,
     "host": state.Host,
     "alert": alerts.Alert,

@@ -13,6 +13,7 @@ from edgekit_contracts.telemetry import U64
 
 STATUS_FORMAT: Final = "edgekit-status/1.0"
 WANT_FORMAT: Final = "edgekit-want/1.0"
+NOW_FORMAT: Final = "edgekit-now/1.0"
 HOST_FORMAT: Final = "edgekit-host/1.1"
 
 
@@ -47,6 +48,45 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     started_ms: U64 = 0
 
 
+class ModelNow(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model's last window says in scalars; without one, all but the version is missing."""
+
+    version: Version
+    window_s: float | None = None
+    """Its length in seconds."""
+    requests: Count | None = None
+    """That were answered."""
+    rejected: Count | None = None
+    """For what was in them."""
+    failed: Count | None = None
+    latency_p50_ms: float | None = None
+    latency_p99_ms: float | None = None
+    """To one bin of the window's: up to 26 % off. None without requests."""
+    null_percent: float | None = None
+    """Of all features' values. None without rows, as the next two."""
+    out_of_range_percent: float | None = None
+    abstained_percent: float | None = None
+    """Of the rows, those below the manifest's threshold."""
+
+
+class Now(msgspec.Struct, frozen=True, kw_only=True):
+    """Retained at `ek/1/now/DEVICE`, where the device's settings say so: scalars for people and other tools."""
+
+    format: str = NOW_FORMAT
+    device: DeviceName
+    at_ms: U64
+    """By the device's clock, milliseconds since 1970."""
+    rss_mb: float | None = None
+    """Resident memory in 10^6 bytes."""
+    cpu_percent: float | None = None
+    """In the last window; 100 is one core."""
+    uptime_s: Count | None = None
+    outbox_records: Count | None = None
+    """Records that wait for the centre."""
+    models: dict[ModelName, ModelNow]
+    """Those that are live."""
+
+
 class Want(msgspec.Struct, frozen=True, kw_only=True):
     """Retained at `ek/1/dn/DEVICE/want`: what the centre wants the device to run."""
 
@@ -76,6 +116,15 @@ def decode_status(data: bytes) -> Status:
         TooLarge, UnsupportedFormat, FormatError: As `decode_json`.
     """
     return decode_json(data, Status, what="device status", limit=limits.STATE_MAX_BYTES, format=STATUS_FORMAT)
+
+
+def decode_now(data: bytes) -> Now:
+    """Reads a device's scalars.
+
+    Raises:
+        TooLarge, UnsupportedFormat, FormatError: As `decode_json`.
+    """
+    return decode_json(data, Now, what="device's scalars", limit=limits.STATE_MAX_BYTES, format=NOW_FORMAT)
 
 
 def decode_host(data: bytes) -> Host:

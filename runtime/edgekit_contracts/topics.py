@@ -10,6 +10,7 @@
 | `ek/1/dn/DEVICE/want` | down, retained | `state.Want` |
 | `ek/1/dn/DEVICE/infer/MODEL` | down | a request of the Open Inference Protocol, in JSON |
 | `ek/1/up/P/DEVICE/answer/MODEL` | up | its answer |
+| `ek/1/now/DEVICE` | up, retained | `state.Now`, where the settings say so |
 | `ek/1/alert/DEVICE` | from the centre | `alerts.Alert`: what a person should hear of |
 | `ek/1/host/COLLECTOR` | retained | `state.Host` (presence; last will) |
 
@@ -108,6 +109,11 @@ def status_device(topic: str) -> str | None:
 def ack(device: str) -> str:
     """Where a device hears what was stored."""
     return f"{ROOT}/dn/{device}/ack"
+
+
+def now(device: str) -> str:
+    """Where a device's scalars stand."""
+    return f"{ROOT}/now/{device}"
 
 
 def alert(device: str) -> str:

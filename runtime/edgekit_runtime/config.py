@@ -11,6 +11,8 @@ from edgekit_contracts.manifest import AutomationLevel, ClassLabel
 from edgekit_contracts.names import DeviceName
 from edgekit_contracts.slots import Plan
 
+SparkplugId = Annotated[str, msgspec.Meta(pattern=r"^[^+/#\x00-\x1f]{1,63}(?!\n)$")]
+"""Sparkplug 3.0, 4.1: any text but for the characters that MQTT reserves."""
 Protocol = Literal["auto", 4, 5]
 """A version of MQTT: 4 is 3.1.1."""
 
@@ -66,6 +68,13 @@ class Telemetry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     outbox_mb: Annotated[float, msgspec.Meta(ge=1, le=100_000)] = 64.0
     infer: bool = False
     """Requests that come over the broker are answered too."""
+    sparkplug: bool = False
+    """The device is an edge node of Sparkplug B as well."""
+    sparkplug_group: SparkplugId = "edgekit"
+    sparkplug_host: SparkplugId | None = None
+    """The primary host, without which the node is not born; None: it waits for nobody."""
+    home_assistant: bool = False
+    """The device announces itself to Home Assistant."""
 
     def __post_init__(self) -> None:
         if self.enrolment is not None and (self.ca is None or self.cert is None or self.cert != self.key):

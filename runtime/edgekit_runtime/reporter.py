@@ -88,6 +88,8 @@ class Reporter:
     def __init__(self, outbox: Outbox, wake: Callable[[], None], events: Events | None = None) -> None:
         self._outbox, self._wake, self._events = outbox, wake, events or Events()
         self._given_up = outbox.given_up
+        self.on_closed: Callable[[ClosedWindow], None] = lambda window: None
+        """Told each window of a live bundle."""
         self._sources: list[Source] = []
         self._waiting: deque[tuple[Source, ClosedWindow, Clock]] = deque(maxlen=MEMORY_WINDOWS)
         self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -153,6 +155,8 @@ class Reporter:
         software = window.body.software
         if source.idles and not (window.n or software.calls or software.rejected or software.failed):
             return
+        if not source.idles:
+            self.on_closed(window)
         self._judge(source, software)
         if len(self._waiting) == MEMORY_WINDOWS:
             _log.error("a window is lost: the outbox has refused windows for too long")

@@ -27,6 +27,7 @@ from edgekit_runtime.models import Models
 from edgekit_runtime.mqtt import Broker, Publication, broker_of, publish_once
 from edgekit_runtime.notify import Notifier
 from edgekit_runtime.outbox import Outbox
+from edgekit_runtime.outlets import Outlets
 from edgekit_runtime.pulse import Pulse
 from edgekit_runtime.reload import Reload
 from edgekit_runtime.renewal import Renewal
@@ -209,10 +210,14 @@ def _start_telemetry(
         )
 
     uplink = Uplink(broker, outbox, birth, ledger=ledger)
-    models.changed = uplink.announce
     reporter = Reporter(outbox, uplink.wake, events)
+    outlets = Outlets(config, telemetry, broker, models, uplink)
+    reporter.on_closed = outlets.note
+    models.changed = outlets.changed
     uplink.start()
     stack.callback(uplink.stop)
+    outlets.start()
+    stack.callback(outlets.stop)
     reporter.start(models.report_to(reporter))
     # In reverse: the last window is stored, a collector that is there gets a moment to take it, then the farewell.
     stack.callback(_drain, uplink)

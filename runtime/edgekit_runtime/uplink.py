@@ -183,6 +183,8 @@ class Uplink:
         )
         self._thread = threading.Thread(target=self._run, name=f"uplink-{outbox.device}", daemon=True)
         self.pulse = Pulse("the uplink", self.wake)
+        self.on_up: Callable[[], None] = lambda: None
+        """Called when it is connected, after the birth."""
 
     def start(self) -> None:
         """Starts both threads and returns at once."""
@@ -205,6 +207,10 @@ class Uplink:
     def reconnect(self) -> None:
         """Connects anew, with the certificate that is in the files now; what is on its way is sent again."""
         self._link.renew()
+
+    def publish(self, publication: Publication, qos: int = 1) -> bool:
+        """Hands a message of others to the connection; False while there is none."""
+        return self._link.publish(publication, qos)
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """Says farewell (a death of this session), disconnects and ends the threads; the outbox keeps what waits."""
@@ -247,6 +253,7 @@ class Uplink:
         log.info("uplink of %s: %s speaks %s", self._outbox.device, self._link.broker, self._link.dialect)
         self._show("no collector", None)
         self.announce()
+        self.on_up()
 
     def _on_down(self, reason: str) -> None:
         self._refusal = None

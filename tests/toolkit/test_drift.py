@@ -6,10 +6,10 @@ import pytest
 from scipy import stats
 
 from edgekit.monitor.drift import MINIMUM_ROWS, TOGETHER, compare, compare_counts
-from edgekit.monitor.latency import percentile_ms
 from edgekit.monitor.merge import merge_counts, merge_distances
 from edgekit_contracts import limits
 from edgekit_contracts.errors import FormatError
+from edgekit_contracts.latency import percentile_ms
 from edgekit_contracts.reference import LATENCY_BINS, Bins, Distance, FeatureBins, FeatureCounts, Reference
 from edgekit_contracts.telemetry import FeatureWindow, WindowCounts, encode_distances, encode_varints
 from tests.telemetry_samples import BINS, REFERENCE, window
