@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 
-.PHONY: aarch64 chaos compiler demo test test-wheel runtimes lint format schema coverage foreign-suites malformed broker database clean
+.PHONY: aarch64 chaos compiler demo test test-wheel runtimes lint format schema coverage foreign-suites malformed broker database node clean
 
 demo: .venv/ready
 	$(BIN)/edgekit demo
@@ -63,6 +63,10 @@ broker:
 # PostgreSQL, which some tests start for themselves too.
 database:
 	test -n "$$(ls /usr/lib/postgresql/*/bin/postgres 2>/dev/null)" || { apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql; }
+
+# node and npm, whose decoder of Sparkplug reads what the device writes (a test installs it into the user's cache).
+node:
+	command -v npm >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends nodejs npm; }
 
 # The C compiler that builds examples/c for a test.
 compiler:

@@ -28,18 +28,26 @@ class Service:
         broker: Address of the broker; None without telemetry.
         port: 0 for a free one.
         device: The device's name.
+        telemetry: Further lines of its section.
     """
 
     def __init__(
-        self, directory: Path, made: bundles.Made, *, broker: str | None = None, port: int = 0, device: str = "dev-1"
+        self,
+        directory: Path,
+        made: bundles.Made,
+        *,
+        broker: str | None = None,
+        port: int = 0,
+        device: str = "dev-1",
+        telemetry: str = "",
     ) -> None:
         self.directory, self.log_path = directory, directory / "log"
         self.config = directory / "device.toml"
         self.socket_path = directory / "edgekit.sock"
-        telemetry = f'[telemetry]\nbroker = "{broker}"\nwindow_s = 0.3\n' if broker else ""
+        section = f'[telemetry]\nbroker = "{broker}"\nwindow_s = 0.3\n{telemetry}\n' if broker else ""
         self.config.write_text(
             f'device = "{device}"\nbundle = "{made.path}"\nkeys = ["{made.public}"]\n'
-            f'[serve]\nport = {port}\nsocket = "edgekit.sock"\n{telemetry}'
+            f'[serve]\nport = {port}\nsocket = "edgekit.sock"\n{section}'
         )
         self.process: subprocess.Popen[bytes] | None = None
 

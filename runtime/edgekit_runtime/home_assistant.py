@@ -5,6 +5,7 @@ Source: Home Assistant, "MQTT", sections "Device discovery payload" and "Discove
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -129,7 +130,8 @@ class HomeAssistant:
         said = msgspec.json.encode(whole)
         if said != self._announced and self._publish(Publication(discovery_topic(now.device), said, retain=True), 1):
             self._announced = said
-            self._mark.touch()
+            with contextlib.suppress(OSError):  # a full disk: then it cannot be taken back by itself
+                self._mark.touch()
         # QoS 0: the next one is due soon.
         self._publish(Publication(topics.now(now.device), encode_json(now), retain=True), 0)
 
@@ -142,4 +144,5 @@ def withdraw(device: str, publish: Publish, state_dir: Path) -> None:
     # An empty retained message removes one.
     gone = [publish(Publication(topic, b"", True), 1) for topic in (discovery_topic(device), topics.now(device))]
     if all(gone):
-        mark.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            mark.unlink(missing_ok=True)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgekit_runtime.config import DeviceConfig, Telemetry
+from edgekit_runtime.home_assistant import HomeAssistant, withdraw
 from edgekit_runtime.models import Models
 from edgekit_runtime.mqtt import Broker
 from edgekit_runtime.observe import ClosedWindow
+from edgekit_runtime.readings import Readings
+from edgekit_runtime.sparkplug.node import EdgeNode
 from edgekit_runtime.uplink import Uplink
 
 
 class Outlets:
-    """What is published beside the telemetry; nothing, unless the settings say so.
+    """What is published beside the telemetry.
 
     Args:
         config: The device's settings.
@@ -25,33 +28,20 @@ class Outlets:
     def __init__(
         self, config: DeviceConfig, telemetry: Telemetry, broker: Broker, models: Models, uplink: Uplink
     ) -> None:
-        # Imported where they are asked for: most devices have neither.
-        from edgekit_runtime.home_assistant import MARK, HomeAssistant, withdraw
-
-        self._uplink, self._node = uplink, None
-        self._readings = None
+        self._uplink = uplink
+        self._readings = readings = Readings(config.device, lambda: models.running)
+        self._node: EdgeNode | None = None
         state_dir = Path(config.state_dir)
-        if telemetry.sparkplug or telemetry.home_assistant:
-            from edgekit_runtime.readings import Readings
-
-            readings = self._readings = Readings(config.device, lambda: models.running)
-            if telemetry.home_assistant:
-                home = HomeAssistant(lambda: readings.now, uplink.publish, state_dir)
-                uplink.on_up = home.connected
-                readings.tell(home.update)
-            if telemetry.sparkplug:
-                from edgekit_runtime.sparkplug.node import EdgeNode
-
-                self._node = EdgeNode(
-                    broker,
-                    config.device,
-                    lambda: readings.now,
-                    group=telemetry.sparkplug_group,
-                    host=telemetry.sparkplug_host,
-                )
-                readings.tell(self._node.update)
-        if not telemetry.home_assistant and (state_dir / MARK).exists():
+        if telemetry.home_assistant:
+            home = HomeAssistant(lambda: readings.now, uplink.publish, state_dir)
+            uplink.on_up = home.connected
+            readings.tell(home.update)
+        else:
             uplink.on_up = lambda: withdraw(config.device, uplink.publish, state_dir)
+        if telemetry.sparkplug:
+            group, host = telemetry.sparkplug_group, telemetry.sparkplug_host
+            self._node = EdgeNode(broker, config.device, lambda: readings.now, group=group, host=host)
+            readings.tell(self._node.update)
 
     def start(self) -> None:
         """Begins."""
@@ -60,14 +50,12 @@ class Outlets:
 
     def note(self, window: ClosedWindow) -> None:
         """A live model's window was closed."""
-        if self._readings is not None:
-            self._readings.note(window)
+        self._readings.note(window)
 
     def changed(self) -> None:
         """Other bundles are live."""
         self._uplink.announce()
-        if self._readings is not None:
-            self._readings.changed()
+        self._readings.changed()
 
     def stop(self) -> None:
         """Ends what has a connection of its own."""

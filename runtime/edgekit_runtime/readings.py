@@ -32,6 +32,8 @@ class Readings:
 
     def note(self, window: ClosedWindow) -> None:
         """A live model's window was closed."""
+        if not self._listeners:
+            return  # most devices have none, and save the reading
         with self._lock:
             self._last = window
             self._models[window.body.model] = _scalars(window)

@@ -19,7 +19,7 @@ from edgekit_contracts.limits import MESSAGE_MAX_BYTES, STATE_MAX_BYTES
 from edgekit_contracts.profile import decode_profile
 from edgekit_contracts.reference import decode_reference
 from edgekit_contracts.slots import decode_slots
-from edgekit_contracts.state import WANT_FORMAT, Want, decode_host, decode_status
+from edgekit_contracts.state import WANT_FORMAT, Want, decode_host, decode_now, decode_status
 from edgekit_contracts.telemetry import Ack, Clock, Event, Gap, Kind, ReferencePart, Window
 from edgekit_runtime.batch import predict_file
 from edgekit_runtime.bundle import open_bundle
@@ -130,6 +130,11 @@ def test_an_enrolment_1_0_is_read() -> None:
     assert (name, key) == ("press-7", load_pem_x509_certificate(grant.certificate.encode()).public_key())
     assert request.token is not None
     assert authority_of(Token.parse(request.token), grant.authority.encode()) == grant.authority
+
+
+def test_scalars_1_0_are_read() -> None:
+    now = decode_now((CORPUS / "state-1.0" / "now.json").read_bytes())
+    assert (now.device, now.outbox_records, now.models["progression"].latency_p99_ms) == ("clinic-1", 2, 0.4311)
 
 
 def test_an_alert_1_0_is_read() -> None:
