@@ -220,6 +220,7 @@ class Link:
         self._client: Connection | None = None  # stands
         self._attempt: Connection | None = None  # stands, or is being set up
         self._outstanding: list[paho.MQTTMessageInfo] = []
+        self._handing_over = 0
         self._stopping = threading.Event()
         self._settled = threading.Event()
         self._refusal = ""
@@ -254,14 +255,19 @@ class Link:
     def publish(self, publication: Publication, qos: int = 1) -> bool:
         """Hands a message to the connection; False when there is none, and then nothing was queued."""
         with self._lock:
+            client = self._client
             # What comes after the farewell would take it back: a birth, for one.
-            if self._stopping.is_set():
+            if client is None or self._stopping.is_set():
                 return False
-            return self._hand_over(publication, qos)
+            self._handing_over += 1
+        try:
+            return self._hand_over(client, publication, qos)
+        finally:
+            with self._lock:
+                self._handing_over -= 1
 
-    def _hand_over(self, publication: Publication, qos: int) -> bool:
-        if self._client is None or self._dialect is None:
-            return False
+    def _hand_over(self, client: paho.Client, publication: Publication, qos: int) -> bool:
+        """Without the lock: paho may wait here until a callback returns, and a callback may want the lock."""
         properties = None
         if publication.correlation is not None:
             from paho.mqtt.packettypes import PacketTypes
@@ -269,15 +275,17 @@ class Link:
 
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
             properties.CorrelationData = publication.correlation
-        info = self._client.publish(
+        info = client.publish(
             publication.topic, publication.payload, qos=qos, retain=publication.retain, properties=properties
         )
         if info.rc:  # MQTT_ERR_SUCCESS is 0
             return False
-        if qos:
+        with self._lock:
+            if not qos or self._client is not client:
+                return True
             self._outstanding = [other for other in self._outstanding if not other.is_published()]
             self._outstanding.append(info)
-        return True
+            return True
 
     def acknowledge(self, receipts: Iterable[Receipt]) -> None:
         """Tells the broker that these messages were taken over; it forgets them, and sends further ones.
@@ -299,12 +307,13 @@ class Link:
     def listen(self, subscriptions: Iterable[str]) -> None:
         """Hears these topic filters from now on, instead of those before."""
         with self._lock:
-            before, self._subscriptions = self._subscriptions, tuple(subscriptions)
-            if self._client is not None:
-                self._subscribe(self._client, [one for one in self._subscriptions if one not in before])
-                for topic in before:
-                    if topic not in self._subscriptions:
-                        self._client.unsubscribe(topic)
+            client, before = self._client, self._subscriptions
+            after = self._subscriptions = tuple(subscriptions)
+        if client is not None:  # without the lock, as when a message is handed over
+            self._subscribe(client, [one for one in after if one not in before])
+            for topic in before:
+                if topic not in after:
+                    client.unsubscribe(topic)
 
     def _subscribe(self, client: paho.Client, topics: Iterable[str]) -> None:
         for topic in topics:
@@ -314,8 +323,10 @@ class Link:
         """Publishes a farewell, waits until the broker has it, and disconnects; an unfinished connection is let go."""
         end = time.monotonic() + timeout_s
         self._stopping.set()
-        with self._lock:
-            said = farewell is not None and self._hand_over(farewell, 1)
+        while self._handing_over and time.monotonic() < end:
+            time.sleep(0.001)
+        client = self._client
+        said = client is not None and farewell is not None and self._hand_over(client, farewell, 1)
         while said and self.outstanding and time.monotonic() < end:
             time.sleep(0.005)
         self.renew()

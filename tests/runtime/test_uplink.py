@@ -13,7 +13,7 @@ from edgekit_contracts.decode import encode_json
 from edgekit_contracts.errors import BrokerUnreachable, MissingFile, StorageFault, UsageError
 from edgekit_contracts.state import Host, Running, Status, decode_status
 from edgekit_contracts.telemetry import Ack, Event, Kind, decode_message, encode
-from edgekit_runtime.mqtt import Broker, Link, Publication, full_jitter, probe, read_password
+from edgekit_runtime.mqtt import Broker, Link, Publication, Received, full_jitter, probe, read_password
 from edgekit_runtime.outbox import Outbox, Waiting
 from edgekit_runtime.uplink import IN_FLIGHT_MAX, Flight, Uplink, packets
 from tests.brokers import QUICK, Mosquitto, ScriptedBroker, free_port, wait_until
@@ -494,3 +494,36 @@ def test_mqtt_5_where_the_broker_speaks_it(mosquitto: Mosquitto, outbox: Outbox)
     with centre_of(mosquitto.broker) as centre, running(patient(outbox, five)):
         centre.say_alive(True)
         wait_until(lambda: 1 in centre.sequences(), "it is sent")
+
+
+def test_a_callback_that_publishes_and_a_thread_that_does_never_wait_for_each_other(mosquitto: Mosquitto) -> None:
+    # paho holds a lock of its own while a callback runs, and wants it for a message of QoS 0 that another thread sends.
+    answered: list[bytes] = []
+
+    def answer(received: Received) -> None:
+        answered.append(received.payload)
+        link.publish(Publication("b", received.payload), qos=0)
+
+    link = Link(
+        mosquitto.broker,
+        "echo",
+        will=lambda: None,
+        subscriptions=("a",),
+        on_up=lambda: None,
+        on_message=answer,
+        on_down=lambda reason: None,
+        timing=QUICK,
+    )
+    link.start()
+    assert link.wait_first(30) is None
+
+    def send() -> None:
+        for _ in range(3000):
+            link.publish(Publication("a", b""), qos=0)
+
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
+    sender.join(60)
+    assert not sender.is_alive()
+    assert answered
+    link.stop()
