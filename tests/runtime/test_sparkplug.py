@@ -261,7 +261,7 @@ def test_a_node_is_born_when_its_primary_host_is_online(mosquitto: Mosquitto, ho
         wait_until(lambda: device.node._link.connected, "it is connected")
         state(False, 1000)
         host.publish("spBv1.0/STATE/scada", b"ONLINE")  # as Sparkplug 2 had it
-        wait_until(lambda: device.node._host_said_ms == 1000, "it has heard that")
+        wait_until(lambda: device.node._host.timestamp == 1000, "it has heard that")
         assert host.idle
         state(True, 2000)
         birth = host.message()
@@ -274,7 +274,7 @@ def test_a_node_is_born_when_its_primary_host_is_online(mosquitto: Mosquitto, ho
         state(False, 3000)
         death = host.message()
         assert (death.kind, death.metrics["bdSeq"]["value"]) == ("NDEATH", birth.metrics["bdSeq"]["value"])
-        wait_until(lambda: device.node._link.connected and device.node._bdseq > 0, "it is connected anew")
+        wait_until(lambda: device.node._session == device.node._bdseq == 1, "it is connected anew")
         device.set(requests=9)
         assert host.idle
         state(True, 4000)

@@ -56,6 +56,8 @@ _log = logging.getLogger("edgekit.sparkplug")
 
 
 class _HostState(msgspec.Struct, frozen=True):
+    """The payload of `spBv1.0/STATE/HOST`."""
+
     online: bool
     timestamp: int
 
@@ -63,12 +65,14 @@ class _HostState(msgspec.Struct, frozen=True):
 class EdgeNode:
     """Publishes one device's scalars as Sparkplug B.
 
+    The link's thread and whoever calls `update` only note what is the matter; a thread of the node's own publishes.
+
     Args:
         broker: Where to connect. That it is down is no error.
         device: The edge node's identifier.
-        group: The group's.
-        host: The primary host's; None waits for nobody.
         now: What there is to say.
+        group: The group's identifier.
+        host: The primary host's; None waits for nobody.
         timing: Of the connection.
     """
 
@@ -82,21 +86,28 @@ class EdgeNode:
         host: str | None = None,
         timing: Timing | None = None,
     ) -> None:
-        self._now, self._host = now, host
+        self._now = now
         self._topic = f"spBv1.0/{group}/{{}}/{device}"
-        self._state_topic = f"spBv1.0/STATE/{host}"
-        self._lock = threading.RLock()
+        self._state_topic = None if host is None else f"spBv1.0/STATE/{host}"
+        # What is the matter; under the condition.
+        self._condition = threading.Condition()
         # tck-id-topics-nbirth-bdseq-increment: from 0, one more with every CONNECT, 255 is followed by 0.
-        self._bdseq, self._seq = -1, 0
+        self._bdseq = -1
+        self._up: int | None = None  # the bdSeq of the connection that stands
+        self._host = _HostState(online=host is None, timestamp=0)
+        self._woken = self._rebirth = self._stopping = False
+        # The node's own thread's.
+        self._session: int | None = None  # the bdSeq that was last born, or waits for its host
         self._born: dict[str, Metric] | None = None  # by name, as they were last said
-        self._host_said_ms = 0
+        self._seq = 0
         self._aliases: dict[str, int] = {}
+        self._thread = threading.Thread(target=self._run, name="edgekit-sparkplug", daemon=True)
         self._link = Link(
             broker,
             f"ek-{device}-sparkplug",
             will=self._will,
             # tck-id-message-flow-edge-node-ncmd-subscribe: QoS 1, before the birth.
-            subscriptions=(self._topic.format("NCMD"), *([] if host is None else [self._state_topic])),
+            subscriptions=(self._topic.format("NCMD"), *([] if self._state_topic is None else [self._state_topic])),
             on_up=self._on_up,
             on_message=self._on_message,
             on_down=self._on_down,
@@ -106,67 +117,51 @@ class EdgeNode:
 
     def start(self) -> None:
         """Starts connecting and returns at once."""
+        self._thread.start()
         self._link.start()
 
     def stop(self) -> None:
         """Dies in good order: an NDEATH before the DISCONNECT, where there was a birth."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+        self._thread.join()
         # tck-id-operational-behavior-edge-node-intentional-disconnect-ndeath
-        with self._lock:
-            death = None if self._born is None else self._death()
-            self._born = None
-        self._link.stop(death)
+        self._link.stop(None if self._born is None or self._session is None else self._death(self._session))
 
     def update(self) -> None:
-        """Says what has changed since it was last said, or all of it where there is something new."""
-        with self._lock:
-            if self._born is None:
-                return
-            metrics = self._metrics()
-            if metrics.keys() - self._born.keys():
-                # tck-id-topics-nbirth-metrics: the birth names every metric that will ever be published.
-                self._birth()
-                return
-            changed = [one for name, one in metrics.items() if one != self._born[name]]
-            # A model that is gone is not known any more.
-            changed += [
-                msgspec.structs.replace(one, value=None)
-                for name, one in self._born.items()
-                if name not in metrics and one.value is not None
-            ]
-            if not changed:
-                return
-            self._seq = (self._seq + 1) % 256  # tck-id-payloads-sequence-num-incrementing
-            data = encode_payload(changed, _now_ms(), seq=self._seq, named=False)
-            # tck-id-payloads-ndata-qos, -retain: 0, false.
-            if self._link.publish(Publication(self._topic.format("NDATA"), data), qos=0):
-                self._born |= {one.name: one for one in changed}
+        """There may be something new to say."""
+        self._wake()
+
+    def _wake(self) -> None:
+        with self._condition:
+            self._woken = True
+            self._condition.notify()
 
     # --- the link's thread ---
 
     def _will(self) -> Publication:
-        with self._lock:
-            self._bdseq = (self._bdseq + 1) % 256
-            return self._death()
+        self._bdseq = (self._bdseq + 1) % 256
+        return self._death(self._bdseq)
 
     def _on_up(self) -> None:
-        # tck-id-message-flow-edge-node-birth-publish-phid-wait: with a primary host, not before it is online.
-        if self._host is None:
-            with self._lock:
-                self._birth()
+        with self._condition:
+            self._up = self._bdseq
+        self._wake()
 
     def _on_down(self, reason: str) -> None:
-        with self._lock:
-            self._born = None
+        with self._condition:
+            self._up = None
+        self._wake()
         _log.info("sparkplug: %s", reason)
 
     def _on_message(self, received: Received) -> None:
-        with self._lock:
-            if received.topic == self._state_topic and self._host is not None:
-                self._heed(received.payload)
-            elif self._born is not None and asks_for(received.payload, REBIRTH):
-                # tck-id-operational-behavior-data-commands-rebirth-action-1 to -3: at once, whole, with the same bdSeq.
-                _log.info("sparkplug: a host asks for a rebirth")
-                self._birth()
+        if received.topic == self._state_topic:
+            self._heed(received.payload)
+        elif asks_for(received.payload, REBIRTH):
+            with self._condition:
+                self._rebirth = True
+        self._wake()
 
     def _heed(self, payload: bytes) -> None:
         """What the primary host says of itself."""
@@ -175,36 +170,80 @@ class EdgeNode:
                 raise ValueError(f"{len(payload)} bytes")
             state = msgspec.json.decode(payload, type=_HostState)
         except ValueError as error:
-            _log.warning("sparkplug: ignored a state of %s: %s", self._host, error)
+            _log.warning("sparkplug: ignored a state of the primary host: %s", error)
             return
-        # tck-id-message-flow-edge-node-birth-publish-phid-wait-timestamp: an older word does not count.
-        if state.timestamp < self._host_said_ms:
+        with self._condition:
+            # tck-id-message-flow-edge-node-birth-publish-phid-wait-timestamp: an older word does not count.
+            if state.timestamp >= self._host.timestamp:
+                self._host = state
+
+    # --- the node's own thread ---
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._woken or self._stopping)
+                if self._stopping:
+                    return
+                up, online, rebirth = self._up, self._host.online, self._rebirth
+                self._woken = self._rebirth = False
+            try:
+                self._act(up, online=online, rebirth=rebirth)
+            except Exception:
+                _log.exception("sparkplug: nothing is published")
+
+    def _act(self, up: int | None, *, online: bool, rebirth: bool) -> None:
+        if up != self._session:
+            self._session, self._born = up, None
+        if self._session is None:
             return
-        self._host_said_ms = state.timestamp
-        if state.online and self._born is None:
-            self._birth()
-        elif not state.online and self._born is not None:
+        if self._born is None:
+            # tck-id-message-flow-edge-node-birth-publish-phid-wait: not before the primary host is online.
+            if online:
+                self._birth(self._session)
+        elif not online:
             # tck-id-message-flow-edge-node-birth-publish-phid-offline: die, disconnect, and begin anew.
-            self._link.publish(self._death())
+            self._link.publish(self._death(self._session))
             self._born = None
             self._link.renew()
+        elif rebirth:
+            # tck-id-operational-behavior-data-commands-rebirth-action-1 to -3: whole, with the same bdSeq.
+            _log.info("sparkplug: a host asks for a rebirth")
+            self._birth(self._session)
+        else:
+            self._say_changes(self._session, self._born)
 
-    # --- with the lock ---
-
-    def _birth(self) -> None:
-        self._seq = 0  # tck-id-topics-nbirth-seq-num
+    def _birth(self, bdseq: int) -> None:
         metrics = self._metrics()
         # tck-id-operational-behavior-data-commands-rebirth-name-aliases: the command has no alias.
-        control = (Metric(BDSEQ, INT64, self._bdseq, alias=0), Metric(REBIRTH, BOOLEAN, False))
+        control = (Metric(BDSEQ, INT64, bdseq, alias=0), Metric(REBIRTH, BOOLEAN, False))
+        # tck-id-payloads-sequence-num-zero-nbirth, payloads-nbirth-qos, payloads-nbirth-retain: 0, 0, false.
         data = encode_payload((*control, *metrics.values()), _now_ms(), seq=0, named=True)
-        # tck-id-payloads-nbirth-qos, -retain: 0, false.
         if self._link.publish(Publication(self._topic.format("NBIRTH"), data), qos=0):
-            self._born = metrics
+            self._seq, self._born = 0, metrics
 
-    def _death(self) -> Publication:
+    def _death(self, bdseq: int) -> Publication:
         # tck-id-payloads-ndeath-seq: without a sequence number; -bdseq: with that of the birth.
-        metrics = (Metric(BDSEQ, INT64, self._bdseq),)
-        return Publication(self._topic.format("NDEATH"), encode_payload(metrics, _now_ms(), seq=None, named=True))
+        data = encode_payload([Metric(BDSEQ, INT64, bdseq)], _now_ms(), seq=None, named=True)
+        return Publication(self._topic.format("NDEATH"), data)
+
+    def _say_changes(self, bdseq: int, born: dict[str, Metric]) -> None:
+        metrics = self._metrics()
+        if metrics.keys() - born.keys():
+            # tck-id-payloads-name-requirement, alias-birth-requirement: what is new is named in a birth.
+            self._birth(bdseq)
+            return
+        changed = [one for name, one in metrics.items() if one != born[name]]
+        # A model that is gone is not known any more.
+        gone = [one for name, one in born.items() if name not in metrics and one.value is not None]
+        changed += [msgspec.structs.replace(one, value=None) for one in gone]
+        if not changed:
+            return
+        # tck-id-payloads-sequence-num-incrementing; -ndata-qos, -ndata-retain: 0, false.
+        seq = (self._seq + 1) % 256
+        data = encode_payload(changed, _now_ms(), seq=seq, named=False)
+        if self._link.publish(Publication(self._topic.format("NDATA"), data), qos=0):
+            self._seq, self._born = seq, born | {one.name: one for one in changed}
 
     def _metrics(self) -> dict[str, Metric]:
         """All scalars; each name has its alias for as long as this node lives."""
