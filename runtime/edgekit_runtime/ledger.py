@@ -24,7 +24,9 @@ DAYS: Final = 8
 """Days that are kept, today among them."""
 SAVE_S: Final = 60.0
 
-Stream = Literal["windows", "gaps", "events", "reference", "births", "acknowledgements", "presences", "inference"]
+Stream = Literal[
+    "windows", "gaps", "events", "reference", "births", "acknowledgements", "presences", "inference", "others"
+]
 Octets = Annotated[int, msgspec.Meta(ge=0)]
 
 _log = logging.getLogger("edgekit.ledger")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edgekit_runtime.config import DeviceConfig, Telemetry
 from edgekit_runtime.home_assistant import HomeAssistant, withdraw
+from edgekit_runtime.ledger import Ledger
 from edgekit_runtime.models import Models
 from edgekit_runtime.mqtt import Broker
 from edgekit_runtime.observe import ClosedWindow
@@ -23,10 +24,17 @@ class Outlets:
         broker: Where to.
         models: What is live.
         uplink: Not yet started.
+        ledger: Counts the bytes.
     """
 
     def __init__(
-        self, config: DeviceConfig, telemetry: Telemetry, broker: Broker, models: Models, uplink: Uplink
+        self,
+        config: DeviceConfig,
+        telemetry: Telemetry,
+        broker: Broker,
+        models: Models,
+        uplink: Uplink,
+        ledger: Ledger,
     ) -> None:
         self._uplink = uplink
         self._readings = readings = Readings(config.device, lambda: models.running)
@@ -40,7 +48,7 @@ class Outlets:
             uplink.on_up = lambda: withdraw(config.device, uplink.publish, state_dir)
         if telemetry.sparkplug:
             group, host = telemetry.sparkplug_group, telemetry.sparkplug_host
-            self._node = EdgeNode(broker, config.device, lambda: readings.now, group=group, host=host)
+            self._node = EdgeNode(broker, config.device, lambda: readings.now, ledger, group=group, host=host)
             readings.tell(self._node.update)
 
     def start(self) -> None:

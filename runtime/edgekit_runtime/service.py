@@ -211,7 +211,7 @@ def _start_telemetry(
 
     uplink = Uplink(broker, outbox, birth, ledger=ledger)
     reporter = Reporter(outbox, uplink.wake, events)
-    outlets = Outlets(config, telemetry, broker, models, uplink)
+    outlets = Outlets(config, telemetry, broker, models, uplink, ledger)
     reporter.on_closed = outlets.note
     models.changed = outlets.changed
     uplink.start()

@@ -210,7 +210,10 @@ class Uplink:
 
     def publish(self, publication: Publication, qos: int = 1) -> bool:
         """Hands a message of others to the connection; False while there is none."""
-        return self._link.publish(publication, qos)
+        said = self._link.publish(publication, qos)
+        if said:
+            self._ledger.carried(len(publication.payload), ("others", 1))
+        return said
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """Says farewell (a death of this session), disconnects and ends the threads; the outbox keeps what waits."""

@@ -16,6 +16,7 @@ import msgspec
 
 from edgekit_contracts import limits
 from edgekit_contracts.state import Now
+from edgekit_runtime.ledger import Ledger
 from edgekit_runtime.mqtt import Broker, Link, Publication, Received, Timing
 from edgekit_runtime.sparkplug.payload import (
     BOOLEAN,
@@ -71,6 +72,7 @@ class EdgeNode:
         broker: Where to connect. That it is down is no error.
         device: The edge node's identifier.
         now: What there is to say.
+        ledger: Counts the bytes.
         group: The group's identifier.
         host: The primary host's; None waits for nobody.
         timing: Of the connection.
@@ -81,12 +83,13 @@ class EdgeNode:
         broker: Broker,
         device: str,
         now: Callable[[], Now],
+        ledger: Ledger | None = None,
         *,
         group: str,
         host: str | None = None,
         timing: Timing | None = None,
     ) -> None:
-        self._now = now
+        self._now, self._ledger = now, ledger or Ledger()
         self._topic = f"spBv1.0/{group}/{{}}/{device}"
         self._state_topic = None if host is None else f"spBv1.0/STATE/{host}"
         # What is the matter; under the condition.
@@ -113,6 +116,7 @@ class EdgeNode:
             on_down=self._on_down,
             on_refused=lambda reason: _log.error("sparkplug: %s", reason),
             timing=timing,
+            meter=self._ledger.wire,
         )
 
     def start(self) -> None:
@@ -219,8 +223,14 @@ class EdgeNode:
         control = (Metric(BDSEQ, INT64, bdseq, alias=0), Metric(REBIRTH, BOOLEAN, False))
         # tck-id-payloads-sequence-num-zero-nbirth, payloads-nbirth-qos, payloads-nbirth-retain: 0, 0, false.
         data = encode_payload((*control, *metrics.values()), _now_ms(), seq=0, named=True)
-        if self._link.publish(Publication(self._topic.format("NBIRTH"), data), qos=0):
+        if self._publish("NBIRTH", data):
             self._seq, self._born = 0, metrics
+
+    def _publish(self, kind: str, data: bytes) -> bool:
+        said = self._link.publish(Publication(self._topic.format(kind), data), qos=0)
+        if said:
+            self._ledger.carried(len(data), ("others", 1))
+        return said
 
     def _death(self, bdseq: int) -> Publication:
         # tck-id-payloads-ndeath-seq: without a sequence number; -bdseq: with that of the birth.
@@ -242,7 +252,7 @@ class EdgeNode:
         # tck-id-payloads-sequence-num-incrementing; -ndata-qos, -ndata-retain: 0, false.
         seq = (self._seq + 1) % 256
         data = encode_payload(changed, _now_ms(), seq=seq, named=False)
-        if self._link.publish(Publication(self._topic.format("NDATA"), data), qos=0):
+        if self._publish("NDATA", data):
             self._seq, self._born = seq, born | {one.name: one for one in changed}
 
     def _metrics(self) -> dict[str, Metric]:
