@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -40,6 +40,9 @@ from edgekit_contracts.telemetry import (
     unpack_message,
 )
 
+if TYPE_CHECKING:
+    from edgekit_runtime.mqtt import Receipt
+
 HEAD_BYTES: Final = 4 * limits.KIB
 """Of a refused message or record, kept for a person to look at."""
 
@@ -61,13 +64,15 @@ class Message(NamedTuple):
     received_ms: int
     cut_bytes: int = 0
     """Size of the payload that `payload` is only the head of."""
+    receipt: Receipt | None = None
+    """By which it is acknowledged to the broker once it is stored."""
 
     @classmethod
-    def received(cls, topic: str, payload: bytes, received_ms: int) -> Message:
+    def received(cls, topic: str, payload: bytes, received_ms: int, receipt: Receipt | None = None) -> Message:
         """Keeps what is worth keeping while the message waits: of one that will be refused as too large, its head."""
-        if len(payload) <= _largest(topic):
-            return cls(topic, payload, received_ms)
-        return cls(topic, payload[:HEAD_BYTES], received_ms, len(payload))
+        if len(payload) <= limits.STATE_MAX_BYTES or len(payload) <= _largest(topic):
+            return cls(topic, payload, received_ms, 0, receipt)
+        return cls(topic, payload[:HEAD_BYTES], received_ms, len(payload), receipt)
 
 
 class Key(NamedTuple):

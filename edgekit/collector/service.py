@@ -1,40 +1,36 @@
 """The collector as a service: MQTT on one side, the store on the other, acknowledgements only after the commit.
 
-The network thread only queues, within bounds. The worker takes up to 500 messages or 20 ms worth, reads and ingests
-them in one transaction, and then publishes one acknowledgement for each device. It never waits for a device: what it
-could not take in is not acknowledged, and so it comes again.
+The network thread only queues, within bounds (`inbox`). The worker takes up to 500 messages or 20 ms worth, reads and
+ingests them in one transaction, and then acknowledges: to the broker each message, which sends further ones, and to the
+devices, one message for each. It never waits for a device: what it could not take in is not acknowledged, and so it
+comes again.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
+from edgekit.collector.inbox import Inbox
 from edgekit.collector.ingest import HEAD_BYTES, Message, Reading, Refused, read_batch
 from edgekit.collector.store import Ingested, Store, open_store
 from edgekit.collector.upkeep import Upkeep
-from edgekit_contracts import limits, topics
+from edgekit_contracts import topics
 from edgekit_contracts.decode import encode_json
 from edgekit_contracts.errors import BrokerUnreachable, StorageFault
 from edgekit_contracts.names import check_device
 from edgekit_contracts.state import Host
 from edgekit_contracts.telemetry import PACKED, Ack, encode
-from edgekit_runtime.mqtt import Broker, Link, Publication, Received, Timing
+from edgekit_runtime.mqtt import Broker, Link, Publication, Receipt, Received, Timing
 
 log = logging.getLogger(__name__)
 
-BATCH_MESSAGES: Final = 500
-BATCH_SECONDS: Final = 0.02
-QUEUE_MESSAGES: Final = 20_000
-QUEUE_BYTES: Final = 64 * limits.MIB
-"""Waiting for the worker; beyond either, telemetry is let go, and its devices send it again."""
 RETRY_SECONDS: Final = 1.0
 PRESENCE_SECONDS: Final = 1.0
 """At most so often is a presence written anew that somebody else overwrites."""
@@ -48,7 +44,7 @@ class Counts:
     stored: int = 0
     duplicates: int = 0
     let_go: int = 0
-    """Messages that found the queue full."""
+    """Messages that found the inbox full."""
     refused: dict[str, int] = field(default_factory=dict)
     """By reason."""
 
@@ -75,10 +71,7 @@ class Collector:
     ) -> None:
         self.broker, self.name, self._where = broker, check_device(name), store
         self._timing, self._clock_ms = timing or Timing(), clock_ms
-        self._queue: queue.SimpleQueue[Message | str | None] = queue.SimpleQueue()
-        self._queued_bytes = 0
-        self._statuses: dict[str, Message] = {}  # the latest of a device whose name stands in the queue in its place
-        self._lock = threading.Lock()  # the bytes and the statuses
+        self._inbox, self._topic = Inbox(), topics.host(name)
         self._messages = self._let_go = self._stored = self._duplicates = 0
         self._refused: Counter[str] = Counter()
         self._fault: str | None = None
@@ -93,12 +86,13 @@ class Collector:
             broker,
             f"ek-collector-{name}",
             will=lambda: self._presence(alive=False),
-            subscriptions=(topics.ALL_UP, topics.ALL_STATUS, topics.host(self.name)),
+            subscriptions=(topics.ALL_UP, topics.ALL_STATUS, self._topic),
             on_up=self._on_up,
             on_message=self._on_message,
             on_down=lambda reason: log.warning("collector %s lost %s: %s", name, broker, reason),
             on_refused=lambda reason: log.error("collector %s: %s", name, reason),
             timing=self._timing,
+            by_hand=True,
         )
 
     def start(self) -> None:
@@ -118,12 +112,12 @@ class Collector:
             raise BrokerUnreachable(str(self.broker), reason)
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """Says that no collector is alive here, disconnects, stores what has come, and closes the store."""
-        self._link.stop(self._presence(alive=False), timeout_s)
+        """Stores and acknowledges what has come, says that no collector is alive here, and disconnects."""
         self._stopping.set()
-        self._queue.put(None)
+        self._inbox.close()
         if self._worker.ident is not None:
             self._worker.join()
+        self._link.stop(self._presence(alive=False), timeout_s)
         self._upkeep.stop()
         if self._store is not None:
             self._store.close()
@@ -176,35 +170,30 @@ class Collector:
         self._link.publish(self._presence(alive=True))
 
     def _on_message(self, received: Received) -> None:
-        topic, payload = received.topic, received.payload
-        if topic == topics.host(self.name):
-            self._guard_presence(payload)
-            return
-        message = Message.received(topic, payload, self._clock_ms())
-        size, device = _size(message), topics.status_device(topic)
-        with self._lock:
-            full = self._queue.qsize() >= QUEUE_MESSAGES or self._queued_bytes + size > QUEUE_BYTES
-            if device is not None and (full or device in self._statuses):
-                # A status is retained and comes once, so it is never let go: the latest of a device counts.
-                if device not in self._statuses:
-                    self._queue.put(device)
-                self._statuses[device] = message
-            elif full:
-                self._let_go += 1
-            else:
-                self._queued_bytes += size
-                self._queue.put(message)
+        topic, receipt = received.topic, received.receipt
+        if topic == self._topic:
+            self._guard_presence(received.payload)
+            self._take_over([receipt])
+        elif not self._stopping.is_set():
+            message = Message.received(topic, received.payload, self._clock_ms(), receipt)
+            gone = self._inbox.put(message)
+            if gone is not None:
+                self._let_go += gone is message
+                self._take_over([gone.receipt])
+
+    def _take_over(self, receipts: Iterable[Receipt | None]) -> None:
+        self._link.acknowledge(receipt for receipt in receipts if receipt is not None)
 
     def _presence(self, *, alive: bool) -> Publication:
         host = Host(collector=self.name, alive=alive, accepts=(PACKED,))
-        return Publication(topics.host(self.name), encode_json(host), retain=True)
+        return Publication(self._topic, encode_json(host), retain=True)
 
     # --- the worker's thread ---
 
     def _work(self) -> None:
         more = True
         while more:
-            batch, more = self._take()
+            batch, more = self._inbox.take()
             if not batch:
                 continue
             try:
@@ -214,27 +203,6 @@ class Collector:
                 log.exception("a batch of %d messages failed; its messages are taken one by one", len(batch))
                 for message in batch:
                     self._ingest_alone(message)
-
-    def _take(self) -> tuple[list[Message], bool]:
-        """The next batch, and whether there will be another."""
-        batch: list[Message] = []
-        end: float | None = None
-        while len(batch) < BATCH_MESSAGES:
-            try:
-                found = self._queue.get(timeout=None if end is None else max(0.0, end - time.monotonic()))
-            except queue.Empty:
-                break
-            if found is None:
-                return batch, False
-            with self._lock:
-                if isinstance(found, str):
-                    message = self._statuses.pop(found)
-                else:
-                    message = found
-                    self._queued_bytes -= _size(message)
-            batch.append(message)
-            end = time.monotonic() + BATCH_SECONDS if end is None else end
-        return batch, True
 
     def _ingest(self, batch: list[Message]) -> None:
         while True:
@@ -253,7 +221,10 @@ class Collector:
         if self._fault is not None:
             log.warning("the collector stores again")
             self._fault = None
+            # Meanwhile the broker may have dropped what it could not deliver; a status comes once, but it is retained.
+            self._link.ask_again(topics.ALL_STATUS)
         self._messages += len(batch)
+        self._take_over(message.receipt for message in batch)
         self._account(done)
         self.on_stored(readings)
 
@@ -272,6 +243,7 @@ class Collector:
             except Exception:
                 log.exception("nor can it be kept among the refused")
                 self._refused["internal"] += 1
+            self._take_over([message.receipt])
 
     def _account(self, done: Ingested) -> None:
         self._stored += done.stored
@@ -283,7 +255,3 @@ class Collector:
     def _acknowledge(self, device: str, ack: Ack) -> None:
         # QoS 0: one that is lost is given again when the device sends its records again.
         self._link.publish(Publication(topics.ack(device), encode(ack)), qos=0)
-
-
-def _size(message: Message) -> int:
-    return len(message.topic) + len(message.payload)

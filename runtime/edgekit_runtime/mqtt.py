@@ -315,6 +315,12 @@ class Link:
                 if topic not in after:
                     client.unsubscribe(topic)
 
+    def ask_again(self, topic: str) -> None:
+        """Has the broker send what is retained under one of the topic filters once more."""
+        with self._lock:
+            if self._client is not None:
+                self._subscribe(self._client, [topic])
+
     def _subscribe(self, client: paho.Client, topics: Iterable[str]) -> None:
         for topic in topics:
             self._asked[client.subscribe(topic, qos=1)[1]] = topic

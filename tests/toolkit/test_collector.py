@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -9,15 +10,15 @@ import msgspec
 import pytest
 
 from edgekit.collector import service
-from edgekit.collector.ingest import Known, Message, Reading, read_batch
+from edgekit.collector.ingest import Accepted, Known, Message, Reading, read_batch
 from edgekit.collector.service import Collector
-from edgekit.collector.store import Store, open_store
+from edgekit.collector.store import Ingested, Store, open_store
 from edgekit_contracts import limits, topics
 from edgekit_contracts.decode import encode_json
 from edgekit_contracts.errors import BrokerUnreachable, StorageFault
 from edgekit_contracts.state import Host, Status, decode_host
 from edgekit_contracts.telemetry import Ack, Event, Kind, encode, encode_message
-from edgekit_runtime.mqtt import Broker, Link, Publication, Received
+from edgekit_runtime.mqtt import Broker, Link, Publication, Receipt
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.uplink import Flight, Uplink
 from tests.brokers import QUICK, Mosquitto, ScriptedBroker, free_port, wait_until
@@ -289,59 +290,136 @@ def test_a_message_that_we_stumble_over_is_logged_and_stops_nothing(
 def test_nothing_is_acknowledged_before_it_is_committed(
     mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    premature: list[Ack] = []
+    premature: list[str] = []
     given: list[Ack] = []
-    publish = Link.publish
+    taken_over: list[Receipt] = []
+    publish, acknowledge = Link.publish, Link.acknowledge
 
-    def watched(self: Link, publication: Publication, qos: int = 1) -> bool:
+    def committed() -> int:
+        # Another connection sees only what is committed.
+        with open_store(tmp_path / "store.db", create=False) as reader:
+            return sum(reader.count(table) for table in ("part", "window", "device"))
+
+    def published(self: Link, publication: Publication, qos: int = 1) -> bool:
         if publication.topic == topics.ack("pump-1"):
             ack = msgspec.msgpack.decode(publication.payload, type=Ack)
-            # Another connection sees only what is committed.
-            with open_store(tmp_path / "store.db", create=False) as reader:
-                committed = reader.highest("pump-1", ack.epoch)
             given.append(ack)
-            if committed < ack.high:
-                premature.append(ack)
+            premature.extend(["to the device"] * (committed() < ack.high))
         return publish(self, publication, qos)
 
-    monkeypatch.setattr(Link, "publish", watched)
+    def acknowledged(self: Link, receipts: Iterable[Receipt]) -> None:
+        taken = list(receipts)
+        taken_over.extend(taken)
+        # The collector hears its own presence, which it does not store.
+        premature.extend(["to the broker"] * (committed() < len(taken_over) - 1))
+        acknowledge(self, taken)
+
+    monkeypatch.setattr(Link, "publish", published)
+    monkeypatch.setattr(Link, "acknowledge", acknowledged)
     with collector(mosquitto.broker, tmp_path) as centre, device(mosquitto.broker, tmp_path) as (outbox, uplink):
         append_reference(outbox)
-        produce(outbox, uplink, 3)
-        wait_until(lambda: outbox.records == 0, "all is acknowledged")
+        for _ in range(3):
+            produce(outbox, uplink, 1)
+            wait_until(lambda: outbox.records == 0, "all is acknowledged")
         assert centre.counts.stored == 5
     assert max(ack.high for ack in given) == 5
+    assert len(taken_over) >= 4
     assert premature == []
 
 
-def test_what_waits_for_the_worker_is_bounded_and_of_each_device_the_latest_status_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_more_messages_flow_than_the_broker_has_under_way_at_a_time(tmp_path: Path) -> None:
+    mosquitto = Mosquitto(tmp_path, "max_inflight_messages 1\n")
+    mosquitto.start()
+    try:
+        with collector(mosquitto.broker, tmp_path) as centre, device(mosquitto.broker, tmp_path) as (outbox, uplink):
+            append_reference(outbox)
+            for _ in range(5):
+                produce(outbox, uplink, 3)
+                wait_until(lambda: outbox.records == 0, "all is acknowledged")
+            with stranger(mosquitto.broker) as link:
+                # What is refused is acknowledged too, or nothing would come behind it.
+                for _ in range(5):
+                    assert link.publish(Publication(str(topics.Up("pump-1")), b"banana"))
+                    assert link.publish(Publication(topics.status("pump-1"), b"banana"))
+                wait_until(lambda: sum(centre.counts.refused.values()) == 10, "all of it is refused")
+    finally:
+        mosquitto.stop()
+
+
+class Held:
+    """A store that waits before it writes records."""
+
+    def __init__(self) -> None:
+        self.asked, self.until = threading.Event(), threading.Event()
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Held:
+    found, ingest = Held(), Store.ingest
+
+    def waits(self: Store, batch: list[Reading]) -> Ingested:
+        if any(isinstance(reading, Accepted) for reading in batch):
+            found.asked.set()
+            assert found.until.wait(60)
+        return ingest(self, batch)
+
+    monkeypatch.setattr(Store, "ingest", waits)
+    return found
+
+
+def test_a_connection_lost_with_acknowledgements_outstanding_loses_nothing(
+    mosquitto: Mosquitto, tmp_path: Path, held: Held
 ) -> None:
-    monkeypatch.setattr(service, "QUEUE_BYTES", 1000)
-    centre = collector(Broker(host="127.0.0.1"), tmp_path)
-    up, status = str(topics.Up("pump-1")), topics.status("pump-1")
-    centre._on_message(Received(status, b"early"))
-    for _ in range(5):
-        centre._on_message(Received(up, bytes(500)))
-    assert (centre.counts.let_go, centre._queued_bytes <= 1000) == (4, True)
-    for number in range(100):
-        centre._on_message(Received(status, b"%03d" % number + bytes(500)))
-        centre._on_message(Received(topics.status("pump-2"), b"%03d" % number + bytes(500)))
-    assert centre._queue.qsize() == 4
-    batch, more = centre._take()
-    assert [(message.topic, message.payload[:5]) for message in batch] == [
-        (status, b"early"),
-        (up, bytes(5)),
-        (status, b"099\0\0"),
-        (topics.status("pump-2"), b"099\0\0"),
-    ]
-    assert (more, centre._queued_bytes, centre._statuses) == (True, 0, {})
+    with collector(mosquitto.broker, tmp_path) as centre, device(mosquitto.broker, tmp_path) as (outbox, uplink):
+        append_reference(outbox)
+        produce(outbox, uplink, 20)
+        wait_until(held.asked.is_set, "the store is asked")
+        first = centre._link._client
+        mosquitto.kill()
+        wait_until(lambda: centre._link._client is None, "the connection is lost")
+        mosquitto.start()
+        wait_until(lambda: centre._link._client not in {None, first}, "there is another")
+        held.until.set()
+        wait_until(lambda: outbox.records == 0, "all is acknowledged")
+        assert sequences(centre.store) == list(range(3, 23))
 
 
-def test_of_a_message_that_is_too_large_only_the_head_waits(tmp_path: Path) -> None:
-    centre = collector(Broker(host="127.0.0.1"), tmp_path)
-    centre._on_message(Received(str(topics.Up("pump-1")), bytes(5_000_000)))
-    assert centre._queued_bytes < 5000
+def test_a_collector_that_is_stopped_stores_and_acknowledges_what_has_come(
+    mosquitto: Mosquitto, tmp_path: Path, held: Held
+) -> None:
+    with device(mosquitto.broker, tmp_path) as (outbox, uplink):
+        with collector(mosquitto.broker, tmp_path) as centre:
+            held.until = centre._stopping
+            append_reference(outbox)
+            uplink.wake()
+            wait_until(held.asked.is_set, "the store is asked")
+        wait_until(lambda: outbox.records == 0, "all is acknowledged")
+        assert centre.counts.stored == 2
+
+
+def test_after_a_fault_of_the_store_the_statuses_are_asked_for_again(
+    mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Meanwhile the broker may have dropped some, for it keeps only so many messages for us."""
+    monkeypatch.setattr(service, "RETRY_SECONDS", 0.02)
+    ingest, full = Store.ingest, threading.Event()
+
+    def faulty(self: Store, batch: list[Reading]) -> Ingested:
+        if full.is_set():
+            raise StorageFault("store.db", "disk full")
+        return ingest(self, batch)
+
+    monkeypatch.setattr(Store, "ingest", faulty)
+    with collector(mosquitto.broker, tmp_path) as centre, stranger(mosquitto.broker) as link:
+        status = Publication(topics.status("pump-1"), encode_json(Status(device="pump-1", session=4)), retain=True)
+        assert link.publish(status)
+        wait_until(lambda: centre.counts.messages == 1, "it is stored")
+        full.set()
+        assert link.publish(Publication(str(topics.Up("pump-1")), b"banana"))
+        wait_until(lambda: centre.fault, "the disk is full")
+        full.clear()
+        wait_until(lambda: centre.counts.messages == 3, "the status is heard once more")
+        assert centre.counts.refused == {"garbage": 1}
 
 
 def test_a_subscription_that_the_broker_refuses_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
