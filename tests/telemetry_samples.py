@@ -87,9 +87,9 @@ def append_window(outbox: Outbox, *, t0_ms: int = NOW_MS, bmi: Sequence[int] = (
 
 
 def append_reference(outbox: Outbox, parts: int = 2) -> list[int]:
-    return [
-        outbox.append(Kind.REFERENCE, encode(part), bins_id=BINS_ID, t0_ms=NOW_MS) for part in reference_parts(parts)
-    ]
+    return outbox.append_all(
+        Kind.REFERENCE, [encode(part) for part in reference_parts(parts)], bins_id=BINS_ID, t0_ms=NOW_MS
+    )
 
 
 def reference_parts(parts: int = 2, reference: Reference = REFERENCE) -> list[ReferencePart]:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.chaos.device NAME FOLDER BROKER WINDOWS MAX_BYTES SEED
 
-A record that the outbox has returned for is noted in NAME.journal, as `epoch sequence`. Ends when its outbox is
+The number of a record that the outbox has returned for is noted in NAME.journal. Ends when its outbox is
 empty. Its clock jumps by a year now and then, and in some of its lives the disk is full for a while (a limit on the
 size of files).
 """
@@ -14,6 +14,7 @@ import random
 import resource
 import sys
 import time
+import zlib
 from pathlib import Path
 from typing import Final
 
@@ -31,9 +32,10 @@ from edgekit_contracts.telemetry import (
     encode,
     encode_counts,
 )
+from edgekit_runtime.flight import Flight
 from edgekit_runtime.mqtt import Broker, Timing
 from edgekit_runtime.outbox import Outbox
-from edgekit_runtime.uplink import Flight, Uplink
+from edgekit_runtime.uplink import Uplink
 
 MODEL, VERSION = "chaos", "1.0"
 REFERENCE: Final = Reference(
@@ -54,9 +56,9 @@ JUMPS: Final = 0.01
 PACE_S: Final = 0.01
 
 
-def rows_of(sequence: int) -> int:
-    """How many rows the window of a sequence speaks of: so that a wrong one shows."""
-    return 1 + sequence % 97
+def rows_of(number: int) -> int:
+    """How many rows the window of a record's number speaks of: so that a wrong one shows."""
+    return 1 + zlib.crc32(b"%d" % number) % 997
 
 
 def window(rows: int) -> bytes:
@@ -71,7 +73,7 @@ def window(rows: int) -> bytes:
         resent=0,
         latency=calls,
     )
-    software = Software(calls=rows, rejected=0, failed=0, rss_kb=1, cpu_ms=1, uptime_s=1, outbox_records=0)
+    software = Software(calls=rows, rejected=1, failed=0, rss_kb=1, cpu_ms=1, uptime_s=1, outbox_records=0)
     return encode(Window(MODEL, VERSION, encode_counts(counts), b"", software))
 
 
@@ -95,16 +97,18 @@ def live(name: str, folder: Path, broker: str, windows: int, max_bytes: int, see
             if outbox.produced >= windows:
                 time.sleep(0.01)
                 continue
+            # What the clock is worth differs from window to window: those on either side cannot be merged.
+            clock = dice.choice((Clock.SYNCED, Clock.UNKNOWN))
             if dice.random() < JUMPS:
                 off_ms = dice.choice((-YEAR_MS, 0, YEAR_MS))
             clock_ms = time.time_ns() // 1_000_000 + off_ms
             try:
                 if outbox.produced == 0:
                     part = ReferencePart(MODEL, VERSION, 0, 1, encode_json(REFERENCE))
-                    _append(outbox, journal, Kind.REFERENCE, encode(part), 0, clock_ms)
+                    _append(outbox, journal, Kind.REFERENCE, encode(part), 0, clock_ms, clock)
                 else:
                     rows = rows_of(outbox.produced + 1)
-                    _append(outbox, journal, Kind.WINDOW, window(rows), rows, clock_ms)
+                    _append(outbox, journal, Kind.WINDOW, window(rows), rows, clock_ms, clock)
             except StorageFault:
                 time.sleep(0.01)
             assert outbox.size <= max_bytes, f"{outbox.size} bytes in an outbox of {max_bytes}"
@@ -113,11 +117,9 @@ def live(name: str, folder: Path, broker: str, windows: int, max_bytes: int, see
         uplink.stop()
 
 
-def _append(outbox: Outbox, journal: int, kind: Kind, body: bytes, rows: int, clock_ms: int) -> None:
-    sequence = outbox.append(
-        kind, body, bins_id=REFERENCE.bins_id, n=rows, t0_ms=clock_ms, dt_ms=1000, clock=Clock.SYNCED
-    )
-    os.write(journal, f"{outbox.epoch} {sequence}\n".encode())
+def _append(outbox: Outbox, journal: int, kind: Kind, body: bytes, rows: int, clock_ms: int, clock: Clock) -> None:
+    number = outbox.append(kind, body, bins_id=REFERENCE.bins_id, n=rows, t0_ms=clock_ms, dt_ms=1000, clock=clock)
+    os.write(journal, f"{number}\n".encode())
 
 
 def _limit(size: int) -> None:

@@ -1,53 +1,89 @@
-"""What became of the records: what the devices noted, beside what the store holds."""
+"""What became of the records: what the devices produced, beside what the store holds.
+
+A window's key does not say which of the produced ones it is: keys are given late, and windows are merged in an overfull
+outbox. So each window says how many it is (one rejected request) and has a number of rows of its own; both are added by
+merging, and given up with the record. Lost and stored twice, they cannot make up for one another in both sums.
+"""
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import msgspec
 
 from benchmarks.chaos.device import rows_of
+from edgekit_contracts.telemetry import Window
 
 
 class Outcome(NamedTuple):
-    """Counts of records."""
+    """Counts of records, and of rows."""
 
     produced: int
     stored: int
+    merged: int
+    """Stored within another window."""
     given_up: int
-    """Produced, not stored, and within a gap."""
-    lost: int
-    changed: int
-    """Stored with another number of rows."""
-    twice: int
-    """Stored more than once."""
-    unnoted: int
-    """Stored and not noted: a kill fell between the two, so there is at most one for each."""
+    missing: int
+    """Neither stored nor within a gap, or stored and never produced."""
+    rows: int
+    missing_rows: int
+    forgotten: int
+    """Noted by a device as stored in its outbox, which does not know of it."""
 
 
 def compare(folder: Path, devices: int) -> Outcome:
-    """Reads the journals and the store of a folder."""
-    produced = stored = given_up = lost = changed = twice = unnoted = 0
+    """Reads the journals, outboxes and the store of a folder."""
+    sums = [0] * len(Outcome._fields)
     with closing(sqlite3.connect(folder / "fleet.db")) as store:
         for device in (f"device-{number}" for number in range(devices)):
-            lines = [line.split() for line in _lines(folder / f"{device}.journal")]
-            noted = {(int(epoch), int(sequence)) for epoch, sequence in lines}
-            rows = store.execute("SELECT epoch, seq, n FROM window WHERE dev = ?", (device,)).fetchall()
-            rows += store.execute("SELECT epoch, seq, 0 FROM part WHERE dev = ?", (device,)).fetchall()
-            here = {(epoch, sequence): n for epoch, sequence, n in rows}
-            gaps = store.execute("SELECT epoch, first, last FROM gap WHERE dev = ?", (device,)).fetchall()
-            produced, stored, twice = produced + len(noted), stored + len(here), twice + len(rows) - len(here)
-            for epoch, sequence in noted:
-                if (epoch, sequence) in here:
-                    continue
-                if any(one == epoch and first <= sequence <= last for one, first, last in gaps):
-                    given_up += 1
-                else:
-                    lost += 1
-            changed += sum(rows not in {0, rows_of(sequence)} for (_, sequence), rows in here.items())
-            unnoted += len(here.keys() - noted)
-    return Outcome(produced, stored, given_up, lost, changed, twice, unnoted)
+            with closing(sqlite3.connect(folder / f"{device}.db")) as outbox:
+                (produced,) = outbox.execute("SELECT seq FROM sqlite_sequence WHERE name = 'record'").fetchone()
+            rows = sum(rows_of(number) for number in range(2, produced + 1))
+            here: dict[tuple[int, int], tuple[int, int]] = {}
+            for epoch, seq in _of(store, "epoch, seq", "part", device):
+                here[epoch, seq] = (1, 0)
+            for epoch, seq, n, body in _of(store, "epoch, seq, n, body", "window", device):
+                here[epoch, seq] = (msgspec.msgpack.decode(body, type=Window).software.rejected, n)
+            given_up, lost_rows = _given_up(_of(store, "epoch, first, last, records, rows", "gap", device), here)
+            windows, stored_rows = (sum(one[at] for one in here.values()) for at in (0, 1))
+            noted = [int(line) for line in _lines(folder / f"{device}.journal")]
+            found = Outcome(
+                produced=produced,
+                stored=len(here),
+                merged=windows - len(here),
+                given_up=given_up,
+                missing=produced - windows - given_up,
+                rows=rows,
+                missing_rows=rows - stored_rows - lost_rows,
+                forgotten=sum(number > produced for number in noted),
+            )
+            # One device must not make up for another.
+            found = found._replace(missing=abs(found.missing), missing_rows=abs(found.missing_rows))
+            sums = [total + one for total, one in zip(sums, found, strict=True)]
+    return Outcome(*sums)
+
+
+def _of(store: sqlite3.Connection, columns: str, table: str, device: str) -> list[tuple[Any, ...]]:
+    return store.execute(f"SELECT {columns} FROM {table} WHERE dev = ?", (device,)).fetchall()
+
+
+def _given_up(gaps: Iterable[tuple[Any, ...]], here: dict[tuple[int, int], tuple[int, int]]) -> tuple[int, int]:
+    """Records and rows of the gaps, without those that had been stored before they were given up."""
+    records = rows = 0
+    spans = sorted(gaps, key=lambda gap: (gap[0], gap[1], -gap[2]))
+    end = (0, 0)
+    for epoch, first, last, count, n in spans:
+        if (epoch, last) <= end:
+            continue  # within a wider one, which it became
+        end = (epoch, last)
+        arrived = [one for (in_epoch, seq), one in here.items() if in_epoch == epoch and first <= seq <= last]
+        records += count - sum(one[0] for one in arrived)
+        rows += n - sum(one[1] for one in arrived)
+    return records, rows
 
 
 def _lines(path: Path) -> list[str]:

@@ -183,6 +183,7 @@ class Batch:
             window.model,
             window.model_version,
             bytes(envelope.body),
+            envelope.merged,
         )
 
     def _release(self) -> None:
@@ -261,7 +262,7 @@ def _text(value: str) -> str:
 
 def _is_newer(status: Status, last: Status) -> bool:
     """Whether a status takes the place of another; one that says the same never does: its first arrival counts."""
-    same_file = status.epoch is None or last.epoch is None or status.epoch == last.epoch
-    # "A will of an older session than the last birth is ignored"; so is a will of another outbox's life, whose session
-    # numbers cannot be compared. An older birth is an echo just the same.
-    return status.session >= last.session if same_file else not status.dead
+    # An epoch is of one start of the service. "A will of an older session than the last birth is ignored", and an older
+    # birth is an echo just the same. Of another start only a will would come late; a refusal to start is none.
+    same_start = status.epoch is None or last.epoch is None or status.epoch == last.epoch
+    return status.session >= last.session if same_start else not status.dead or status.refused is not None

@@ -274,12 +274,20 @@ def _judge(message: Message, place: int, envelope: Envelope, device: str, known:
         return _refused(message, "wrong device", detail, _head(message, place))
     try:
         body = decode_body(envelope)
-        if isinstance(body, Gap) and (body.records > body.last - body.first + 1 or max(body.rows, body.bytes) >= 2**63):
-            raise FormatError("telemetry body", "$", "a gap of more records than it has sequences")
+        if isinstance(body, Gap):
+            _check_gap(body)
     except EdgekitError as error:
         return _refused(message, "body", str(error), _head(message, place), Key.of(envelope))
     quarantined = type(body) is Window and known.bins(envelope.bins_id) is None
     return Accepted(envelope, body, message.received_ms, quarantined)
+
+
+def _check_gap(gap: Gap) -> None:
+    """One of a single sequence may stand for several records: those that had been merged into the one it had."""
+    span = gap.last - gap.first + 1
+    most = limits.RECORD_MAX_ROWS if span == 1 else span
+    if gap.records > most or max(gap.rows, gap.bytes) >= 2**63:
+        raise FormatError("telemetry body", "$", "a gap of more records than it has sequences")
 
 
 def _check_windows(bins: Bins, places: list[_Place], found: list[Reading]) -> None:

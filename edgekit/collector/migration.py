@@ -25,7 +25,7 @@ _COPIES: Final = (
     *(f"INSERT INTO {table} SELECT * FROM old_{table} ORDER BY 1, 2" for table in _SAME),
     # In the order of their arrival, which their numbers follow.
     "INSERT INTO window (p, day, dev, epoch, seq, at_ms, t0_ms, dt_ms, clock, received_ms, bins_id, n, model, version,"
-    " body) SELECT partition_of(dev), received_ms / 86400000, * FROM old_window ORDER BY rowid",
+    " body, merged) SELECT partition_of(dev), received_ms / 86400000, *, 0 FROM old_window ORDER BY rowid",
     "INSERT INTO gap SELECT *, 0 FROM old_gap",
     # When a part came was not kept: the newest record of its device is as old at most.
     "INSERT INTO part SELECT o.*, COALESCE((SELECT MAX(received_ms) FROM old_window w WHERE w.dev = o.dev), 0)"

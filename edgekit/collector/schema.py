@@ -1,7 +1,8 @@
 """The store's tables. The same in every database: a table is data, and each database writes its own DDL from it.
 
 `at_ms` is the time of a record for people: the device's own clock where it is synchronised, else when it came. `day` is
-the day on which a window was stored, since 1970 in UTC; `p` is its device's partition of the topic tree.
+the day on which a window was stored, since 1970 in UTC; `p` is its device's partition of the topic tree; `merged` says
+how many windows the device had added into it.
 
 `bins_id` names bins, not the counts of a reference: whoever knows the bins can write other counts on them. So texts of
 references are kept by their SHA-256, equal ones once, and each device's windows stand on the text that it sent itself.
@@ -26,7 +27,8 @@ CURSOR: Final = Table(
 WINDOW: Final = Table(
     "window",
     "p integer, day integer, dev text, epoch integer, seq integer, at_ms integer, t0_ms integer, dt_ms integer,"
-    "clock integer, received_ms integer, bins_id bytes, n integer, model text, version text, body bytes",
+    "clock integer, received_ms integer, bins_id bytes, n integer, model text, version text, body bytes,"
+    "merged integer",
     ("dev", "epoch", "seq"),
     (("dev", "at_ms"), ("p", "id"), ("day",)),
     numbered=True,

@@ -1,9 +1,9 @@
 """What travels from a device to the centre: MessagePack arrays, fixed order, versioned.
 
 A *record* is one envelope with a body. Its key is (device, epoch, sequence): storing it twice changes nothing. The
-*epoch* is a random number made together with the outbox file, so a lost file can never reuse a key. A *message* is an
-array of 1 to 8 records, packed by zlib or as it is. Later releases append fields to the arrays; readers ignore what
-they do not know.
+*epoch* is a random number of one start of the service, so neither a lost outbox nor one that was put back to an earlier
+state can use a key for two records. A *message* is an array of 1 to 8 records, packed by zlib or as it is. Later
+releases append fields to the arrays; readers ignore what they do not know.
 
 All statistics are counts on the bins of the bundle's reference plus moments: merging is addition.
 """
@@ -51,7 +51,7 @@ class Clock(IntEnum):
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):
-    """`[1, device, epoch, sequence, kind, t0, dt, clock, bins_id, n, body]`."""
+    """`[1, device, epoch, sequence, kind, t0, dt, clock, bins_id, n, body, merged]`."""
 
     version: int
     device: DeviceName
@@ -67,6 +67,8 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     n: Annotated[int, msgspec.Meta(ge=0, le=limits.RECORD_MAX_ROWS)]
     """Rows that the record speaks of."""
     body: msgspec.Raw
+    merged: Annotated[int, msgspec.Meta(ge=0, le=limits.RECORD_MAX_ROWS)] = 0
+    """Windows that were added into this one: it stands for so many more."""
 
 
 class Software(msgspec.Struct, frozen=True, array_like=True):
@@ -128,12 +130,12 @@ class WindowCounts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gap(msgspec.Struct, frozen=True, array_like=True):
-    """The body of a GAP record: what an overfull outbox gave up. It stands at sequence `last`."""
+    """The body of a GAP record: what the device gave up. It stands at sequence `last`."""
 
     first: Annotated[int, msgspec.Meta(ge=1)]
     last: Annotated[int, msgspec.Meta(ge=1)]
     records: Count
-    """Windows and other records that were dropped; produced = stored + records over all gaps."""
+    """Records that were dropped, those merged into them too; produced = stored + merged + records over all gaps."""
     rows: Count
     bytes: Count
     reason: Annotated[str, msgspec.Meta(max_length=64)]

@@ -219,7 +219,8 @@ class Link:
         self._lock = threading.Lock()
         self._client: Connection | None = None  # stands
         self._attempt: Connection | None = None  # stands, or is being set up
-        self._outstanding: list[paho.MQTTMessageInfo] = []
+        self._outstanding: list[tuple[paho.MQTTMessageInfo, Publication]] = []
+        self._untaken: tuple[Publication, ...] = ()
         self._handing_over = 0
         self._stopping = threading.Event()
         self._settled = threading.Event()
@@ -283,8 +284,7 @@ class Link:
         with self._lock:
             if not qos or self._client is not client:
                 return True
-            self._outstanding = [other for other in self._outstanding if not other.is_published()]
-            self._outstanding.append(info)
+            self._outstanding = [*self._left(), (info, publication)]
             return True
 
     def acknowledge(self, receipts: Iterable[Receipt]) -> None:
@@ -301,7 +301,7 @@ class Link:
     def outstanding(self) -> int:
         """Messages of this connection that the broker has not taken over yet."""
         with self._lock:
-            self._outstanding = [info for info in self._outstanding if not info.is_published()]
+            self._outstanding = self._left()
             return len(self._outstanding)
 
     def listen(self, subscriptions: Iterable[str]) -> None:
@@ -324,6 +324,14 @@ class Link:
     def _subscribe(self, client: paho.Client, topics: Iterable[str]) -> None:
         for topic in topics:
             self._asked[client.subscribe(topic, qos=1)[1]] = topic
+
+    @property
+    def untaken(self) -> tuple[Publication, ...]:
+        """What the broker had not taken over when the last connection ended."""
+        return self._untaken
+
+    def _left(self) -> list[tuple[paho.MQTTMessageInfo, Publication]]:
+        return [(info, publication) for info, publication in self._outstanding if not info.is_published()]
 
     def stop(self, farewell: Publication | None = None, timeout_s: float = 5.0) -> None:
         """Publishes a farewell, waits until the broker has it, and disconnects; an unfinished connection is let go."""
@@ -467,7 +475,7 @@ class Link:
                 if self._attempt is not None:
                     self._attempt.close()
                 self._client = self._attempt = self._dialect = None
-                self._outstanding = []
+                self._untaken, self._outstanding = tuple(publication for _, publication in self._left()), []
         if place.tls and not answered and not self._stopping.is_set():
             ended.insert(0, explain((faults + ended + ["connection lost"])[0], place.cert))
         return (ended[0] if ended else "connection lost"), was_up, answered if reached else None

@@ -80,6 +80,11 @@ class Observer:
         self._lost = 0
         self._begin()
 
+    @property
+    def bins(self) -> Bins:
+        """What is counted on."""
+        return self._layout.bins
+
     def follow(self, flush: Callable[[], None]) -> None:
         """Names a place where answered rows wait: a closing window calls `flush`, which gives them to `count`."""
         self._sources.append(flush)

@@ -1,18 +1,18 @@
 """The outbox: what the device has produced and the centre has not yet said it stores.
 
-SQLite in WAL mode with `synchronous=FULL`: a record that `append` returned for survives a power cut. A record leaves
-only by the collector's `Ack`, never by the broker's PUBACK, because brokers lose what they acknowledged (telemetry
-facts, 2.1).
+A record that `append` returned for survives a power cut. It leaves only by the collector's `Ack`, never by the broker's
+PUBACK, because brokers lose what they acknowledged (telemetry facts, 2.1).
 
-The key of a record is (device, epoch, sequence). The epoch is random and made with the file, so a lost file can never
-reuse a key; sequences come from AUTOINCREMENT, which never hands out a number twice, even after deletes. A file that
-was put back to an earlier state (a restored image) would use its keys again. An acknowledgement of more than it has
-produced gives that away: then what waits gets new keys in a new epoch.
+The key of a record is (device, epoch, sequence), and it is given late: when the record is first about to be sent
+(`give_keys`), durably, before it is. So a record has either no key and never left the device, or a key under which the
+centre may have it for ever. The first may be merged, given up and put in any order; of the second nothing but the
+record itself is ever sent. The epoch is random and anew at each start: a lost file, or one that was put back to an
+earlier state (a restored image), cannot use a key twice.
 
-The file is bounded in bytes of records. On overflow the oldest windows and events give way to one GAP record that
-stands at the last sequence given up, so `produced = delivered + stored + records of all gaps` holds at every moment.
-A gap spans only sequences that were given up: an acknowledgement of it can therefore never remove a record that is
-still waiting. Parts of the reference go last, because without them the centre cannot read any window.
+The file is bounded in bytes of records. On overflow windows without keys are merged by pairs, the oldest first
+(`merging`): rows and counts are kept, resolution in time is not. What cannot be merged gives way, the oldest first, to
+gap records, so `produced = delivered + what the waiting records stand for` holds at every moment. Parts of the
+reference go last, because without them the centre cannot read any window.
 """
 
 from __future__ import annotations
@@ -21,16 +21,19 @@ import logging
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 import msgspec
 
 from edgekit_contracts import limits
-from edgekit_contracts.errors import EdgekitError, FormatError, StorageFault, TooLarge, UnsupportedFormat
+from edgekit_contracts.errors import EdgekitError, FormatError, StorageFault, TooLarge
 from edgekit_contracts.names import check_device
+from edgekit_contracts.reference import Bins
 from edgekit_contracts.telemetry import (
     ENVELOPE_VERSION,
     Ack,
@@ -42,74 +45,137 @@ from edgekit_contracts.telemetry import (
     decode_envelope,
     encode,
 )
+from edgekit_runtime.merging import Places, Series, merge, places_of, series_of
+from edgekit_runtime.outfile import open_file
 from edgekit_runtime.transaction import transaction
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION: Final = 1
 DEFAULT_MAX_BYTES: Final = 64 * limits.MIB
+IN_FLIGHT_MAX: Final = 256
+"""Records that have keys at a time: what is on its way can be neither merged nor put in another order."""
+PARTS_MAX: Final = limits.REFERENCE_MAX_PARTS
+MERGE_WINDOWS: Final = 64
+"""Windows that are looked at together for pairs to merge."""
+MERGE_TRIES: Final = 4
+"""Times that many, where none of them can be merged, before something is given up."""
+GAP_MAX_SPAN: Final = limits.SEQUENCE_MAX_JUMP // 2
+"""Sequences that one gap takes; of more records than this the collector would fear a wild number."""
 
-_SCHEMA: Final = f"""
-BEGIN IMMEDIATE;
-CREATE TABLE meta (device TEXT NOT NULL, epoch INTEGER NOT NULL, session INTEGER NOT NULL);
-CREATE TABLE record (
-    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
-    first INTEGER NOT NULL,  -- the first sequence that it stands for: its own, but for a gap
-    kind INTEGER NOT NULL,
-    data BLOB NOT NULL
-);
-PRAGMA user_version = {SCHEMA_VERSION};
-"""
-_DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+EXPIRED_AT_ONCE: Final = 64
+"""Records of a kind that are given up as expired in one step."""
+
+_CHANGED: Final = (
+    "epoch",
+    "merged",
+    "given_up",
+    "appended_bytes",
+    "_records",
+    "_size",
+    "_new",
+    "_produced",
+    "_given",
+    "_swept",
+    "_seen",
+)
+"""Of an outbox, what a transaction changes and takes back."""
+_NO_KEY: Final = 2**63 - 1
+"""Stands for a sequence in the bytes of a record that has none; no other takes more of them."""
 
 
 class Waiting(NamedTuple):
     """A record that waits."""
 
-    sequence: int
+    id: int
+    """What names it on the device."""
     kind: int
     data: bytes
     """The encoded envelope."""
 
 
+class _Row(NamedTuple):
+    id: int
+    epoch: int | None
+    sequence: int | None
+    first: int | None
+    kind: int
+    stands: int
+    made_s: int
+    data: bytes
+
+
+_COLUMNS: Final = ", ".join(_Row._fields)
+
+
 class Outbox:
     """Records of one device that wait for their acknowledgement; safe to use from several threads.
 
-    Only one process at a time can hold the file.
+    Args:
+        path: The file, made where it is missing.
+        device: The device's name.
+        max_bytes: Of all records that wait.
+        keep_s: Seconds of the service's own time after which a record of a kind is given up. That time stands still
+            while the service does not run, so that a wrong clock expires nothing.
+        clock_s: A monotonic clock.
 
     Attributes:
-        device: The device's name.
-        epoch: Random 63-bit number made together with the file, and anew where the file proves to be an old copy.
+        epoch: Random 63-bit number of this start.
         session: Grows by one each time the file is opened.
         set_aside: Where a damaged file was moved when this one was begun, or None.
+        live: Whether what is appended is sent at once, and may be given its key in the same step; of the uplink.
+        merged: Windows that were added into others since the file was opened.
+        given_up: Records that were given up since then.
+        appended_bytes: Of the records that were appended since then.
 
     Raises:
         StorageFault: The file cannot be opened or written.
         UnsupportedFormat: A newer release made the file.
     """
 
-    def __init__(self, path: Path | str, device: str, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        device: str,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        *,
+        keep_s: Mapping[Kind, float] | None = None,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.path = Path(path)
         self.device = check_device(device)
         self.max_bytes = max_bytes
-        self.set_aside: Path | None = None
+        self.live = False
+        self.merged = self.given_up = self.appended_bytes = 0
+        self._keep_s, self._clock_s = dict(keep_s or {}), clock_s
         self._lock = threading.RLock()
-        try:
-            self._db = self._open()
-        except _Damaged as damage:
-            self.set_aside = self._move_away(damage)
-            try:
-                self._db = self._open()
-            except _Damaged as again:
-                raise StorageFault(str(self.path), str(again)) from again
+        self._db, self.set_aside = open_file(self.path, self.device)
         epoch, session = self._db.execute("SELECT epoch, session FROM meta").fetchone()
         self.epoch, self.session = int(epoch), int(session)
-        records, size = self._db.execute("SELECT COUNT(*), TOTAL(LENGTH(data)) FROM record").fetchone()
-        self._records, self._size = int(records), int(size)
+        records, size, new, made_s = self._db.execute(
+            "SELECT COUNT(*), TOTAL(LENGTH(data)), COUNT(*) - COUNT(sequence), MAX(made_s) FROM record"
+        ).fetchone()
+        self._records, self._size, self._new = int(records), int(size), int(new)
         row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'record'").fetchone()
         self._produced: int = row[0] if row else 0
-        self.given_up = 0
-        """Records that gave way since it was opened."""
+        self._given = 0  # the highest sequence of this epoch
+        self._opened_s = clock_s() - (made_s or 0)
+        self._swept = self._seen = 0  # windows without keys: looked at up to this id, and how many in this sweep
+        self._places: dict[bytes, Places] = {
+            bins_id: msgspec.msgpack.decode(places, type=Places)
+            for bins_id, places in self._db.execute("SELECT bins_id, places FROM layout")
+        }
+
+    def learn(self, bins_id: bytes, bins: Bins) -> None:
+        """Keeps what is needed to merge windows on these bins.
+
+        Raises:
+            StorageFault: It is not kept.
+        """
+        if bins_id not in self._places:
+            with self._writing() as db:
+                places = places_of(bins)
+                db.execute("INSERT INTO layout VALUES (?, ?)", (bins_id, msgspec.msgpack.encode(places)))
+            self._places[bins_id] = places
 
     def append(
         self,
@@ -122,83 +188,143 @@ class Outbox:
         dt_ms: int = 0,
         clock: Clock = Clock.UNKNOWN,
     ) -> int:
-        """Stores one record durably.
+        """Stores one record durably: see `append_all`.
+
+        Returns:
+            Its number.
+        """
+        return self.append_all(kind, [body], bins_id=bins_id, n=n, t0_ms=t0_ms, dt_ms=dt_ms, clock=clock)[0]
+
+    def append_all(
+        self,
+        kind: Kind,
+        bodies: Sequence[bytes],
+        *,
+        bins_id: bytes = bytes(8),
+        n: int = 0,
+        t0_ms: int,
+        dt_ms: int = 0,
+        clock: Clock = Clock.UNKNOWN,
+    ) -> list[int]:
+        """Stores records durably, all or none; parts of one reference, which must have consecutive keys.
 
         Args:
-            kind: What `body` is.
-            body: MessagePack of it.
+            kind: What each body is.
+            bodies: MessagePack of each.
             bins_id: 8 bytes that name the reference bins.
-            n: Rows that the record speaks of.
+            n: Rows that each record speaks of.
             t0_ms: Start, milliseconds since 1970.
             dt_ms: Length, milliseconds.
             clock: How far `t0_ms` can be trusted.
 
         Returns:
-            Its sequence number.
+            Their numbers: 1 for the first that this file ever took, and so on.
 
         Raises:
-            StorageFault: It is not stored (disk full, for one) and no number was used. The caller is the reporter, off
+            StorageFault: None is stored (disk full, for one) and no number was used. The caller is the reporter, off
                 the serving path: it catches, counts, keeps the window open and tries again.
-            TooLarge, FormatError: The record could never travel.
+            TooLarge, FormatError: A record could never travel.
         """
+        records = [self._record(kind, body, bins_id, n, t0_ms, dt_ms, clock) for body in bodies]
         with self._writing() as db:
-            sequence = self._produced + 1
-            envelope = Envelope(
-                version=ENVELOPE_VERSION,
-                device=self.device,
-                epoch=self.epoch,
-                sequence=sequence,
-                kind=kind,
-                t0_ms=t0_ms,
-                dt_ms=dt_ms,
-                clock=clock,
-                bins_id=bins_id,
-                n=n,
-                body=msgspec.Raw(body),
-            )
-            try:
-                data = encode(envelope)
-            except OverflowError as error:
-                raise FormatError("telemetry record", "$", str(error)) from error
-            # Refused here, where it can be seen: what the broker or the collector refuses would be sent for ever.
-            if len(data) > limits.RECORD_MAX_BYTES:
-                raise TooLarge("telemetry record", len(data), limits.RECORD_MAX_BYTES)
-            decode_envelope(data)
-            self._put(db, sequence, sequence, kind, data)
-            while self._size > self.max_bytes and (oldest := self._oldest(db)) is not None:
-                self._give_up(db, oldest, "outbox full")
-            self._produced = sequence
-            return sequence
+            at_once = self.live and not self._new and self.keyed < IN_FLIGHT_MAX
+            numbers = list(range(self._produced + 1, self._produced + 1 + len(records)))
+            for number, data in zip(numbers, records, strict=True):
+                row = _Row(number, None, None, None, kind, 1, int(self._now_s()), data)
+                self._put(db, self._with_key(row) if at_once else row)
+                self.appended_bytes += len(data)
+            self._expire(db)
+            while self._size > self.max_bytes and (self._merge_some(db) or self._give_up_oldest(db)):
+                pass
+            self._produced = numbers[-1]
+            return numbers
 
-    def pending(self, after: int = 0, limit: int = 256) -> list[Waiting]:
-        """The next records with a sequence above `after`, in order."""
+    def _record(self, kind: Kind, body: bytes, bins_id: bytes, n: int, t0_ms: int, dt_ms: int, clock: Clock) -> bytes:
+        envelope = Envelope(
+            version=ENVELOPE_VERSION,
+            device=self.device,
+            epoch=self.epoch,
+            sequence=_NO_KEY,
+            kind=kind,
+            t0_ms=t0_ms,
+            dt_ms=dt_ms,
+            clock=clock,
+            bins_id=bins_id,
+            n=n,
+            body=msgspec.Raw(body),
+        )
+        try:
+            data = encode(envelope)
+        except OverflowError as error:
+            raise FormatError("telemetry record", "$", str(error)) from error
+        # Refused here, where it can be seen: what the broker or the collector refuses would be sent for ever.
+        if len(data) > limits.RECORD_MAX_BYTES:
+            raise TooLarge("telemetry record", len(data), limits.RECORD_MAX_BYTES)
+        decode_envelope(data)
+        return data
+
+    def give_keys(self, events: int, others: int) -> int:
+        """Gives the next records their keys, in the order in which they are to be sent: events first.
+
+        Args:
+            events: Events that get one, at most.
+            others: Other records that get one, at most.
+
+        Returns:
+            How many got one.
+
+        Raises:
+            StorageFault: None got one.
+        """
+        if not self._new or max(events, others) <= 0:
+            return 0
+        with self._writing() as db:
+            rows = self._rows(db, "sequence IS NULL AND kind = ? ORDER BY id LIMIT ?", Kind.EVENT, max(0, events))
+            where = "sequence IS NULL AND kind <> ? ORDER BY id LIMIT ?"
+            rows += self._rows(db, where, Kind.EVENT, max(0, others))
+            if rows and rows[-1].kind == Kind.REFERENCE:
+                # The keys of the parts of one text are consecutive: by that the collector knows them.
+                after = self._rows(db, "sequence IS NULL AND id > ? ORDER BY id LIMIT ?", rows[-1].id, PARTS_MAX)
+                rows += takewhile(lambda row: row.kind == Kind.REFERENCE, after)
+            for row in rows:
+                self._take(db, row.id)
+                self._put(db, self._with_key(row))
+            return len(rows)
+
+    def pending(self, most: int = 256) -> list[Waiting]:
+        """The records that have keys: what may be on its way. The oldest, events before others."""
         with self._reading() as db:
-            query = "SELECT sequence, kind, data FROM record WHERE sequence > ? ORDER BY sequence LIMIT ?"
-            return [Waiting._make(row) for row in db.execute(query, (after, limit))]
+            rows = self._rows(db, "sequence IS NOT NULL ORDER BY id LIMIT ?", most)
+            rows.sort(key=lambda row: row.kind != Kind.EVENT)
+            return [Waiting(row.id, row.kind, row.data) for row in rows]
+
+    def waiting(self) -> Iterator[Envelope]:
+        """The envelopes of all that waits, in order; the sequence of one without a key says nothing."""
+        with self._reading() as db:
+            rows = self._rows(db, "TRUE ORDER BY id")
+        return map(self._envelope, rows)
 
     def bodies(self, kind: Kind, bins_id: bytes) -> list[bytes]:
         """The bodies of the waiting records of one kind on these bins, in order."""
         with self._reading() as db:
-            rows = db.execute(
-                "SELECT sequence, first, kind, data FROM record WHERE kind = ? ORDER BY sequence", (kind,)
-            )
+            rows = self._rows(db, "kind = ? ORDER BY id", kind)
             return [bytes(one.body) for one in map(self._envelope, rows) if one.bins_id == bins_id]
 
-    def give_up(self, sequence: int, reason: str) -> None:
+    def give_up(self, number: int, reason: str) -> None:
         """Replaces a waiting record that cannot be sent by a gap.
 
         Raises:
             StorageFault: It still waits.
         """
         with self._writing() as db:
-            self._give_up(db, sequence, reason)
+            self._give_up(db, number, reason)
 
     def acknowledge(self, ack: Ack) -> int:
         """Deletes what the collector stores.
 
-        An acknowledgement of another epoch speaks of another file and is ignored. One of our epoch and of more than was
-        ever produced says that this file is an old copy whose keys are used up: nothing is deleted, and all that waits
-        begins a new epoch.
+        An acknowledgement of another epoch speaks of an earlier start, or of another file. One of this start that names
+        a sequence that was never given says that this memory is an old copy (a virtual machine that was put back, for
+        one) whose keys are used up: nothing is deleted, and all that waits with such keys gets new ones.
 
         Returns:
             How many records left.
@@ -208,18 +334,17 @@ class Outbox:
         """
         with self._writing() as db:
             highest = max([ack.high, *(last for _, last in ack.ranges)])
-            if ack.epoch != self.epoch:
-                return 0
-            if highest > self._produced:
+            if ack.epoch == self.epoch and highest > self._given:
                 self._begin_epoch(db, highest)
                 return 0
             # `first`, not `sequence`: a gap leaves only when all that it stands for is known at the centre.
-            spans = [(0, ack.high), *ack.ranges]
             gone = [
                 row
-                for first, last in spans
+                for first, last in [(1, ack.high), *ack.ranges]
                 for row in db.execute(
-                    "DELETE FROM record WHERE sequence <= ? AND first >= ? RETURNING LENGTH(data)", (last, first)
+                    "DELETE FROM record WHERE epoch = ? AND sequence BETWEEN ? AND ? AND first >= ?"
+                    " RETURNING LENGTH(data)",
+                    (ack.epoch, first, last, first),
                 ).fetchall()
             ]
             self._records -= len(gone)
@@ -237,8 +362,13 @@ class Outbox:
         return self._records
 
     @property
+    def keyed(self) -> int:
+        """Of these, the records that have keys."""
+        return self._records - self._new
+
+    @property
     def produced(self) -> int:
-        """The highest sequence ever given."""
+        """Records that this file ever took."""
         return self._produced
 
     def close(self) -> None:
@@ -252,35 +382,41 @@ class Outbox:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _put(self, db: sqlite3.Connection, sequence: int, first: int, kind: Kind, data: bytes) -> None:
-        db.execute("INSERT INTO record VALUES (?, ?, ?, ?)", (sequence, first, kind, data))
+    # --- rows ---
+
+    def _rows(self, db: sqlite3.Connection, where: str, *values: object) -> list[_Row]:
+        return [_Row._make(row) for row in db.execute(f"SELECT {_COLUMNS} FROM record WHERE {where}", values)]
+
+    def _put(self, db: sqlite3.Connection, row: _Row) -> None:
+        db.execute(f"INSERT INTO record ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
         self._records += 1
-        self._size += len(data)
+        self._size += len(row.data)
+        self._new += row.sequence is None
 
-    def _take(self, db: sqlite3.Connection, where: str, value: int) -> tuple[Envelope, int] | None:
-        """Removes one record; returns its envelope and its size."""
-        row = db.execute(f"DELETE FROM record WHERE {where} RETURNING sequence, first, kind, data", (value,)).fetchone()
-        if row is None:
+    def _take(self, db: sqlite3.Connection, number: int) -> _Row | None:
+        found = db.execute(f"DELETE FROM record WHERE id = ? RETURNING {_COLUMNS}", (number,)).fetchone()
+        if found is None:
             return None
+        row = _Row._make(found)
         self._records -= 1
-        self._size -= len(row[3])
-        return self._envelope(row), len(row[3])
+        self._size -= len(row.data)
+        self._new -= row.sequence is None
+        return row
 
-    def _envelope(self, row: tuple[int, int, int, bytes]) -> Envelope:
+    def _envelope(self, row: _Row) -> Envelope:
         """A row's envelope; where the disk spoiled it, that of a gap in its place."""
-        sequence, first, _, data = row
         try:
-            found = decode_envelope(data)
+            found = decode_envelope(row.data)
             if found.kind is Kind.GAP:
                 decode_body(found)
             return found
         except EdgekitError:
-            records = sequence - first + 1
-            lost = Gap(first=first, last=sequence, records=records, rows=0, bytes=len(data), reason="unreadable")
+            sequence = row.sequence or _NO_KEY
+            lost = Gap(row.first or sequence, sequence, row.stands, rows=0, bytes=len(row.data), reason="unreadable")
             return Envelope(
                 version=ENVELOPE_VERSION,
                 device=self.device,
-                epoch=self.epoch,
+                epoch=row.epoch or self.epoch,
                 sequence=sequence,
                 kind=Kind.GAP,
                 t0_ms=0,
@@ -291,77 +427,165 @@ class Outbox:
                 body=msgspec.Raw(encode(lost)),
             )
 
-    def _oldest(self, db: sqlite3.Connection) -> int | None:
-        """The sequence of what is given up first, the reference last; None when only gaps are left."""
-        query = "SELECT sequence FROM record WHERE kind {} ORDER BY sequence LIMIT 1"
-        row = db.execute(query.format("NOT IN (?, ?)"), (Kind.GAP, Kind.REFERENCE)).fetchone()
-        row = row or db.execute(query.format("= ?"), (Kind.REFERENCE,)).fetchone()
-        return None if row is None else int(row[0])
+    def _with_key(self, row: _Row) -> _Row:
+        """A row with the next sequence; a gap takes one for each record that it stands for."""
+        envelope, first = self._envelope(row), self._given + 1
+        if envelope.kind is Kind.GAP and row.kind != Kind.GAP:
+            log.error("record %d of %s is given up: the disk spoiled it", row.id, self.device)
+            self.given_up += row.stands
+        spans = envelope.kind is Kind.GAP and row.stands <= GAP_MAX_SPAN
+        self._given += row.stands if spans else 1
+        body = envelope.body
+        if envelope.kind is Kind.GAP:
+            gap = msgspec.structs.replace(_gap_of(envelope), first=first, last=self._given)
+            body = msgspec.Raw(encode(gap))
+        envelope = msgspec.structs.replace(envelope, epoch=self.epoch, sequence=self._given, body=body)
+        key = {"epoch": self.epoch, "sequence": self._given, "first": first}
+        return row._replace(**key, kind=envelope.kind, data=encode(envelope))
 
-    def _give_up(self, db: sqlite3.Connection, sequence: int, reason: str) -> None:
-        """Replaces a record by a gap, joined with the gaps beside it."""
-        taken = self._take(db, "sequence = ?", sequence)
-        if taken is None:
+    # --- overflow ---
+
+    def _merge_some(self, db: sqlite3.Connection) -> bool:
+        """Merges pairs among some windows, the oldest first; False where there is nothing to merge.
+
+        Whoever has looked at the older half of them begins again with the oldest: so resolution is the coarser the
+        longer a window has waited, and the last ones are whole.
+        """
+        for _ in range(MERGE_TRIES):
+            half = self._new // 2
+            rows = self._rows(
+                db,
+                "sequence IS NULL AND kind = ? AND id > ? ORDER BY id LIMIT ?",
+                Kind.WINDOW,
+                self._swept,
+                min(MERGE_WINDOWS, max(2, half - self._seen)),
+            )
+            self._swept, self._seen = (rows[-1].id, self._seen + len(rows)) if rows else (0, 0)
+            if self._seen >= half:
+                self._swept = self._seen = 0
+            if self._merge_pairs(db, rows):
+                return True
+        return False
+
+    def _merge_pairs(self, db: sqlite3.Connection, rows: list[_Row]) -> bool:
+        """Merges each window with the one before it on the same bins, unless that was merged just now."""
+        single: dict[Series, tuple[_Row, Envelope]] = {}
+        some = False
+        for row in rows:
+            envelope = self._envelope(row)
+            if (series := series_of(envelope)) is None:
+                continue
+            row_before, before = single.pop(series, (None, None))
+            both = None if before is None else merge(before, envelope, self._places.get(envelope.bins_id))
+            if row_before is None or both is None or len(data := encode(both)) > limits.RECORD_MAX_BYTES:
+                single[series] = row, envelope
+                continue
+            for one in (row_before, row):
+                self._take(db, one.id)
+            self._put(db, row._replace(stands=row_before.stands + row.stands, data=data))
+            self.merged += 1
+            some = True
+        return some
+
+    def _give_up_oldest(self, db: sqlite3.Connection) -> bool:
+        """Gives up one record, a part of the reference last; False where only gaps are left."""
+        for kinds in (f"NOT IN ({Kind.GAP:d}, {Kind.REFERENCE:d})", f"= {Kind.REFERENCE:d}"):
+            row = db.execute(f"SELECT id FROM record WHERE kind {kinds} ORDER BY id LIMIT 1").fetchone()
+            if row is not None:
+                self._give_up(db, row[0], "outbox full")
+                return True
+        return False
+
+    def _expire(self, db: sqlite3.Connection) -> None:
+        """Gives up what has waited too long."""
+        for kind, keep_s in self._keep_s.items():
+            for state in ("NULL", "NOT NULL"):
+                rows = self._rows(db, f"sequence IS {state} AND kind = ? ORDER BY id LIMIT ?", kind, EXPIRED_AT_ONCE)
+                for row in rows:
+                    if row.made_s >= self._now_s() - keep_s:
+                        break
+                    self._give_up(db, row.id, "expired")
+
+    def _give_up(self, db: sqlite3.Connection, number: int, reason: str) -> None:
+        """Replaces a record by a gap, joined with those of the same reason that have no key either, or stand beside."""
+        row = self._take(db, number)
+        if row is None:
             return
-        lost, size = taken
-        before = self._take(db, f"kind = {Kind.GAP:d} AND sequence = ?", sequence - 1)
-        after = self._take(db, f"kind = {Kind.GAP:d} AND first = ?", sequence + 1)
-        run = [one[0] for one in (before, taken, after) if one is not None]
-        gaps = [
-            body for envelope in run if envelope.kind is Kind.GAP and isinstance(body := decode_body(envelope), Gap)
-        ]
-        whole = lost.kind is not Kind.GAP
-        self.given_up += whole
-        gap = Gap(
-            first=min([lost.sequence, *(gap.first for gap in gaps)]),
-            last=run[-1].sequence,
-            records=whole + sum(gap.records for gap in gaps),
-            rows=whole * lost.n + sum(gap.rows for gap in gaps),
-            bytes=whole * size + sum(gap.bytes for gap in gaps),
-            reason=reason,
+        envelope = self._envelope(row)
+        if envelope.kind is not Kind.GAP:
+            sequence = row.sequence or _NO_KEY
+            gap = Gap(row.first or sequence, sequence, row.stands, envelope.n, len(row.data), reason)
+            envelope = msgspec.structs.replace(
+                envelope, kind=Kind.GAP, sequence=sequence, merged=0, body=msgspec.Raw(encode(gap))
+            )
+        self.given_up += row.stands * (row.kind != Kind.GAP)
+        run = [(row, envelope)]
+        for other in self._gaps_beside(db, row):
+            beside = self._envelope(other)
+            if _gap_of(beside).reason == _gap_of(envelope).reason:
+                self._take(db, other.id)
+                run.append((other, beside))
+        run.sort(key=lambda one: one[0].id)
+        gaps = [_gap_of(one) for _, one in run]
+        whole = Gap(
+            first=min(gap.first for gap in gaps),
+            last=max(gap.last for gap in gaps),
+            records=sum(gap.records for gap in gaps),
+            rows=sum(gap.rows for gap in gaps),
+            bytes=sum(gap.bytes for gap in gaps),
+            reason=gaps[0].reason,
         )
-        start, end = run[0].t0_ms, run[-1].t0_ms + run[-1].dt_ms
+        (_, begin), (last, end) = run[0], run[-1]
         envelope = msgspec.structs.replace(
-            run[-1],
+            end,
+            sequence=whole.last,
             kind=Kind.GAP,
-            t0_ms=start,
-            dt_ms=max(0, end - start),
-            n=min(gap.rows, limits.RECORD_MAX_ROWS),
-            body=msgspec.Raw(encode(gap)),
+            t0_ms=begin.t0_ms,
+            dt_ms=max(0, end.t0_ms + end.dt_ms - begin.t0_ms),
+            n=min(whole.rows, limits.RECORD_MAX_ROWS),
+            body=msgspec.Raw(encode(whole)),
         )
-        self._put(db, gap.last, gap.first, Kind.GAP, encode(envelope))
+        key = {} if last.sequence is None else {"sequence": whole.last, "first": whole.first}
+        stands = sum(one.stands for one, _ in run)
+        self._put(db, last._replace(**key, kind=Kind.GAP, stands=stands, data=encode(envelope)))
+
+    def _gaps_beside(self, db: sqlite3.Connection, row: _Row) -> list[_Row]:
+        """The gaps that one in a row's place could be joined with."""
+        if row.sequence is None or row.first is None:
+            return self._rows(db, "sequence IS NULL AND kind = ? ORDER BY id", Kind.GAP)
+        # One that stands for more records than it has sequences keeps to itself: of several joined, the centre could
+        # not tell how many records had arrived with one that it has.
+        if row.stands != row.sequence - row.first + 1:
+            return []
+        return self._rows(
+            db,
+            "sequence IS NOT NULL AND epoch = ? AND kind = ? AND (sequence = ? OR first = ?)"
+            " AND stands = sequence - first + 1",
+            row.epoch,
+            Kind.GAP,
+            row.first - 1,
+            row.sequence + 1,
+        )
 
     def _begin_epoch(self, db: sqlite3.Connection, highest: int) -> None:
-        """Gives what waits new keys, in order and from 1, in a new epoch."""
-        epoch, last = secrets.randbits(63), 0
-        # Each moves down, over numbers that those before it have left.
-        for (sequence,) in db.execute("SELECT sequence FROM record ORDER BY sequence").fetchall():
-            row = db.execute(
-                "SELECT sequence, first, kind, data FROM record WHERE sequence = ?", (sequence,)
-            ).fetchone()
-            first, last = last + 1, last + 1 + sequence - row[1]
-            old = self._envelope(row)
-            new = msgspec.structs.replace(old, epoch=epoch, sequence=last)
-            if old.kind is Kind.GAP and isinstance(gap := decode_body(old), Gap):
-                moved = msgspec.structs.replace(gap, first=first, last=last)
-                new = msgspec.structs.replace(new, body=msgspec.Raw(encode(moved)))
-            data = encode(new)
-            self._size += len(data) - len(row[3])
-            db.execute(
-                "UPDATE record SET sequence = ?, first = ?, kind = ?, data = ? WHERE sequence = ?",
-                (last, first, new.kind, data, sequence),
-            )
-        db.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'record'", (last,))
-        db.execute("UPDATE meta SET epoch = ?", (epoch,))
+        """Takes the keys of this epoch back: they are used up."""
         log.warning(
-            "the outbox %s is an old copy (it has produced %d records, the centre knows of %d): the %d that wait go on"
+            "the outbox %s is an old copy (it has given %d keys, the centre knows of %d): what waits with them goes on"
             " in a new epoch",
             self.path,
-            self._produced,
+            self._given,
             highest,
-            self._records,
         )
-        self.epoch, self._produced = epoch, last
+        taken = db.execute(
+            "UPDATE record SET epoch = NULL, sequence = NULL, first = NULL WHERE epoch = ?", (self.epoch,)
+        ).rowcount
+        self.epoch, self._given = secrets.randbits(63), 0
+        self._new += taken
+        db.execute("UPDATE meta SET epoch = ?", (self.epoch,))
+
+    def _now_s(self) -> float:
+        """The service's own time: it goes on where it stood when the newest waiting record was stored."""
+        return self._clock_s() - self._opened_s
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -374,64 +598,17 @@ class Outbox:
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         with self._reading() as db:
-            before = self._records, self._size, self._produced, self.epoch
+            before = {name: getattr(self, name) for name in _CHANGED}
             try:
                 with transaction(db):
                     yield db
             except BaseException:
-                self._records, self._size, self._produced, self.epoch = before
+                for name, value in before.items():
+                    setattr(self, name, value)
                 raise
 
-    def _open(self) -> sqlite3.Connection:
-        db: sqlite3.Connection | None = None
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-            # Exclusive: two services on one file would both believe that they own its sequences.
-            db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-            db.execute("PRAGMA journal_size_limit = 4194304")
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            if version > SCHEMA_VERSION:
-                raise UnsupportedFormat(f"outbox {self.path}", f"version {version}", f"version {SCHEMA_VERSION}")
-            if version == 0:
-                db.executescript(_SCHEMA)
-                db.execute("INSERT INTO meta VALUES (?, ?, 0)", (self.device, secrets.randbits(63)))
-                db.execute("COMMIT")
-            (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
-            if verdict != "ok":
-                raise _Damaged(verdict)
-            owner = db.execute("SELECT device FROM meta").fetchone()
-            if owner != (self.device,):
-                # Its records carry the other name and would be refused on this device's topics.
-                raise _Damaged(f"it belongs to device {owner[0] if owner else 'unknown'}")
-            db.execute("UPDATE meta SET session = session + 1")
-        except BaseException as error:
-            if db is not None:
-                db.close()
-            if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
-                raise _Damaged(str(error)) from error
-            if isinstance(error, (sqlite3.Error, OSError)):
-                raise StorageFault(str(self.path), str(error)) from error
-            raise
-        return db
 
-    def _move_away(self, damage: _Damaged) -> Path:
-        number = 1
-        while (target := self.path.with_name(f"{self.path.name}.damaged-{number}")).exists():
-            number += 1
-        try:
-            self.path.rename(target)
-            for suffix in ("-wal", "-shm"):
-                side = self.path.with_name(self.path.name + suffix)
-                if side.exists():
-                    side.rename(target.with_name(target.name + suffix))
-        except OSError as error:
-            raise StorageFault(str(self.path), str(error)) from error
-        log.warning("the outbox %s cannot be used (%s): set aside as %s, a new one is begun", self.path, damage, target)
-        return target
-
-
-class _Damaged(Exception):
-    """The file is no outbox of ours any more."""
+def _gap_of(envelope: Envelope) -> Gap:
+    body = decode_body(envelope)
+    assert isinstance(body, Gap)
+    return body

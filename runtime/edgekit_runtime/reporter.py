@@ -206,9 +206,10 @@ class Reporter:
 
     def _store_reference(self, source: Source) -> None:
         """All parts or none, so that those of one text stand side by side: by that the collector knows them."""
+        self._outbox.learn(source.bins_id, source.observer.bins)
         if self._latest_parts(source) != source.parts:
-            for part in source.parts:
-                self._append(source, Kind.REFERENCE, encode(part), n=0, t0_ms=_now_ms(), dt_ms=0, clock=_clock())
+            parts = [encode(part) for part in source.parts]
+            self._outbox.append_all(Kind.REFERENCE, parts, bins_id=source.bins_id, t0_ms=_now_ms(), clock=_clock())
         source.stored = True
 
     def _latest_parts(self, source: Source) -> list[ReferencePart]:

@@ -10,11 +10,10 @@ Two threads: the link's (network) and the sender's (outbox, retransmission). Nei
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from typing import Final, Literal
 
 import msgspec
@@ -23,96 +22,30 @@ from edgekit_contracts import limits, topics
 from edgekit_contracts.decode import decode_msgpack, encode_json
 from edgekit_contracts.errors import EdgekitError, StorageFault
 from edgekit_contracts.state import Host, Status, decode_host
-from edgekit_contracts.telemetry import PACKED, Ack, Kind, decode_envelope, encode_message, pack_message
-from edgekit_runtime.ledger import Accounts, Ledger, Stream
+from edgekit_contracts.telemetry import PACKED, Ack, decode_envelope, pack_message
+from edgekit_runtime.flight import Flight, Packet, packets
+from edgekit_runtime.ledger import Accounts, Ledger
 from edgekit_runtime.mqtt import Broker, Link, Publication, Received, Timing
-from edgekit_runtime.outbox import Outbox, Waiting
+from edgekit_runtime.outbox import IN_FLIGHT_MAX, Outbox, Waiting
 from edgekit_runtime.pulse import Pulse
+from edgekit_runtime.strategies.budget import TokenBucket
 
 log = logging.getLogger(__name__)
 
-IN_FLIGHT_MAX: Final = 256
 MESSAGES_AT_BROKER_MAX: Final = 32
 """Retransmission must not pile up copies behind a slow line."""
 
-_STREAMS: Final[dict[int, Stream]] = {Kind.WINDOW: "windows", Kind.GAP: "gaps", Kind.REFERENCE: "reference"}
+EVENTS_BEYOND: Final = 64
+"""Events that have a place of their own beside the others in flight."""
+KEYS_AT_ONCE: Final = 64
+"""Records that get their keys together, in one commit."""
+REPLAY_BYTES_S: Final = 2_000.0
+"""What is sent of what has piled up, beside what is produced meanwhile: ten thousand devices that come back together
+send what one collector takes."""
+REPLAY_BURST_BYTES: Final = 64 * limits.KIB
+"""What is sent at once."""
 
 State = Literal["stopped", "connecting", "connected", "no collector"]
-
-
-class _Sent(msgspec.Struct):
-    attempt: int
-    due_s: float
-
-
-class Flight(msgspec.Struct):
-    """Which records are on their way, and when each is sent again. Pure: it is told the time.
-
-    A record is sent again after `first_s * 2**attempt`, at most `cap_s`, lengthened by up to half so that a fleet that
-    lost its collector does not come back in step.
-    """
-
-    first_s: float = 2.0
-    cap_s: float = 60.0
-    draw: Callable[[], float] = random.random
-    _sent: dict[int, _Sent] = {}
-
-    def __len__(self) -> int:
-        return len(self._sent)
-
-    def select(self, pending: Sequence[Waiting], now_s: float) -> list[Waiting]:
-        """What to send of the oldest pending records: those not on their way, and those overdue.
-
-        What is no longer pending (stored, or given up for a gap) is forgotten.
-        """
-        still = {waiting.sequence for waiting in pending}
-        self._sent = {sequence: sent for sequence, sent in self._sent.items() if sequence in still}
-        return [item for item in pending if (sent := self._sent.get(item.sequence)) is None or sent.due_s <= now_s]
-
-    def sent(self, sequences: Iterable[int], now_s: float) -> None:
-        """Notes that these were sent now."""
-        for sequence in sequences:
-            old = self._sent.get(sequence)
-            attempt = 0 if old is None else old.attempt + 1
-            delay = min(self.cap_s, self.first_s * 2.0 ** min(attempt, 32)) * (1.0 + self.draw() / 2)
-            self._sent[sequence] = _Sent(attempt, now_s + delay)
-
-    def clear(self) -> None:
-        """The connection or the collector was lost: nothing is on its way."""
-        self._sent.clear()
-
-    def next_due_s(self) -> float | None:
-        """When the first record is overdue, or None."""
-        return min((sent.due_s for sent in self._sent.values()), default=None)
-
-
-class Packet(msgspec.Struct, frozen=True):
-    """Records that travel in one message."""
-
-    lane: Literal["w", "e"]
-    sequences: tuple[int, ...]
-    payload: bytes
-    streams: tuple[tuple[Stream, int], ...]
-    """Whose each record is, and its size."""
-
-
-def packets(records: Sequence[Waiting], target_bytes: int = limits.MESSAGE_TARGET_BYTES) -> list[Packet]:
-    """Groups records, in order, by lane, 1 to 8 for a message and up to the target size."""
-    made: list[Packet] = []
-    run: list[Waiting] = []
-    lane: Literal["w", "e"] = "w"
-    for record in records:
-        this: Literal["w", "e"] = "e" if record.kind == Kind.EVENT else "w"
-        size = sum(len(other.data) for other in run) + len(record.data)
-        full = len(run) == limits.MESSAGE_MAX_RECORDS or size > target_bytes
-        if run and (this != lane or full):
-            made.append(_packet(lane, run))
-            run = []
-        lane = this
-        run.append(record)
-    if run:
-        made.append(_packet(lane, run))
-    return made
 
 
 class UplinkState(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,6 +75,7 @@ class Uplink:
         timing: Of the connection.
         flight: Of retransmission.
         ledger: Counts the bytes.
+        pace: Bytes of what has piled up that may be sent; None for all of it at once. Events do not wait for it.
     """
 
     def __init__(
@@ -153,8 +87,13 @@ class Uplink:
         timing: Timing | None = None,
         flight: Flight | None = None,
         ledger: Ledger | None = None,
+        pace: TokenBucket | None = None,
     ) -> None:
         self._outbox = outbox
+        self._pace, self._appended = pace, outbox.appended_bytes
+        self._resume_s: float | None = None  # when the pace allows more
+        self._handed: deque[tuple[Publication, Packet]] = deque(maxlen=4 * MESSAGES_AT_BROKER_MAX)
+        self._untaken: list[int] = []
         self._birth_of = birth
         self._flight = Flight() if flight is None else flight  # an empty flight is false
         self._ledger = ledger or Ledger()
@@ -260,9 +199,12 @@ class Uplink:
 
     def _on_down(self, reason: str) -> None:
         self._refusal = None
+        untaken = self._link.untaken
         with self._condition:
-            self._up = False
+            self._up = self._outbox.live = False
             self._hosts.clear()
+            self._untaken += [one for sent, packet in self._handed if sent in untaken for one in packet.ids]
+            self._handed.clear()
         self._show("connecting", reason)
 
     def _on_refused(self, reason: str) -> None:
@@ -301,7 +243,8 @@ class Uplink:
         while True:
             with self._condition:
                 if not self._stopping and not self._woken:
-                    due = self._flight.next_due_s() if self._sending else None
+                    due = min(filter(None, (self._flight.next_due_s(), self._resume_s)), default=None)
+                    due = due if self._sending else None
                     # At least 50 ms: what is overdue may have to wait until the broker takes messages over.
                     self._condition.wait(None if due is None else max(0.05, due - time.monotonic()))
                 if self._stopping:
@@ -311,9 +254,9 @@ class Uplink:
                 acks = list(self._acks)
                 self._acks.clear()
                 if self._restarted or not self._sending:
-                    self._flight.clear()
-                    self._restarted = False
-                sending = self._sending
+                    self._flight.clear(self._untaken)
+                    self._restarted, self._untaken = False, []
+                sending = self._outbox.live = self._sending
             self._ledger.save_in_time()
             try:
                 epoch = self._outbox.epoch
@@ -345,29 +288,64 @@ class Uplink:
         return self._up and bool(self._hosts)
 
     def _send(self) -> None:
-        dialect = self._link.dialect
+        """Sends what is due; where the broker has room for more and the pace allows it, further records get keys."""
+        dialect, outbox, flight = self._link.dialect, self._outbox, self._flight
         if dialect is None:
             return
         room = min(MESSAGES_AT_BROKER_MAX, dialect.at_once) - self._link.outstanding
-        largest = dialect.payload_max(str(topics.Up(self._outbox.device)))
+        largest = dialect.payload_max(str(topics.Up(outbox.device)))
         target = limits.MESSAGE_TARGET_BYTES if largest is None else min(largest - 1, limits.MESSAGE_TARGET_BYTES)
-        due = self._flight.select(self._outbox.pending(0, IN_FLIGHT_MAX), time.monotonic())
         with self._condition:
             packing = all(PACKED in host.accepts for host in self._hosts.values())
-        for packet in packets([one for one in due if self._can_travel(one, largest)], target)[: max(0, room)]:
-            payload = pack_message(packet.payload) if packing else packet.payload
-            if not self._link.publish(Publication(str(topics.Up(self._outbox.device, packet.lane)), payload)):
+        while True:
+            paced = self._is_paced()
+            due = flight.select(outbox.pending(IN_FLIGHT_MAX + EVENTS_BEYOND), time.monotonic())
+            for packet in packets([one for one in due if self._can_travel(one, largest)], target, flight.together):
+                if packet.lane == "w" and (paced := self._is_paced()):
+                    continue
+                if room <= 0 or not self._hand_over(packet, packing):
+                    return
+                room -= 1
+            events, others = IN_FLIGHT_MAX + EVENTS_BEYOND - outbox.keyed, IN_FLIGHT_MAX - outbox.keyed
+            if not outbox.give_keys(min(events, KEYS_AT_ONCE), 0 if paced else min(others, KEYS_AT_ONCE)):
                 return
-            self._ledger.carried(len(payload), *packet.streams)
-            self._flight.sent(packet.sequences, time.monotonic())
+
+    def _is_paced(self) -> bool:
+        """Whether what has piled up must wait."""
+        self._resume_s = None
+        if self._pace is None:
+            return False
+        now_s, appended = time.monotonic(), self._outbox.appended_bytes
+        self._pace.spend(self._appended - appended, now_s)  # what is produced brings its own passage
+        self._appended = appended
+        if (level := self._pace.available(now_s)) > 0:
+            return False
+        self._resume_s = now_s - level / self._pace.rate
+        return True
+
+    def _hand_over(self, packet: Packet, packing: bool) -> bool:
+        """Gives a message to the connection; False where there is none."""
+        payload = pack_message(packet.payload) if packing else packet.payload
+        publication = Publication(str(topics.Up(self._outbox.device, packet.lane)), payload)
+        self._handed.append((publication, packet))
+        if not self._link.publish(publication):
+            return False
+        self._ledger.carried(len(payload), *packet.streams)
+        now_s = time.monotonic()
+        if self._pace is not None:
+            self._pace.spend(len(payload), now_s)
+        self._flight.sent(packet, now_s)
+        return True
 
     def _can_travel(self, record: Waiting, largest: int | None) -> bool:
         """Gives up a record that would be refused for ever, and its neighbours with it.
 
-        The disk spoiled it, or it is larger than the broker takes (`largest` bytes of payload).
+        The disk spoiled it, or it is larger than the broker takes: `largest` bytes of payload, or what others show.
         """
         if largest is not None and len(record.data) >= largest:
             error, reason = f"it has {len(record.data)} bytes; the broker takes {largest - 1}", "above broker's limit"
+        elif self._flight.is_hopeless(record):
+            error, reason = f"it has {len(record.data)} bytes and does not pass the broker", "above broker's limit"
         else:
             try:
                 decode_envelope(record.data)
@@ -375,8 +353,8 @@ class Uplink:
                 error, reason = str(fault), "unreadable"
             else:
                 return True
-        log.error("record %d of %s is given up: %s", record.sequence, self._outbox.device, error)
-        self._outbox.give_up(record.sequence, reason)
+        log.error("record %d of %s is given up: %s", record.id, self._outbox.device, error)
+        self._outbox.give_up(record.id, reason)
         self.wake()
         return False
 
@@ -409,9 +387,3 @@ class Uplink:
         if changed:
             level = logging.WARNING if error else logging.INFO
             log.log(level, "uplink of %s: %s%s", self._outbox.device, state, f" ({error})" if error else "")
-
-
-def _packet(lane: Literal["w", "e"], run: Sequence[Waiting]) -> Packet:
-    streams = tuple((_STREAMS.get(record.kind, "events"), len(record.data)) for record in run)
-    message = encode_message(record.data for record in run)
-    return Packet(lane, tuple(record.sequence for record in run), message, streams)

@@ -99,6 +99,17 @@ def test_a_window_1_with_distances_is_read_on_a_reference_1_1() -> None:
     assert telemetry.decode_distances(window.distances, record.n) == (reference.distance.name, [4, 2, 14])
 
 
+def test_a_merged_window_of_telemetry_1_is_read() -> None:
+    windows = telemetry.decode_message((CORPUS / "telemetry-1" / "merged.msgpack").read_bytes())
+    assert [(one.sequence, one.n, one.merged, one.dt_ms) for one in windows] == [
+        (1, 300, 2, 30_000),
+        (2, 100, 0, 10_000),
+    ]
+    # Before there was such a field: it stands for itself.
+    older = telemetry.decode_message((CORPUS / "telemetry-1" / "message.msgpack").read_bytes())
+    assert {one.merged for one in older} == {0}
+
+
 def test_an_acknowledgement_1_is_read() -> None:
     data = (CORPUS / "telemetry-1" / "ack.msgpack").read_bytes()
     ack = decode_msgpack(data, Ack, what="acknowledgement", limit=MESSAGE_MAX_BYTES)

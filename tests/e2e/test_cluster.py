@@ -11,9 +11,10 @@ import pytest
 
 from edgekit.collector.service import Collector
 from edgekit_contracts import topics
+from edgekit_runtime.flight import Flight
 from edgekit_runtime.mqtt import Broker, Link
 from edgekit_runtime.outbox import Outbox
-from edgekit_runtime.uplink import Flight, Uplink
+from edgekit_runtime.uplink import Uplink
 from tests.brokers import QUICK, Amqtt, Engine, Nats, NatsCluster, wait_until
 from tests.telemetry_samples import NOW_MS, append_reference, append_window
 

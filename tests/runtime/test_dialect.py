@@ -17,9 +17,10 @@ from msgspec import structs
 from edgekit.demo.broker import embedded_broker
 from edgekit_contracts.telemetry import Event, Gap, Kind, decode_body, decode_message, encode
 from edgekit_runtime.dialect import Dialect
+from edgekit_runtime.flight import Flight
 from edgekit_runtime.mqtt import Broker, Link, Publication, Timing, probe
 from edgekit_runtime.outbox import Outbox
-from edgekit_runtime.uplink import Flight, Uplink
+from edgekit_runtime.uplink import Uplink
 from tests.brokers import QUICK, Mosquitto, ScriptedBroker, free_port, wait_until
 from tests.runtime.test_uplink import centre_of, running
 

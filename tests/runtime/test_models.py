@@ -15,7 +15,7 @@ import pytest
 
 from edgekit_contracts.errors import EdgekitError, FormatError, GoldenMismatch, MissingFile, Refused, UsageError
 from edgekit_contracts.manifest import Manifest, Monitoring, Privacy
-from edgekit_contracts.telemetry import Kind, Window, decode_body, decode_envelope
+from edgekit_contracts.telemetry import Kind, Window, decode_body
 from edgekit_runtime.config import CandidateSettings, DeviceConfig, ModelSettings, ReviewSettings
 from edgekit_runtime.models import Command, Models
 from edgekit_runtime.outbox import Outbox
@@ -250,8 +250,7 @@ def test_a_bundle_that_is_let_go_leaves_memory_and_its_last_window_is_stored(dev
 def rows(outbox: Outbox) -> dict[str, int]:
     """Rows of the windows by version."""
     found: dict[str, int] = {}
-    for waiting in outbox.pending():
-        envelope = decode_envelope(waiting.data)
+    for envelope in outbox.waiting():
         if envelope.kind is Kind.WINDOW and isinstance(body := decode_body(envelope), Window):
             found[body.model_version] = found.get(body.model_version, 0) + envelope.n
     return found
