@@ -146,10 +146,10 @@ def check(bundle: Path, device: tuple[str, ...], as_json: bool) -> None:
 
 @click.command()
 @_bundle
-@click.option("--store", type=click.Path(path_type=Path), help="A collector's store: adds what the devices saw.")
+@click.option("--store", help="A collector's store, file or address: adds what the devices saw.")
 @click.option("--hours", type=float, default=1.0, show_default=True, help="In so many last hours.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="The page to write (default: BUNDLE.html).")
-def report(bundle: Path, store: Path | None, hours: float, out: Path | None) -> None:
+def report(bundle: Path, store: str | None, hours: float, out: Path | None) -> None:
     """Write BUNDLE's page: proof, quality, budgets, features, and the fleet that runs it."""
     from edgekit.report.page import write_report
     from edgekit_runtime.bundle import open_bundle

@@ -21,10 +21,9 @@ if TYPE_CHECKING:
 
 _store = click.option(
     "--store",
-    type=click.Path(path_type=Path),
-    default=Path("fleet.db"),
+    default="fleet.db",
     show_default=True,
-    help="The collector's store.",
+    help="The collector's store: a file, or postgresql://USER@HOST:PORT/DATABASE (the password in ~/.pgpass).",
 )
 _json = click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
 
@@ -61,7 +60,7 @@ _protocols: dict[str, Protocol] = {"auto": "auto", "4": 4, "5": 5}
 def collect(
     context: click.Context,
     broker: str,
-    store: Path,
+    store: str,
     name: str,
     username: str | None,
     password_file: Path | None,
@@ -103,7 +102,7 @@ def collect(
             collector.on_stored = telling.stored
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: ended.set())
-        click.echo(f"collecting from {address} into {store}; Ctrl-C ends", err=True)
+        click.echo(f"collecting from {address} into {collector.store.database.name}; Ctrl-C ends", err=True)
         ended.wait(seconds)
     counts = collector.counts
     if as_json:
@@ -117,7 +116,7 @@ def collect(
     )
 
 
-def _look(store: Path) -> list[DeviceStatus]:
+def _look(store: str) -> list[DeviceStatus]:
     from edgekit.collector.store import open_store
     from edgekit.fleet.status import fleet_status
 
@@ -134,7 +133,7 @@ def fleet() -> None:
 @_store
 @click.option("--hours", type=float, default=1.0, show_default=True, help="Windows of these last hours are merged.")
 @_json
-def status(store: Path, hours: float, as_json: bool) -> None:
+def status(store: str, hours: float, as_json: bool) -> None:
     """Show each device: what it runs, when it was last seen, requests, latency, alarms."""
     from edgekit.collector.store import open_store
     from edgekit.fleet.status import fleet_status

@@ -13,6 +13,7 @@
 | `archive` | what can be read |
 | `schema`, `database` | the tables, as data, and what is asked of the database under them |
 | `sqlite`, `migration` | that in one file; files of older releases |
+| `postgres` | that in PostgreSQL; days as partitions |
 | `rollup`, `rolled`, `rollup_rows` | hours and days: adding up; taking windows in; their tables |
 | `lookback` | what a device said since some time, from days, hours and the windows that are not in them yet |
 | `export`, `tables`, `parquet_files` | all of it as Parquet |

@@ -15,6 +15,7 @@ from edgekit.collector.archive import Archive
 from edgekit.collector.batch import Batch, key_of
 from edgekit.collector.database import Database, Fence
 from edgekit.collector.ingest import Accepted, Birth, Reading
+from edgekit.collector.postgres import Postgres, is_address
 from edgekit.collector.sqlite import Sqlite
 from edgekit_contracts.telemetry import Ack, Kind
 from edgekit_contracts.topics import partition
@@ -68,7 +69,7 @@ def open_store(where: Path | str, *, create: bool = True, fence: Fence | None = 
     """Opens a store.
 
     Args:
-        where: A file of SQLite.
+        where: A file of SQLite, or `postgresql://USER@HOST:PORT/DATABASE`.
         create: Make it where it is missing; a command that only reads says False.
         fence: As of `Store`.
 
@@ -76,8 +77,12 @@ def open_store(where: Path | str, *, create: bool = True, fence: Fence | None = 
         MissingFile: It does not exist, and is not to be made.
         StorageFault: It cannot be opened.
         UnsupportedFormat: A newer release made it.
+        UsageError, MissingExtra: It looks like the address of a PostgreSQL and is none; or psycopg is not installed.
     """
-    return Store(Sqlite(Path(where), create=create), fence=fence)
+    database: Database = (
+        Postgres(str(where), create=create) if is_address(str(where)) else Sqlite(Path(where), create=create)
+    )
+    return Store(database, fence=fence)
 
 
 def _touched(readings: Iterable[Reading]) -> tuple[frozenset[int], frozenset[bytes]]:

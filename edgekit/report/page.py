@@ -45,7 +45,7 @@ svg{display:block;overflow:visible}
 """
 
 
-def write_report(bundle: Bundle, path: Path, store: Path | None = None, *, hours: float = 1.0) -> Path:
+def write_report(bundle: Bundle, path: Path, store: Path | str | None = None, *, hours: float = 1.0) -> Path:
     """Writes the page of a bundle, with what the fleet saw in the last hours where a collector's store is given.
 
     Raises:

@@ -3,11 +3,32 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from edgekit import cli
+from tests.postgres import Postgres
 
 Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a collector's store may be: each kind in turn."""
+    if request.param == "sqlite":
+        return str(tmp_path / "store.db")
+    address: str = request.getfixturevalue("where_postgres")
+    return address
+
+
+@pytest.fixture
+def where_postgres(postgres: Postgres) -> str:
+    """An empty database for a store."""
+    # One database for all, emptied: to make one takes longer than most tests.
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute("SET client_min_messages = warning")
+        connection.execute("DROP SCHEMA IF EXISTS edgekit CASCADE")
+    return postgres.url()
 
 
 @pytest.fixture(autouse=True)

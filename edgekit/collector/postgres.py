@@ -1,0 +1,330 @@
+"""The store in PostgreSQL, by psycopg 3: a schema `edgekit` of a database that exists.
+
+Whole batches go by COPY and `unnest`. Windows lie in one partition for each day on which they were stored, made ahead
+or when they are needed; a day that is over its time is dropped whole. A connection that breaks is made anew by whoever
+asks next; until then everybody is told that the store cannot be used.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date, timedelta
+from functools import cache
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from edgekit.collector.database import Row, Table
+from edgekit.collector.schema import TABLES, VERSION
+from edgekit_contracts.errors import MissingExtra, StorageFault, UnsupportedFormat, UsageError
+
+if TYPE_CHECKING:
+    import psycopg
+
+log = logging.getLogger(__name__)
+
+SCHEMES: Final = ("postgresql", "postgres")
+
+_TYPES: Final = {"text": "text", "integer": "bigint", "bytes": "bytea"}
+_BINARY: Final = {"text": "text", "integer": "int8", "bytes": "bytea"}
+
+_OPTIONS: Final = (
+    "-c search_path=edgekit -c client_encoding=UTF8"
+    # A collector that stands still must not hold its locks for ever.
+    " -c idle_in_transaction_session_timeout=15s -c lock_timeout=30s"
+)
+_LINK: Final = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+    "application_name": "edgekit",
+}
+"""Unless the address says otherwise: so that a server that has vanished is missed."""
+
+_EPOCH: Final = date(1970, 1, 1)
+
+_PARTITION_LOCKS: Final = 0x656B7000
+_NAME_LOCKS: Final = 0x656B7001
+_SCHEMA_LOCK: Final = 0x656B7002
+"""Advisory locks of this database: two numbers of 32 bits each."""
+
+
+class Postgres:
+    """One connection; safe to use from several threads, which take turns.
+
+    Args:
+        url: `postgresql://USER@HOST:PORT/DATABASE`, as libpq reads it.
+        create: Make the tables where they are missing; a command that only reads says False.
+
+    Raises:
+        UsageError: It is no such address.
+        MissingExtra: psycopg is not installed.
+        StorageFault: The server does not answer, or does not let us in.
+        UnsupportedFormat: A newer release made the tables.
+    """
+
+    def __init__(self, url: str, *, create: bool = True) -> None:
+        self._conninfo, self.name = _parse(url)
+        self._lock = threading.RLock()
+        self._days: set[int] = set()
+        self._connection: psycopg.Connection[Row] | None = None
+        try:
+            with self._using() as connection:
+                self._prepare(connection, create)
+        except BaseException:
+            self.close()
+            raise
+
+    @contextmanager
+    def reading(self) -> Iterator[PostgresTransaction]:
+        """As `Database` says."""
+        with self._using() as connection:
+            yield PostgresTransaction(connection, set())
+
+    @contextmanager
+    def writing(self) -> Iterator[PostgresTransaction]:
+        """As `Database` says."""
+        with self._using() as connection:
+            days = set(self._days)
+            with connection.transaction():
+                yield PostgresTransaction(connection, days)
+            self._days = days
+
+    def close(self) -> None:
+        """Closes the connection."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+
+    @contextmanager
+    def _using(self) -> Iterator[psycopg.Connection[Row]]:
+        import psycopg
+
+        with self._lock:
+            try:
+                yield self._connected()
+            except (psycopg.OperationalError, psycopg.InternalError) as error:
+                self._forget()
+                raise self._fault(error) from error
+            except (
+                psycopg.errors.InsufficientPrivilege,
+                psycopg.errors.InvalidSchemaName,
+                psycopg.errors.UndefinedTable,
+            ) as error:
+                # Nothing that another record would mend.
+                raise self._fault(error) from error
+            except psycopg.errors.CheckViolation as error:
+                # A day that we knew of was dropped.
+                self._days = set()
+                raise self._fault(error) from error
+
+    def _connected(self) -> psycopg.Connection[Row]:
+        import psycopg
+
+        if self._connection is None or self._connection.closed:
+            self._days = set()
+            connection = psycopg.connect(self._conninfo, autocommit=True)
+            try:
+                ((commit, encoding, durable),) = connection.execute(
+                    "SELECT current_setting('synchronous_commit'), current_setting('server_encoding'),"
+                    " current_setting('fsync')"
+                )
+                if encoding != "UTF8":
+                    raise StorageFault(self.name, f"its encoding is {encoding}", "make a database with encoding UTF8")
+                if commit == "off":
+                    # What is acknowledged must be on the disk.
+                    connection.execute("SET synchronous_commit = on")
+                if durable == "off":
+                    log.warning("%s runs with fsync off: what is acknowledged may be lost with its power", self.name)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
+        return self._connection
+
+    def _forget(self) -> None:
+        if self._connection is not None and self._connection.broken:
+            self._connection.close()
+            self._connection = None
+
+    def _fault(self, error: psycopg.Error) -> StorageFault:
+        said = error.diag.message_primary or str(error)
+        reason = "; ".join(line.strip() for line in said.splitlines() if line.strip()) or type(error).__name__
+        return StorageFault(self.name, reason, "check that the server runs, its address, and what its user may do")
+
+    def _prepare(self, connection: psycopg.Connection[Row], create: bool) -> None:
+        exists = "SELECT to_regclass('edgekit.version') IS NOT NULL"
+        if connection.execute(exists).fetchall() == [(False,)]:
+            if not create:
+                raise StorageFault(self.name, "it holds no collector's store", "start edgekit collect on it, once")
+            with connection.transaction():
+                connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", (_SCHEMA_LOCK,))
+                # Asked again under the lock: another collector may have come first.
+                if connection.execute(exists).fetchall() == [(False,)]:
+                    for statement in ddl():
+                        connection.execute(statement)
+        ((found,),) = connection.execute("SELECT version FROM version").fetchall()
+        if found > VERSION:
+            raise UnsupportedFormat(f"store {self.name}", f"version {found}", f"version {VERSION}")
+
+
+class PostgresTransaction:
+    """As `Transaction` says.
+
+    Args:
+        connection: Within a transaction, where something is written.
+        days: Those that have a partition; grows.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Row], days: set[int]) -> None:
+        self.connection = connection
+        self._days = days
+
+    def rows(self, sql: str, values: Sequence[object] = ()) -> list[Row]:  # noqa: D102
+        return self._execute(sql, values).fetchall()
+
+    def run(self, sql: str, values: Sequence[object] = ()) -> int:  # noqa: D102
+        return self._execute(sql, values).rowcount
+
+    def pick(self, table: Table, keys: Iterable[Row]) -> list[Row]:  # noqa: D102
+        wanted = list(keys)
+        return self._execute(_pick(table), _columns(wanted)).fetchall() if wanted else []
+
+    def insert(self, table: Table, rows: Sequence[Row]) -> int:  # noqa: D102
+        if not rows:
+            return 0
+        if table.numbered:
+            at = list(table.columns).index("day")
+            for day in {row[at] for row in rows} - self._days:
+                self.make_day(table, day)
+        names = ", ".join(table.columns)
+        with (
+            self.connection.cursor() as cursor,
+            cursor.copy(f'COPY "{table.name}" ({names}) FROM STDIN (FORMAT BINARY)') as copy,
+        ):
+            copy.set_types([_BINARY[kind] for kind in table.columns.values()])
+            for row in rows:
+                copy.write_row(row)
+        return len(rows)
+
+    def put(self, table: Table, rows: Sequence[Row]) -> None:  # noqa: D102
+        if rows:
+            self._execute(_put(table), _columns(rows))
+
+    def lock(self, partitions: Iterable[int], names: Iterable[bytes]) -> None:  # noqa: D102
+        # In one order everywhere, so that nobody waits in a circle. They end after the commit can be seen: of one
+        # partition, numbers of windows are given in the order of commits.
+        for number, keys in (
+            (_PARTITION_LOCKS, sorted(partitions)),
+            (_NAME_LOCKS, sorted({int.from_bytes(name[:4], "big", signed=True) for name in names})),
+        ):
+            if keys:
+                self._execute("SELECT pg_advisory_xact_lock(?, key) FROM unnest(?::int[]) key", (number, keys))
+
+    def make_day(self, table: Table, day: int) -> None:
+        """Makes the partition of a day, where there is none."""
+        name = day_name(table, day)
+        self._execute("SELECT pg_advisory_xact_lock(?, 1)", (_SCHEMA_LOCK,))
+        if self.rows("SELECT to_regclass(?) IS NULL", (f"edgekit.{name}",)) == [(True,)]:
+            # Attached, not created as a partition: that would wait for everybody who reads the table.
+            self._execute(f'CREATE TABLE {name} (LIKE "{table.name}" INCLUDING DEFAULTS INCLUDING INDEXES)')
+            self._execute(f'ALTER TABLE "{table.name}" ATTACH PARTITION {name} FOR VALUES IN ({day})')
+        self._days.add(day)
+
+    def _execute(self, sql: str, values: Sequence[object] = ()) -> psycopg.Cursor[Row]:
+        return self.connection.execute(_marked(sql), values)
+
+
+def ddl() -> list[str]:
+    """The statements that make the schema and its tables."""
+    statements = [
+        "CREATE SCHEMA IF NOT EXISTS edgekit",
+        "CREATE TABLE version (version bigint NOT NULL)",
+        f"INSERT INTO version VALUES ({VERSION})",
+    ]
+    for table in TABLES:
+        columns = [f"{name} {_TYPES[kind]} NOT NULL" for name, kind in table.columns.items()]
+        if table.numbered:
+            # Without a key: it would hold within one day only. The cursors say what is new.
+            statements.append(f"CREATE SEQUENCE {table.name}_id")
+            columns.insert(0, f"id bigint NOT NULL DEFAULT nextval('{table.name}_id')")
+            statements.append(f'CREATE TABLE "{table.name}" ({", ".join(columns)}) PARTITION BY LIST (day)')
+        else:
+            columns.append(f"PRIMARY KEY ({', '.join(table.key)})")
+            statements.append(f'CREATE TABLE "{table.name}" ({", ".join(columns)})')
+        for index in table.indexes:
+            statements.append(f'CREATE INDEX ON "{table.name}" ({", ".join(index)})')
+    return statements
+
+
+def day_name(table: Table, day: int) -> str:
+    """The partition of a day: `window_20261128`."""
+    return f"{table.name}_{_EPOCH + timedelta(days=day):%Y%m%d}"
+
+
+def is_address(where: str) -> bool:
+    """Whether this names a PostgreSQL, and not a file."""
+    return where.partition("://")[0] in SCHEMES
+
+
+def _parse(url: str) -> tuple[str, str]:
+    """What libpq is told, and the address as people may see it.
+
+    libpq's own complaints can hold a part of the password, where its special characters were not escaped: then the
+    first `@` is not the one before the host. So such an address does not reach it.
+    """
+    try:
+        import psycopg
+        from psycopg.conninfo import conninfo_to_dict, make_conninfo
+    except ImportError as error:
+        raise MissingExtra("psycopg", "edgekit-toolkit", "postgresql") from error
+    address = url.partition("?")[0]
+    try:
+        if address.count("@") > 1 or ("@" in address and "@" not in urlsplit(address).netloc):
+            raise ValueError
+        told = conninfo_to_dict(url)
+    except (ValueError, psycopg.Error):
+        raise UsageError(
+            "the store's address is not one of PostgreSQL",
+            "write postgresql://USER@HOST:PORT/DATABASE, special characters of a password as %40 and the like; or keep "
+            "the password in ~/.pgpass or PGPASSWORD",
+        ) from None
+    user = f"{told['user']}@" if told.get("user") else ""
+    several = zip_longest(str(told.get("host") or "").split(","), str(told.get("port") or "").split(","), fillvalue="")
+    hosts = ",".join(f"{host}:{port}" if port else host for host, port in several)
+    name = f"postgresql://{user}{hosts}/{told.get('dbname') or ''}"
+    options = f"{told.pop('options', '')} {_OPTIONS}".strip()
+    settings: dict[str, Any] = {**_LINK, **told, "options": options}
+    return make_conninfo("", **settings), name
+
+
+def _columns(rows: Sequence[Row]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+@cache
+def _marked(sql: str) -> str:
+    return sql.replace("?", "%s")
+
+
+@cache
+def _pick(table: Table) -> str:
+    names = ", ".join(f"t.{name}" for name in table.columns)
+    arrays = ", ".join(f"?::{_TYPES[table.columns[name]]}[]" for name in table.key)
+    keys = ", ".join(table.key)
+    return f'SELECT {names} FROM "{table.name}" t JOIN unnest({arrays}) AS k ({keys}) USING ({keys})'
+
+
+@cache
+def _put(table: Table) -> str:
+    arrays = ", ".join(f"?::{kind}[]" for kind in map(_TYPES.get, table.columns.values()))
+    values = ", ".join(f"{name} = excluded.{name}" for name in table.columns if name not in table.key)
+    return (
+        f'INSERT INTO "{table.name}" ({", ".join(table.columns)}) SELECT * FROM unnest({arrays})'
+        f" ON CONFLICT ({', '.join(table.key)}) DO UPDATE SET {values}"
+    )

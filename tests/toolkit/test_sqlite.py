@@ -1,0 +1,79 @@
+"""The store in a file: what other databases cannot suffer."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from edgekit.collector.store import Store, open_store
+from edgekit_contracts.errors import MissingFile, StorageFault, UnsupportedFormat
+from edgekit_contracts.telemetry import Ack, Event
+from tests.telemetry_samples import NOW_MS, REFERENCE, envelope
+from tests.toolkit.test_store import ack, ingest, reference_records, windows
+
+CORPUS = Path(__file__).parents[1] / "corpus"
+
+
+def test_a_full_disk_is_a_storage_fault_and_passes(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store.db")
+    big = [envelope(Event("a", "x" * 1000), sequence=i) for i in range(1, 200)]
+    with store.database.reading() as db:
+        ((pages,),) = db.rows("PRAGMA page_count")
+        db.rows(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(StorageFault, match="full"):
+        ingest(store, *big)
+    assert store.count("event") == 0
+    with store.database.reading() as db:
+        db.rows("PRAGMA max_page_count = 1000000")
+    assert ingest(store, *big).stored == 199
+    store.close()
+
+
+def test_files_that_are_not_a_store_of_this_release_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(MissingFile, match="no such file"):
+        open_store(tmp_path / "missing.db", create=False)
+    (tmp_path / "text.db").write_text("hello" * 1000)
+    with pytest.raises(StorageFault, match="not a database"):
+        open_store(tmp_path / "text.db")
+    db = sqlite3.connect(tmp_path / "newer.db")
+    db.execute("PRAGMA user_version = 7")
+    db.close()
+    with pytest.raises(UnsupportedFormat, match="version 7"):
+        open_store(tmp_path / "newer.db")
+
+
+def test_a_file_of_the_first_version_is_brought_up_to_date_and_answers_as_before(tmp_path: Path) -> None:
+    shutil.copy(CORPUS / "store-1" / "fleet.db", tmp_path / "old.db")
+    with open_store(tmp_path / "new.db") as new:
+        fresh = tables(new)
+    with open_store(tmp_path / "old.db") as old:
+        assert tables(old) == fresh
+        assert (old.lost(), old.refused(), old.quarantined()) == (
+            {"pump-1": 2},
+            {"body": 1, "garbage": 1},
+            {"pump-2": 1},
+        )
+        assert {name: at for name, (_, at) in old.devices().items()} == {"pump-1": NOW_MS, "pump-2": 0}
+        assert [old.last_window(name) for name in ("pump-1", "pump-2")] == [
+            (NOW_MS + 12_000, 10_000),
+            (NOW_MS + 14_000, 0),
+        ]
+        stored = list(old.windows("pump-1", 0))
+        assert sorted(one.sequence for one in stored) == [3, 4, 5, 6, 9, 13, 14, 20]
+        found = old.reference(stored[0])
+        assert found is not None
+        assert (found.bins, found.scores) == (REFERENCE.bins, REFERENCE.scores)
+        # Known: what was stored, refused, or a part. Late: 8. New: 11.
+        assert ingest(old, *windows(3, 6), *windows(20, 21), *reference_records()).duplicates == 8
+        assert (ingest(old, *windows(8, 8)).stored, old.lost()) == (1, {"pump-1": 1})
+        assert ack(ingest(old, *windows(11, 11))) == Ack(epoch=7, high=11, ranges=((13, 14), (20, 21)))
+    with open_store(tmp_path / "old.db") as again:
+        assert again.count("window") == 10
+
+
+def tables(store: Store) -> list[tuple[str, str]]:
+    with store.database.reading() as db:
+        return db.rows("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name")
