@@ -59,11 +59,11 @@ class Transaction(Protocol):
         ...
 
     def pick(self, table: Table, keys: Iterable[Row]) -> list[Row]:
-        """The rows under these primary keys; those of PostgreSQL stay locked until the end."""
+        """The rows under these primary keys, in any order."""
         ...
 
     def insert(self, table: Table, rows: Sequence[Row]) -> int:
-        """Adds rows, and returns how many were added: one whose key is there already is left out, or an error."""
+        """Adds rows whose key is not there yet, and returns how many; PostgreSQL has no key for a numbered table."""
         ...
 
     def put(self, table: Table, rows: Sequence[Row]) -> None:

@@ -198,10 +198,11 @@ class PostgresTransaction:
     def insert(self, table: Table, rows: Sequence[Row]) -> int:  # noqa: D102
         if not rows:
             return 0
-        if table.numbered:
-            at = list(table.columns).index("day")
-            for day in {row[at] for row in rows} - self._days:
-                self.make_day(table, day)
+        if not table.numbered:
+            return self._execute(_insert(table), _columns(rows)).rowcount
+        at = list(table.columns).index("day")
+        for day in {row[at] for row in rows} - self._days:
+            self.make_day(table, day)
         names = ", ".join(table.columns)
         with (
             self.connection.cursor() as cursor,
@@ -321,10 +322,16 @@ def _pick(table: Table) -> str:
 
 
 @cache
+def _insert(table: Table) -> str:
+    arrays = ", ".join(f"?::{_TYPES[kind]}[]" for kind in table.columns.values())
+    names = ", ".join(table.columns)
+    return f'INSERT INTO "{table.name}" ({names}) SELECT * FROM unnest({arrays}) ON CONFLICT DO NOTHING'
+
+
+@cache
 def _put(table: Table) -> str:
-    arrays = ", ".join(f"?::{kind}[]" for kind in map(_TYPES.get, table.columns.values()))
     values = ", ".join(f"{name} = excluded.{name}" for name in table.columns if name not in table.key)
     return (
-        f'INSERT INTO "{table.name}" ({", ".join(table.columns)}) SELECT * FROM unnest({arrays})'
-        f" ON CONFLICT ({', '.join(table.key)}) DO UPDATE SET {values}"
+        _insert(table).removesuffix("ON CONFLICT DO NOTHING")
+        + f"ON CONFLICT ({', '.join(table.key)}) DO UPDATE SET {values}"
     )

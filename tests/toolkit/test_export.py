@@ -46,8 +46,8 @@ def seen(sequence: int, *, device: str = "pump-1", days_ago: int = 0, model: str
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Any:
-    with open_store(tmp_path / "store.db") as opened:
+def store(where: str) -> Any:
+    with open_store(where) as opened:
         for device in ("pump-1", "pump-2"):
             ingest(opened, *(envelope(one, sequence=i + 1, device=device) for i, one in enumerate(reference_parts())))
         ingest(opened, *(seen(i) for i in (3, 4, 5)), *(seen(i, device="pump-2", days_ago=1) for i in (3, 4)))
@@ -222,7 +222,7 @@ def test_two_exports_into_one_folder_do_not_meet(store: Store, tmp_path: Path) -
 
 
 def test_the_command_says_what_it_wrote_and_goes_on(store: Store, tmp_path: Path, run: Run) -> None:
-    out, where = tmp_path / "out", tmp_path / "store.db"
+    out, where = tmp_path / "out", store.database.name
     code, text, _ = run("collect", "export", "--parquet", out, "--store", where, "--device", "pump-2")
     assert (code, text.splitlines()[1].split()) == (0, ["windows", "2", "1", "0", "0"])
     code, text, _ = run("collect", "--store", where, "export", "--parquet", out, "--device", "pump-2", "--json")
