@@ -49,8 +49,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelNow(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model's last window says in scalars; without one, all but the version is missing."""
+    """What a model's last window says in scalars; without one, all but its name is missing."""
 
+    model: ModelName
     version: Version
     window_s: float | None = None
     """Its length in seconds."""
@@ -83,7 +84,7 @@ class Now(msgspec.Struct, frozen=True, kw_only=True):
     uptime_s: Count | None = None
     outbox_records: Count | None = None
     """Records that wait for the centre."""
-    models: dict[ModelName, ModelNow]
+    models: tuple[ModelNow, ...]
     """Those that are live."""
 
 

@@ -68,11 +68,11 @@ def discovery(now: Now) -> dict[str, Any]:
     device = now.device
     sensors = {name: _sensor(device, name, f"value_json.{name}", said) for name, said in _DEVICE.items()}
     for model in now.models:
+        mine = f"value_json.models | selectattr('model', 'eq', '{model.model}')"
         for name, said in _MODEL.items():
-            # A model's name may hold a hyphen: as an attribute it would be a difference.
-            template = f"value_json.models['{model}'].{name}"
-            sensors[f"{model}_{name}"] = _sensor(device, f"{model}_{name}", template, said, f"{model} ")
-    versions = ", ".join(f"{model} {one.version}" for model, one in now.models.items())
+            template, key = f"{mine} | map(attribute='{name}') | first", f"{model.model}_{name}"
+            sensors[key] = _sensor(device, key, template, said, f"{model.model} ")
+    versions = ", ".join(f"{one.model} {one.version}" for one in now.models)
     return {
         "device": {
             "identifiers": [f"edgekit-{device}"],

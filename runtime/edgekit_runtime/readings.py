@@ -46,13 +46,15 @@ class Readings:
 
     @property
     def now(self) -> Now:
-        """As the last windows say; a model that has had none yet is there with its version alone."""
+        """As the last windows say; a model that has had none yet is there with its name alone."""
         with self._lock:
             known, last = dict(self._models), self._last
-        models = {}
-        for one in self._running():
-            found = known.get(one.model)
-            models[one.model] = found if found and found.version == one.version else ModelNow(version=one.version)
+        models = tuple(
+            found
+            if (found := known.get(one.model)) and found.version == one.version
+            else ModelNow(model=one.model, version=one.version)
+            for one in self._running()
+        )
         at_ms = max(0, round(time.time() * 1000))
         if last is None:
             return Now(device=self._device, at_ms=at_ms, models=models)
@@ -73,6 +75,7 @@ def _scalars(window: ClosedWindow) -> ModelNow:
     values = rows * len(counts.features)
     p50, p99 = (percentile_ms(counts.latency, percent) for percent in (50, 99))
     return ModelNow(
+        model=window.body.model,
         version=window.body.model_version,
         window_s=window.dt_ms / 1000,
         requests=software.calls,

@@ -145,7 +145,7 @@ def test_an_enrolment_1_0_is_read() -> None:
 
 def test_scalars_1_0_are_read() -> None:
     now = decode_now((CORPUS / "state-1.0" / "now.json").read_bytes())
-    assert (now.device, now.outbox_records, now.models["progression"].latency_p99_ms) == ("clinic-1", 2, 0.4311)
+    assert (now.device, now.outbox_records, now.models[0].latency_p99_ms) == ("clinic-1", 2, 0.4311)
 
 
 def test_an_alert_1_0_is_read() -> None:

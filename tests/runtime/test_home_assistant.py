@@ -46,10 +46,10 @@ NOW: Final = Now(
     at_ms=1,
     rss_mb=81.5,
     outbox_records=3,
-    models={
-        "press-a": ModelNow(version="1.0", requests=7, failed=0, latency_p50_ms=0.25, latency_p99_ms=1.5),
-        "saw": ModelNow(version="2.0"),
-    },
+    models=(
+        ModelNow(model="press-a", version="1.0", requests=7, failed=0, latency_p50_ms=0.25, latency_p99_ms=1.5),
+        ModelNow(model="saw", version="2.0"),
+    ),
 )
 
 
@@ -141,7 +141,7 @@ def test_a_model_that_is_gone_is_removed_by_its_platform_alone(tmp_path: Path) -
     home.connected()
     home.update()
     assert len(said) == 1  # it is not said again before it changes
-    fleet[0] = msgspec.structs.replace(NOW, models={"saw": NOW.models["saw"]})
+    fleet[0] = msgspec.structs.replace(NOW, models=NOW.models[1:])
     home.update()
     assert said[1]["components"]["press-a_failed"] == {"platform": "sensor"}
     assert said[1]["components"]["saw_failed"] == said[0]["components"]["saw_failed"]
@@ -174,11 +174,11 @@ def test_a_device_announces_itself_and_takes_it_back_when_it_is_switched_off(
             assert service.infer()[0] == 200
 
             def counted() -> bool:
-                return "ek/1/now/dev-1" in found and decode_now(found["ek/1/now/dev-1"]).models["tiny"].requests == 1
+                return "ek/1/now/dev-1" in found and decode_now(found["ek/1/now/dev-1"]).models[0].requests == 1
 
             wait_until(counted, "the window's scalars")
             said = json.loads(found["homeassistant/device/edgekit-dev-1/config"])
-            assert said["components"]["tiny_requests"]["value_template"] == "{{ value_json.models['tiny'].requests }}"
+            assert said["device"]["model"] == "tiny 1.0"
             service.stop()
             assert len(found) == 2
             service.config.write_text(service.config.read_text().replace("home_assistant = true", ""))

@@ -113,12 +113,12 @@ class Device:
     """An edge node whose readings the test sets."""
 
     def __init__(self) -> None:
-        press = ModelNow(version="1.0", requests=7, latency_p50_ms=0.25, null_percent=None)
-        self.now = Now(device="pump-1", at_ms=0, rss_mb=81.5, uptime_s=2**40, models={"press": press})
+        press = ModelNow(model="press", version="1.0", requests=7, latency_p50_ms=0.25, null_percent=None)
+        self.now = Now(device="pump-1", at_ms=0, rss_mb=81.5, uptime_s=2**40, models=(press,))
         self.node: EdgeNode
 
     def set(self, **changes: Any) -> None:
-        models = {"press": msgspec.structs.replace(self.now.models["press"], **changes)}
+        models = (msgspec.structs.replace(self.now.models[0], **changes),)
         self.now = msgspec.structs.replace(self.now, models=models)
         self.node.update()
 
@@ -187,14 +187,13 @@ def test_data_holds_what_changed_by_alias_and_counts_to_255(mosquitto: Mosquitto
 def test_another_model_is_told_by_a_new_birth(mosquitto: Mosquitto, host: Host) -> None:
     with running(mosquitto.broker) as device:
         host.message()
-        device.now = msgspec.structs.replace(
-            device.now, models={"press": device.now.models["press"], "saw": ModelNow(version="2.0")}
-        )
+        saw = ModelNow(model="saw", version="2.0")
+        device.now = msgspec.structs.replace(device.now, models=(*device.now.models, saw))
         device.node.update()
         birth = host.message()
         assert (birth.kind, birth.payload["seq"]) == ("NBIRTH", 0)
         assert birth.metrics["saw/Version"]["value"] == "2.0"
-        device.now = msgspec.structs.replace(device.now, models={"saw": ModelNow(version="2.0")})
+        device.now = msgspec.structs.replace(device.now, models=(saw,))
         device.node.update()
         data = host.message()
         gone = {one["alias"] for name, one in birth.metrics.items() if name.startswith("press/")}

@@ -261,9 +261,10 @@ class EdgeNode:
         said: list[tuple[str, int, Value]] = [
             (name, datatype, getattr(now, attribute)) for attribute, (name, datatype) in _DEVICE.items()
         ]
-        for model, one in now.models.items():
+        for one in now.models:
             said += [
-                (f"{model}/{name}", datatype, getattr(one, attribute)) for attribute, (name, datatype) in _MODEL.items()
+                (f"{one.model}/{name}", datatype, getattr(one, attribute))
+                for attribute, (name, datatype) in _MODEL.items()
             ]
         return {name: Metric(name, datatype, value, self._alias(name)) for name, datatype, value in said}
 
