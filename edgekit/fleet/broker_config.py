@@ -171,10 +171,17 @@ def access_rules(plan: Plan) -> str:
 pattern write {topics.ROOT}/st/%u
 # Windows, gaps, references, events{answers}. (The collector refuses another name's partition.)
 pattern write {topics.ROOT}/up/+/%u/#
+# Scalars for other tools, where its settings say so.
+pattern write {topics.ROOT}/now/%u
 # Acknowledgements, commands{requests}.
 pattern read {topics.ROOT}/dn/%u/#
 # Whether a collector is there. (Mosquitto warns that this one is without %u: it is the same for all, on purpose.)
 pattern read {topics.ROOT}/host/+
+# Where devices have home_assistant or sparkplug on, take the # away.
+#pattern write homeassistant/device/edgekit/%u/config
+#pattern write spBv1.0/edgekit/+/%u
+#pattern read spBv1.0/edgekit/NCMD/%u
+#pattern read spBv1.0/STATE/+
 """
     ]
     for name in plan.collectors:
@@ -207,6 +214,7 @@ user app.{name}
 topic read {topics.ROOT}/st/+
 topic read {topics.ROOT}/host/+
 topic read {topics.ROOT}/alert/+
+topic read {topics.ROOT}/now/+
 """
         )
     return "\n".join([*sections, ""]) + _denials([])

@@ -59,8 +59,8 @@ _DEVICE: Final[dict[str, dict[str, Any]]] = {
 
 
 def discovery_topic(device: str) -> str:
-    """Where the announcement stands."""
-    return f"homeassistant/device/edgekit-{device}/config"
+    """Where the announcement stands; the device's name is a level of its own, as access rules need it (`%u`)."""
+    return f"homeassistant/device/edgekit/{device}/config"
 
 
 def discovery(now: Now) -> dict[str, Any]:

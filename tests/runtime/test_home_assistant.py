@@ -87,8 +87,8 @@ def test_the_announcement_has_the_documented_keys_alone() -> None:
     assert REQUIRED <= said.keys() <= TOP
     assert said["device"].keys() == DEVICE
     assert said["origin"]["name"] == "edgekit"
-    # "Discovery topic": the object's id is of [a-zA-Z0-9_-].
-    assert re.fullmatch(r"homeassistant/device/[a-zA-Z0-9_-]+/config", discovery_topic("pump-1"))
+    # "Discovery topic": prefix, component, node and object; the latter two are of [a-zA-Z0-9_-].
+    assert re.fullmatch(r"homeassistant/device/[a-zA-Z0-9_-]+/[a-zA-Z0-9_-]+/config", discovery_topic("pump-1"))
     assert len(said["components"]) == 10
     assert len({one["unique_id"] for one in said["components"].values()}) == 10
     for sensor in said["components"].values():
@@ -160,7 +160,7 @@ def test_what_could_not_be_taken_back_is_taken_back_later(tmp_path: Path) -> Non
     withdraw("pump-1", lambda publication, qos: False, tmp_path)
     assert (tmp_path / MARK).exists()
     withdraw("pump-1", taken, tmp_path)
-    assert said == ["homeassistant/device/edgekit-pump-1/config", "ek/1/now/pump-1"]
+    assert said == ["homeassistant/device/edgekit/pump-1/config", "ek/1/now/pump-1"]
     assert not (tmp_path / MARK).exists()
 
 
@@ -177,7 +177,7 @@ def test_a_device_announces_itself_and_takes_it_back_when_it_is_switched_off(
                 return "ek/1/now/dev-1" in found and decode_now(found["ek/1/now/dev-1"]).models[0].requests == 1
 
             wait_until(counted, "the window's scalars")
-            said = json.loads(found["homeassistant/device/edgekit-dev-1/config"])
+            said = json.loads(found["homeassistant/device/edgekit/dev-1/config"])
             assert said["device"]["model"] == "tiny 1.0"
             service.stop()
             assert len(found) == 2
