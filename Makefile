@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 
-.PHONY: aarch64 chaos compiler demo test test-wheel runtimes lint format schema coverage foreign-suites malformed broker database node clean
+.PHONY: aarch64 chaos compiler demo test test-wheel runtimes lint format schema coverage foreign-suites malformed broker database node node-red clean
 
 demo: .venv/ready
 	$(BIN)/edgekit demo
@@ -18,6 +18,10 @@ test-wheel: .venv/ready
 # mode (about 160 MB, kept in the user's cache; nothing is installed). Debian only. Takes some minutes.
 aarch64: .venv/ready
 	$(BIN)/pytest -m aarch64
+
+# The flow of examples/node-red in a real Node-RED, from npm with a node of its own (300 MB, kept in the user's cache).
+node-red: .venv/ready
+	$(BIN)/pytest -m node_red
 
 # Every estimator on several releases of onnxruntime, from their wheels (about 35 MB each, kept in the user's cache).
 runtimes: .venv/ready

@@ -16,21 +16,23 @@ import pytest
 SECONDS = 300
 
 
-def npm_package(name: str, version: str) -> Path:
-    """The `node_modules` that holds a package, with what it needs."""
+def npm_packages(*names: str) -> Path:
+    """The `node_modules` that holds packages, each `NAME@VERSION`, with what they need; their scripts are not run."""
     npm, node = shutil.which("npm"), shutil.which("node")
     if npm is None or node is None:
         reason = "npm is not installed (apt install npm)"
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgekit" / "npm" / f"{name}-{version}"
-    if not (cache / "node_modules" / name / "package.json").exists():
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgekit" / "npm"
+    cache = caches / "+".join(names)
+    if not (cache / ".complete").exists():
         cache.mkdir(parents=True, exist_ok=True)
         command = [npm, "install", "--prefix", str(cache), "--no-audit", "--no-fund", "--ignore-scripts"]
-        done = subprocess.run([*command, f"{name}@{version}"], capture_output=True, text=True, timeout=SECONDS)
+        done = subprocess.run([*command, *names], capture_output=True, text=True, timeout=SECONDS)
         if done.returncode:
-            pytest.fail(f"npm install {name}@{version}: {done.stderr}")
+            pytest.fail(f"npm install {' '.join(names)}: {done.stderr}")
+        (cache / ".complete").touch()
     return cache / "node_modules"
 
 

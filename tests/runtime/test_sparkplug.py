@@ -25,7 +25,7 @@ from edgekit_runtime.sparkplug.node import REBIRTH, EdgeNode
 from edgekit_runtime.sparkplug.payload import BOOLEAN, Metric, asks_for, encode_payload
 from tests import bundles
 from tests.brokers import QUICK, Mosquitto, wait_until
-from tests.javascript import Asked, javascript, npm_package
+from tests.javascript import Asked, javascript, npm_packages
 from tests.service import Service
 
 NODE = "spBv1.0/edgekit/{}/pump-1"
@@ -48,7 +48,7 @@ function answer(question) {
 
 @pytest.fixture(scope="module")
 def node_js() -> Iterator[Asked]:
-    with javascript(npm_package("sparkplug-payload", "1.0.3"), DECODER) as asked:
+    with javascript(npm_packages("sparkplug-payload@1.0.3"), DECODER) as asked:
         yield asked
 
 
