@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import threading
@@ -76,7 +77,6 @@ def collect(
     if context.invoked_subcommand is not None:
         return
     from edgekit.collector.service import Collector
-    from edgekit.fleet.alerts import Alerts
     from edgekit_contracts.limits import MESSAGE_TARGET_BYTES
     from edgekit_runtime.mqtt import Broker, probe, read_password
 
@@ -95,9 +95,14 @@ def collect(
                 f"warning: devices send messages of up to {MESSAGE_TARGET_BYTES} bytes; raise the broker's limit",
                 err=True,
             )
+    # A batch makes thousands of objects and hardly ever a circle of them: looking for circles took a tenth of the time.
+    gc.freeze()
+    gc.set_threshold(50_000)
     ended = threading.Event()
     with Collector(address, store, name) as collector, ExitStack() as stack:
         if alerts:
+            from edgekit.fleet.alerts import Alerts
+
             telling = stack.enter_context(Alerts(collector.publish, lambda: _look(store)))
             collector.on_stored = telling.stored
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -13,7 +13,7 @@ from edgekit.collector import references
 from edgekit.collector.archive import PAIRS
 from edgekit.collector.cursor import Cursor, Taken, merge_recent
 from edgekit.collector.database import Row, Table, Transaction
-from edgekit.collector.ingest import HEAD_BYTES, Accepted, Birth, Key, Reading, Refused
+from edgekit.collector.ingest import HEAD_BYTES, Accepted, Birth, Reading, Refused
 from edgekit.collector.schema import CURSOR, DEAD, DEVICE, EVENT, GAP, QUARANTINE, REFUSAL, WINDOW
 from edgekit_contracts import limits
 from edgekit_contracts.state import Status
@@ -57,7 +57,7 @@ class Batch:
         Returns:
             What is to be acknowledged once it is committed, as (device, acknowledgement).
         """
-        names = {key[:2] for one in self._readings if (key := key_of(one)) is not None}
+        names = {name for one in self._readings if (name := name_of(one)) is not None}
         for dev, epoch, high, ranges, missing, lost, recent in self._db.pick(CURSOR, sorted(names)):
             pairs = (PAIRS.decode(ranges), PAIRS.decode(missing))
             self._cursors[dev, epoch] = Cursor(high, *pairs, lost, PAIRS.decode(recent))
@@ -242,11 +242,11 @@ class Batch:
         return tuple(acks)
 
 
-def key_of(reading: Reading) -> Key | None:
-    """What a reading's record is named by."""
+def name_of(reading: Reading) -> tuple[str, int] | None:
+    """The device and the epoch of a reading's record."""
     if isinstance(reading, Accepted):
-        return Key(reading.envelope.device, reading.envelope.epoch, reading.envelope.sequence)
-    return reading.key if isinstance(reading, Refused) else None
+        return reading.envelope.device, reading.envelope.epoch
+    return reading.key[:2] if isinstance(reading, Refused) and reading.key is not None else None
 
 
 def at_ms(envelope: Envelope, received_ms: int) -> int:

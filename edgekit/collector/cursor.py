@@ -70,6 +70,13 @@ class Spans:
             first, last = min(first, self._first[start]), max(last, self._last[end - 1])
         self._first[start:end], self._last[start:end] = [first], [last]
 
+    def extend(self, number: int) -> bool:
+        """Adds a number where it is the next one after all others; says whether it is."""
+        if number != self._last[-1] + 1:
+            return False
+        self._last[-1] = number
+        return True
+
     def discard(self, number: int) -> None:
         """Takes one number out."""
         at = bisect_right(self._first, number) - 1
@@ -145,6 +152,8 @@ class Cursor:
 
     def take(self, sequence: int) -> Taken:
         """Receives one record."""
+        if self._received.extend(sequence):
+            return Taken.NEW  # nearly always
         if sequence in self._received:
             if sequence not in self.missing:
                 return Taken.KNOWN

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.collector.archive import Archive
-from edgekit.collector.batch import Batch, key_of
+from edgekit.collector.batch import Batch, name_of
 from edgekit.collector.database import Database, Fence
 from edgekit.collector.ingest import Accepted, Birth, Reading
 from edgekit.collector.postgres import Postgres, is_address
@@ -91,8 +91,8 @@ def _touched(readings: Iterable[Reading]) -> tuple[frozenset[int], frozenset[byt
     for one in readings:
         if isinstance(one, Birth):
             devices.add(one.status.device)
-        elif (key := key_of(one)) is not None:
-            devices.add(key.device)
+        elif (name := name_of(one)) is not None:
+            devices.add(name[0])
         if isinstance(one, Accepted) and (one.quarantined or one.envelope.kind is Kind.REFERENCE):
             names.add(one.envelope.bins_id)
     return frozenset(map(partition, devices)), frozenset(names)

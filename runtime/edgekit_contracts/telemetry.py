@@ -88,6 +88,17 @@ class Software(msgspec.Struct, frozen=True, array_like=True):
     outbox_records: Count
     """Records that were waiting at the end."""
 
+    @property
+    def bounded(self) -> bool:
+        """Whether a window can hold these numbers: every sum over a fleet stays far below 63 bits."""
+        most = limits.RECORD_MAX_ROWS
+        return (
+            self.calls <= most
+            and self.rejected <= most
+            and self.failed <= most
+            and max(self.rss_kb, self.cpu_ms, self.uptime_s, self.outbox_records) < 2**63
+        )
+
 
 class Window(msgspec.Struct, frozen=True, array_like=True):
     """The body of a WINDOW record.
@@ -270,13 +281,8 @@ def decode_body(envelope: Envelope) -> Window | Event | Gap | ReferencePart:
     if (kind := _BODIES.get(envelope.kind)) is None:
         raise FormatError("telemetry record", "$[4]", f"kind {envelope.kind.name} is not read by this release")
     body = decode_msgpack(envelope.body, kind, what="telemetry body", limit=limits.MESSAGE_MAX_BYTES)
-    if isinstance(body, Window):
-        # So that every sum over a fleet stays far below 63 bits.
-        said = body.software
-        most = max(said.calls, said.rejected, said.failed)
-        others = max(said.rss_kb, said.cpu_ms, said.uptime_s, said.outbox_records)
-        if most > limits.RECORD_MAX_ROWS or others >= 2**63:
-            raise FormatError("telemetry body", "$[4]", "a number beyond what a window can hold")
+    if isinstance(body, Window) and not body.software.bounded:
+        raise FormatError("telemetry body", "$[4]", "a number beyond what a window can hold")
     if isinstance(body, Gap) and not (body.first <= body.last == envelope.sequence):
         raise FormatError("telemetry body", "$[1]", "a gap stands at the last sequence it covers")
     if isinstance(body, ReferencePart) and body.part >= body.parts:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from functools import lru_cache
 from typing import Final, Literal, Self
 
 import msgspec
@@ -41,6 +42,7 @@ _INFER: Final = re.compile(rf"{ROOT}/dn/(?P<device>{_NAME})/infer/(?P<model>{MOD
 _HOST: Final = re.compile(rf"{ROOT}/host/(?P<collector>{_NAME})")
 
 
+@lru_cache(maxsize=1 << 16)
 def partition(device: str) -> int:
     """The device's share of the fleet, 0 to 15."""
     return zlib.crc32(device.encode()) % PARTITIONS

@@ -204,7 +204,7 @@ class Link:
         on_up: Callable[[], None],
         on_message: Callable[[Received], None],
         on_down: Callable[[str], None],
-        on_room: Callable[[], None] = lambda: None,
+        on_room: Callable[[], None] | None = None,
         on_refused: Callable[[str], None] = lambda reason: None,
         meter: Meter = lambda sent, received: None,
         timing: Timing | None = None,
@@ -439,7 +439,8 @@ class Link:
             # Only MQTT 5 says so; and no lock of ours here, for paho holds its own.
             if code.is_failure:
                 refused(f"the broker refuses a message: {code}")
-            self._on_room()
+            if self._on_room is not None:
+                self._on_room()
 
         try:
             wanted = replace(place, protocol=protocol)
@@ -450,7 +451,9 @@ class Link:
             client.on_disconnect = disconnected
             client.on_message = lambda _c, _u, message: self._heard(client, message)
             client.on_subscribe = subscribed
-            client.on_publish = published
+            if protocol == 5 or self._on_room is not None:
+                # paho makes two objects for each message that it tells of, QoS 0 included: half of what sending costs.
+                client.on_publish = published
             client.on_log = lambda _c, _u, level, text: faults.append(text) if level == _LOG_ERROR else None
             client.connect(place.host, place.port, keepalive=self._timing.keepalive_s)
             reached = True
