@@ -209,7 +209,7 @@ def test_moments_of_another_number_of_features_are_refused() -> None:
         envelope(WINDOW, n=ROWS, kind=Kind.LABELS),
         envelope(msgspec.structs.replace(WINDOW, counts=WINDOW.counts[:-1]), n=ROWS),
         envelope(msgspec.structs.replace(WINDOW, counts=encode_varints([2**62] * 5)), n=ROWS),
-        envelope(Gap(first=1, last=1, records=2, rows=0, bytes=0, reason="")),
+        envelope(Gap(first=1, last=1, records=limits.RECORD_MAX_ROWS + 1, rows=0, bytes=0, reason="")),
         envelope(Gap(first=1, last=1, records=1, rows=2**63, bytes=0, reason="")),
         envelope(Gap(first=2, last=1, records=1, rows=0, bytes=0, reason="")),
     ],
