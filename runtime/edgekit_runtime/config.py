@@ -66,6 +66,11 @@ class Telemetry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     window_s: Annotated[float, msgspec.Meta(ge=0.1, le=86_400)] | None = None
     """Instead of the bundle's."""
     outbox_mb: Annotated[float, msgspec.Meta(ge=1, le=100_000)] = 64.0
+    keep_windows_h: Annotated[float, msgspec.Meta(gt=0)] = 2160.0
+    """A window that waits longer is given up, in hours that the service runs."""
+    keep_events_h: Annotated[float, msgspec.Meta(gt=0)] = 720.0
+    replay_kb_s: Annotated[float, msgspec.Meta(ge=0.1)] | Literal["unlimited"] = 2.0
+    """What has piled up is sent at this pace, beside what is produced meanwhile; units of 1,000 bytes a second."""
     infer: bool = False
     """Requests that come over the broker are answered too."""
     sparkplug: bool = False

@@ -17,6 +17,7 @@ reference go last, because without them the centre cannot read any window.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import sqlite3
@@ -45,6 +46,7 @@ from edgekit_contracts.telemetry import (
     decode_envelope,
     encode,
 )
+from edgekit_runtime.ballast import Ballast
 from edgekit_runtime.merging import Places, Series, merge, places_of, series_of
 from edgekit_runtime.outfile import open_file
 from edgekit_runtime.transaction import transaction
@@ -126,6 +128,7 @@ class Outbox:
         merged: Windows that were added into others since the file was opened.
         given_up: Records that were given up since then.
         appended_bytes: Of the records that were appended since then.
+        ballast: Room for deleting on a full disk.
 
     Raises:
         StorageFault: The file cannot be opened or written.
@@ -148,7 +151,14 @@ class Outbox:
         self.merged = self.given_up = self.appended_bytes = 0
         self._keep_s, self._clock_s = dict(keep_s or {}), clock_s
         self._lock = threading.RLock()
-        self._db, self.set_aside = open_file(self.path, self.device)
+        self.ballast = Ballast(self.path.with_name(self.path.name + ".ballast"), clock_s)
+        try:
+            self._db, self.set_aside = open_file(self.path, self.device)
+        except StorageFault as fault:
+            if not (_is_full(fault) and self.ballast.throw_off()):
+                raise
+            self._db, self.set_aside = open_file(self.path, self.device)
+        self.ballast.take_in()
         epoch, session = self._db.execute("SELECT epoch, session FROM meta").fetchone()
         self.epoch, self.session = int(epoch), int(session)
         records, size, new, made_s = self._db.execute(
@@ -278,6 +288,9 @@ class Outbox:
         """
         if not self._new or max(events, others) <= 0:
             return 0
+        return self._even_when_full(lambda: self._give_keys(events, others))
+
+    def _give_keys(self, events: int, others: int) -> int:
         with self._writing() as db:
             rows = self._rows(db, "sequence IS NULL AND kind = ? ORDER BY id LIMIT ?", Kind.EVENT, max(0, events))
             where = "sequence IS NULL AND kind <> ? ORDER BY id LIMIT ?"
@@ -332,6 +345,11 @@ class Outbox:
         Raises:
             StorageFault: Nothing was deleted; the records will be sent, and acknowledged, again.
         """
+        left = self._even_when_full(lambda: self._acknowledge(ack))
+        self.ballast.take_in()
+        return left
+
+    def _acknowledge(self, ack: Ack) -> int:
         with self._writing() as db:
             highest = max([ack.high, *(last for _, last in ack.ranges)])
             if ack.epoch == self.epoch and highest > self._given:
@@ -587,6 +605,23 @@ class Outbox:
         """The service's own time: it goes on where it stood when the newest waiting record was stored."""
         return self._clock_s() - self._opened_s
 
+    def _even_when_full(self, write: Callable[[], int]) -> int:
+        """Writes what makes room in the end, with the room of the journal, and then of the ballast."""
+        for make_room in (self._checkpoint, self.ballast.throw_off):
+            try:
+                return write()
+            except StorageFault as fault:
+                if not _is_full(fault):
+                    raise
+                make_room()
+        self._checkpoint()
+        return write()
+
+    def _checkpoint(self) -> None:
+        """Moves the journal into the file, as far as the disk allows: then it begins anew in its own place."""
+        with self._lock, contextlib.suppress(sqlite3.OperationalError):
+            self._db.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
@@ -606,6 +641,11 @@ class Outbox:
                 for name, value in before.items():
                     setattr(self, name, value)
                 raise
+
+
+def _is_full(fault: StorageFault) -> bool:
+    cause = fault.__cause__
+    return isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
 
 
 def _gap_of(envelope: Envelope) -> Gap:

@@ -35,7 +35,8 @@ from edgekit_runtime.reporter import Reporter
 from edgekit_runtime.serving.app import App
 from edgekit_runtime.serving.mqtt import MqttServer
 from edgekit_runtime.serving.server import addresses, bind, serve_until_signal
-from edgekit_runtime.uplink import Uplink
+from edgekit_runtime.strategies.budget import TokenBucket
+from edgekit_runtime.uplink import REPLAY_BURST_BYTES, Uplink
 
 _log = logging.getLogger("edgekit.service")
 
@@ -195,7 +196,12 @@ def _start_telemetry(
 ) -> Uplink:
     telemetry = config.telemetry
     assert telemetry is not None
-    outbox = Outbox(Path(config.state_dir) / "outbox.db", config.device, max_bytes=int(telemetry.outbox_mb * 1e6))
+    outbox = Outbox(
+        Path(config.state_dir) / "outbox.db",
+        config.device,
+        max_bytes=int(telemetry.outbox_mb * 1e6),
+        keep_s={Kind.WINDOW: 3600 * telemetry.keep_windows_h, Kind.EVENT: 3600 * telemetry.keep_events_h},
+    )
     stack.callback(outbox.close)
     started_ms = round(time.time() * 1000)
 
@@ -209,7 +215,10 @@ def _start_telemetry(
             started_ms=started_ms,
         )
 
-    uplink = Uplink(broker, outbox, birth, ledger=ledger)
+    pace = (
+        None if telemetry.replay_kb_s == "unlimited" else TokenBucket(1000 * telemetry.replay_kb_s, REPLAY_BURST_BYTES)
+    )
+    uplink = Uplink(broker, outbox, birth, ledger=ledger, pace=pace)
     reporter = Reporter(outbox, uplink.wake, events)
     outlets = Outlets(config, telemetry, broker, models, uplink, ledger)
     reporter.on_closed = outlets.note

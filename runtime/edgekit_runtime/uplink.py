@@ -39,11 +39,8 @@ EVENTS_BEYOND: Final = 64
 """Events that have a place of their own beside the others in flight."""
 KEYS_AT_ONCE: Final = 64
 """Records that get their keys together, in one commit."""
-REPLAY_BYTES_S: Final = 2_000.0
-"""What is sent of what has piled up, beside what is produced meanwhile: ten thousand devices that come back together
-send what one collector takes."""
 REPLAY_BURST_BYTES: Final = 64 * limits.KIB
-"""What is sent at once."""
+"""Of what has piled up is sent at once; the rest at the pace of `replay_kb_s`."""
 
 State = Literal["stopped", "connecting", "connected", "no collector"]
 
@@ -61,6 +58,12 @@ class UplinkState(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int
     acknowledged: int
     """Records that left the outbox since the start."""
+    merged: int
+    """Windows that an overfull outbox added into others since the start."""
+    given_up: int
+    """Records that gave way to gaps since the start."""
+    ballast: bool
+    """Whether room is kept for deleting on a full disk; not, when it was needed."""
     bytes: Accounts
 
 
@@ -181,6 +184,9 @@ class Uplink:
             outbox_bytes=self._outbox.size,
             in_flight=len(self._flight),
             acknowledged=self._acknowledged,
+            merged=self._outbox.merged,
+            given_up=self._outbox.given_up,
+            ballast=self._outbox.ballast.held,
             bytes=self._ledger.accounts,
         )
 

@@ -25,6 +25,7 @@ from edgekit_runtime.doctor.software import bundles as in_a_child
 from edgekit_runtime.doctor.software import onnxruntime, proof
 from edgekit_runtime.doctor.storage import disk, lock, permissions
 from edgekit_runtime.lock import hold
+from edgekit_runtime.outbox import Outbox
 from tests import bundles
 from tests.brokers import Mosquitto, free_port
 from tests.certificates import Authority
@@ -245,6 +246,16 @@ def test_the_disk_is_looked_at(board: Path, tmp_path: Path, found: Any, mount: s
     result = only(disk(machine(board, statvfs=found), settings))
     assert result.verdict == verdict
     assert words in result.sentence
+
+
+def test_an_outbox_without_room_for_deleting_is_named(board: Path, tmp_path: Path) -> None:
+    put(board, "proc/mounts", "/dev/x / ext4 rw 0 0\n")
+    settings = config(tmp_path, telemetry=Telemetry(broker="mqtt://b"))
+    with Outbox(Path(settings.state_dir) / "outbox.db", settings.device) as outbox:
+        assert only(disk(machine(board, statvfs=volume()), settings)).verdict == "ok"
+        assert outbox.ballast.throw_off()
+    found = only(disk(machine(board, statvfs=volume()), settings))
+    assert (found.verdict, "the disk was full" in found.sentence) == ("warn", True)
 
 
 def test_what_anybody_can_write_is_named(tmp_path: Path) -> None:

@@ -60,8 +60,20 @@ def disk(machine: Machine, config: DeviceConfig) -> Iterator[Finding]:
             f"{detail}, and the outbox may take {needed_mb - SPARE_MB:,.0f}",
             "free some space, or set outbox_mb",
         )
+    elif config.telemetry and _is_ballast_gone(Path(config.state_dir)):
+        yield Finding(
+            "disk",
+            "warn",
+            f"{detail}, and none is kept for deleting from a full outbox: the disk was full, or this is an old outbox",
+            "free some space, and start the service",
+        )
     else:
         yield Finding("disk", "ok", detail)
+
+
+def _is_ballast_gone(state_dir: Path) -> bool:
+    outbox = state_dir / "outbox.db"
+    return outbox.exists() and not outbox.with_name(outbox.name + ".ballast").exists()
 
 
 def permissions(config: DeviceConfig) -> Iterator[Finding]:
