@@ -106,6 +106,15 @@ class _Row(NamedTuple):
     data: bytes
 
 
+class _Fill(NamedTuple):
+    """How full it is: as it was committed, for those who look on from other threads."""
+
+    records: int
+    size: int
+    keyed: int
+    produced: int
+
+
 _COLUMNS: Final = ", ".join(_Row._fields)
 
 
@@ -169,6 +178,7 @@ class Outbox:
         self._produced: int = row[0] if row else 0
         self._given = 0  # the highest sequence of this epoch
         self._opened_s = clock_s() - (made_s or 0)
+        self._standing = self._fill()
         self._swept = self._seen = 0  # windows without keys: looked at up to this id, and how many in this sweep
         self._places: dict[bytes, Places] = {
             bins_id: msgspec.msgpack.decode(places, type=Places)
@@ -372,22 +382,25 @@ class Outbox:
     @property
     def size(self) -> int:
         """Bytes of the records that wait."""
-        return self._size
+        return self._standing.size
 
     @property
     def records(self) -> int:
         """Records that wait."""
-        return self._records
+        return self._standing.records
 
     @property
     def keyed(self) -> int:
         """Of these, the records that have keys."""
-        return self._records - self._new
+        return self._standing.keyed
 
     @property
     def produced(self) -> int:
         """Records that this file ever took."""
-        return self._produced
+        return self._standing.produced
+
+    def _fill(self) -> _Fill:
+        return _Fill(self._records, self._size, self._records - self._new, self._produced)
 
     def close(self) -> None:
         """Closes the file; what waits, waits for the next session."""
@@ -641,6 +654,7 @@ class Outbox:
                 for name, value in before.items():
                     setattr(self, name, value)
                 raise
+            self._standing = self._fill()
 
 
 def _is_full(fault: StorageFault) -> bool:
