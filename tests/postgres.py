@@ -67,8 +67,8 @@ class Postgres:
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """Ends it without waiting for its clients, and removes its files."""
-        self._end(signal.SIGINT)
+        """Ends it at once, and removes its files."""
+        self._end(signal.SIGQUIT)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _end(self, number: signal.Signals) -> None:

@@ -1,9 +1,11 @@
 """Kills, cuts, repeats, full disks; then compares what was produced with what is stored.
 
-    .venv/bin/python -m benchmarks.chaos [--broker mosquitto|nats|nats-cluster|amqtt] [--short] [--seed N]
+    .venv/bin/python -m benchmarks.chaos [--broker mosquitto|nats|nats-cluster|amqtt] [--store sqlite|postgresql]
+        [--short] [--seed N]
 
 Ends with 1 where a record or a row is lost or stored twice, or where a device fails by itself: one whose outbox passes
-its limit does. The figures are counts, not times. Of a cluster one node at a time is killed.
+its limit does. The figures are counts, not times. Of a cluster one node at a time is killed. Three collectors share
+PostgreSQL: instead of a full disk one of them sleeps for a while, and the database is killed too.
 """
 
 from __future__ import annotations
@@ -22,9 +24,10 @@ import pytest
 
 from benchmarks.chaos.centre import Process, collector, started
 from benchmarks.chaos.network import Echo, Relay
-from benchmarks.chaos.outcome import compare
+from benchmarks.chaos.outcome import Outcome, compare
 from edgekit_runtime.mqtt import Broker
 from tests.brokers import Amqtt, Engine, Mosquitto, Nats, NatsCluster
+from tests.postgres import Postgres
 
 ENGINES: Final[dict[str, type[Engine | NatsCluster]]] = {
     "mosquitto": Mosquitto,
@@ -42,20 +45,22 @@ class Plan(NamedTuple):
     """Of all devices together."""
     kills: int
     cuts: int
-    full: int
-    """Times that the collector's disk is full."""
+    troubles: int
+    """Times that the collector's disk is full; or, of several, that one sleeps and the database is killed."""
     outbox_bytes: int
     limit_s: float
 
 
-FULL = Plan(devices=16, records=100_000, kills=200, cuts=50, full=10, outbox_bytes=20_000, limit_s=3600.0)
-SHORT = Plan(devices=4, records=2_000, kills=16, cuts=6, full=2, outbox_bytes=10_000, limit_s=300.0)
+FULL = Plan(devices=16, records=100_000, kills=200, cuts=50, troubles=10, outbox_bytes=20_000, limit_s=3600.0)
+SHORT = Plan(devices=4, records=2_000, kills=16, cuts=6, troubles=1, outbox_bytes=10_000, limit_s=300.0)
 
 
 class Scene(NamedTuple):
     """Who takes part."""
 
     broker: Engine | NatsCluster
+    database: Postgres | None
+    """None: one collector, with a file."""
     collectors: list[Process]
     devices: list[Process]
     relays: list[Relay]
@@ -67,6 +72,7 @@ def main() -> int:
     """Runs it and prints what came out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--broker", choices=ENGINES, default="mosquitto")
+    parser.add_argument("--store", choices=["sqlite", "postgresql"], default="sqlite")
     parser.add_argument("--short", action="store_true", help="4 devices, 2,000 records, 16 kills")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -75,26 +81,47 @@ def main() -> int:
         folder = Path(name)
         begun = time.monotonic()
         try:
-            done = run(plan, folder, random.Random(options.seed), ENGINES[options.broker])
-        except pytest.skip.Exception as missing:  # what the tests' broker says where it is not installed
+            shared = options.store == "postgresql"
+            done, found = run(plan, folder, random.Random(options.seed), ENGINES[options.broker], shared=shared)
+        except pytest.skip.Exception as missing:  # what the tests' engines say where one is not installed
             raise SystemExit(str(missing)) from None
-        found = compare(folder, plan.devices)
     print(
-        f"{options.broker}: {plan.devices} devices, {time.monotonic() - begun:.0f} s; "
+        f"{options.broker}, {options.store}: {plan.devices} devices, {time.monotonic() - begun:.0f} s; "
         + ", ".join(f"{count} {what}" for what, count in done.items())
     )
     print(", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in found._asdict().items()))
-    return int(bool(found.missing or found.missing_rows or found.forgotten or done["device failures"]))
+    return int(bool(found.twice or found.missing or found.missing_rows or found.forgotten or done["device failures"]))
 
 
-def run(plan: Plan, folder: Path, dice: random.Random, engine: type[Engine | NatsCluster] = Mosquitto) -> Counter[str]:
-    """Starts everything, kills and cuts it, and waits until every outbox is empty."""
+def run(
+    plan: Plan,
+    folder: Path,
+    dice: random.Random,
+    engine: type[Engine | NatsCluster] = Mosquitto,
+    *,
+    shared: bool = False,
+) -> tuple[Counter[str], Outcome]:
+    """Starts everything, kills and cuts it, waits until every outbox is empty, and looks what is stored.
+
+    Args:
+        plan: How much.
+        folder: For everybody's files.
+        dice: What happens when.
+        engine: The broker.
+        shared: Three collectors share PostgreSQL.
+    """
     done = Counter[str]()
     with ExitStack() as stack:
+        database, store, names = None, str(folder / "fleet.db"), ["collector"]
+        if shared:
+            database = Postgres()
+            stack.callback(database.stop)
+            database.start()
+            store, names = database.create("fleet"), ["one", "two", "three"]
         broker = engine(folder)
         stack.callback(broker.stop)
         broker.start()
-        collectors = [stack.enter_context(started(collector(folder, broker.broker)))]
+        collectors = [stack.enter_context(started(collector(folder, broker.broker, store, name))) for name in names]
         relays = [stack.enter_context(Relay(place.port)) for place in broker.broker.places]
         echo = stack.enter_context(Echo(broker.broker))
         near = Broker.parse("mqtt://" + ",".join(f"127.0.0.1:{relay.port}" for relay in relays))
@@ -102,11 +129,11 @@ def run(plan: Plan, folder: Path, dice: random.Random, engine: type[Engine | Nat
             stack.enter_context(started(_device(plan, folder, number, near, dice))) for number in range(plan.devices)
         ]
         echo.wait()
-        scene = Scene(broker, collectors, devices, relays, echo)
+        scene = Scene(broker, database, collectors, devices, relays, echo)
         _disturb(plan, dice, done, scene)
         _finish(plan, scene)
         done["device failures"] = sum(device.failures for device in devices)
-    return done
+        return done, compare(folder, plan.devices, store)
 
 
 def _device(plan: Plan, folder: Path, number: int, broker: Broker, dice: random.Random) -> Process:
@@ -118,7 +145,8 @@ def _device(plan: Plan, folder: Path, number: int, broker: Broker, dice: random.
 
 
 def _disturb(plan: Plan, dice: random.Random, done: Counter[str], scene: Scene) -> None:
-    acts = ["kill"] * plan.kills + ["cut"] * plan.cuts + ["again"] * plan.cuts + ["full"] * plan.full
+    acts = ["kill"] * plan.kills + ["cut"] * plan.cuts + ["again"] * plan.cuts
+    acts += (["full"] if scene.database is None else ["asleep", "database"]) * plan.troubles
     dice.shuffle(acts)
     for act in acts:
         time.sleep(dice.uniform(0.02, 0.3))
@@ -128,8 +156,16 @@ def _disturb(plan: Plan, dice: random.Random, done: Counter[str], scene: Scene) 
             done["messages delivered again"] += scene.echo.again(20, dice)
         elif act == "full":
             done["full disks of the collector"] += 1
-            with dice.choice(scene.collectors).full_disk():
+            with scene.collectors[0].full_disk():
                 time.sleep(dice.uniform(0.2, 1.0))
+        elif act == "asleep":
+            done["collectors asleep"] += 1
+            with dice.choice(scene.collectors).asleep():
+                time.sleep(dice.uniform(5.5, 7.0))  # longer than a lease
+        elif act == "database" and scene.database is not None:
+            done["database kills"] += 1
+            scene.database.kill()
+            scene.database.start()
         else:
             what = dice.choices(("device", "broker", "collector"), (6, 1, 2))[0]
             done[f"{what} kills"] += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -75,6 +76,15 @@ class Process:
         if process.poll() is None:
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
+    @contextlib.contextmanager
+    def asleep(self) -> Iterator[None]:
+        """It stands still, and then goes on as if nothing had been."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+        yield
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
     @property
     def log(self) -> str:
         """Its last words."""
@@ -91,8 +101,8 @@ def started(process: Process) -> Iterator[Process]:
         process.stop()
 
 
-def collector(folder: Path, broker: Broker) -> Process:
+def collector(folder: Path, broker: Broker, store: Path | str, name: str = "collector") -> Process:
     """`edgekit collect`."""
     command = [sys.executable, "-c", "from edgekit.cli import main; main()", "collect"]
-    options = ["--broker", str(broker), "--store", str(folder / "fleet.db")]
-    return Process([*command, *options], folder / "collector.log")
+    options = ["--broker", str(broker), "--store", str(store), "--name", name]
+    return Process([*command, *options], folder / f"{name}.log")

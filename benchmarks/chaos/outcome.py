@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from benchmarks.chaos.device import rows_of
+from edgekit.collector.database import Transaction
+from edgekit.collector.store import open_store
 from edgekit_contracts.telemetry import Window
 
 
@@ -27,6 +29,8 @@ class Outcome(NamedTuple):
     merged: int
     """Stored within another window."""
     given_up: int
+    twice: int
+    """Stored more than once."""
     missing: int
     """Neither stored nor within a gap, or stored and never produced."""
     rows: int
@@ -35,20 +39,22 @@ class Outcome(NamedTuple):
     """Noted by a device as stored in its outbox, which does not know of it."""
 
 
-def compare(folder: Path, devices: int) -> Outcome:
-    """Reads the journals, outboxes and the store of a folder."""
+def compare(folder: Path, devices: int, store: Path | str) -> Outcome:
+    """Reads the journals and outboxes of a folder, and the store."""
     sums = [0] * len(Outcome._fields)
-    with closing(sqlite3.connect(folder / "fleet.db")) as store:
+    with open_store(store, create=False) as opened, opened.database.reading() as db:
         for device in (f"device-{number}" for number in range(devices)):
             with closing(sqlite3.connect(folder / f"{device}.db")) as outbox:
                 (produced,) = outbox.execute("SELECT seq FROM sqlite_sequence WHERE name = 'record'").fetchone()
             rows = sum(rows_of(number) for number in range(2, produced + 1))
             here: dict[tuple[int, int], tuple[int, int]] = {}
-            for epoch, seq in _of(store, "epoch, seq", "part", device):
+            parts = _of(db, "epoch, seq", "part", device)
+            for epoch, seq in parts:
                 here[epoch, seq] = (1, 0)
-            for epoch, seq, n, body in _of(store, "epoch, seq, n, body", "window", device):
+            stored = _of(db, "epoch, seq, n, body", "window", device)
+            for epoch, seq, n, body in stored:
                 here[epoch, seq] = (msgspec.msgpack.decode(body, type=Window).software.rejected, n)
-            given_up, lost_rows = _given_up(_of(store, "epoch, first, last, records, rows", "gap", device), here)
+            given_up, lost_rows = _given_up(_of(db, "epoch, first, last, records, rows", "gap", device), here)
             windows, stored_rows = (sum(one[at] for one in here.values()) for at in (0, 1))
             noted = [int(line) for line in _lines(folder / f"{device}.journal")]
             found = Outcome(
@@ -56,6 +62,7 @@ def compare(folder: Path, devices: int) -> Outcome:
                 stored=len(here),
                 merged=windows - len(here),
                 given_up=given_up,
+                twice=len(parts) + len(stored) - len(here),
                 missing=produced - windows - given_up,
                 rows=rows,
                 missing_rows=rows - stored_rows - lost_rows,
@@ -67,8 +74,8 @@ def compare(folder: Path, devices: int) -> Outcome:
     return Outcome(*sums)
 
 
-def _of(store: sqlite3.Connection, columns: str, table: str, device: str) -> list[tuple[Any, ...]]:
-    return store.execute(f"SELECT {columns} FROM {table} WHERE dev = ?", (device,)).fetchall()
+def _of(db: Transaction, columns: str, table: str, device: str) -> list[tuple[Any, ...]]:
+    return db.rows(f'SELECT {columns} FROM "{table}" WHERE dev = ?', (device,))
 
 
 def _given_up(gaps: Iterable[tuple[Any, ...]], here: dict[tuple[int, int], tuple[int, int]]) -> tuple[int, int]:

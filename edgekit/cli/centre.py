@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import logging
+import re
 import signal
+import socket
 import threading
 import time
 from contextlib import ExitStack
@@ -40,7 +42,7 @@ _protocols: dict[str, Protocol] = {"auto": "auto", "4": 4, "5": 5}
 )
 @_store
 @click.option(
-    "--name", default="collector", show_default=True, help="This collector's name; two of one broker need two."
+    "--name", help="This collector's name; of one name one can run (default: collector; on PostgreSQL, collector-HOST)."
 )
 @click.option("--username")
 @click.option("--password-file", type=click.Path(path_type=Path), help="A file that holds the password.")
@@ -62,7 +64,7 @@ def collect(
     context: click.Context,
     broker: str,
     store: str,
-    name: str,
+    name: str | None,
     username: str | None,
     password_file: Path | None,
     ca: Path | None,
@@ -76,6 +78,7 @@ def collect(
     """Store what devices send, and tell them so: a device keeps a record until this has committed it."""
     if context.invoked_subcommand is not None:
         return
+    from edgekit.collector.postgres import is_address
     from edgekit.collector.service import Collector
     from edgekit_contracts.limits import MESSAGE_TARGET_BYTES
     from edgekit_runtime.mqtt import Broker, probe, read_password
@@ -99,6 +102,7 @@ def collect(
     gc.freeze()
     gc.set_threshold(50_000)
     ended = threading.Event()
+    name = name or (_host_name() if is_address(store) else "collector")
     with Collector(address, store, name) as collector, ExitStack() as stack:
         if alerts:
             from edgekit.fleet.alerts import Alerts
@@ -119,6 +123,12 @@ def collect(
         f"refused: {refused}",
         err=True,
     )
+
+
+def _host_name() -> str:
+    """Collectors that share a store run on different machines, mostly."""
+    host = re.sub(r"[^a-z0-9_-]+", "-", socket.gethostname().partition(".")[0].lower())
+    return f"collector-{host}"[:63]
 
 
 def _look(store: str) -> list[DeviceStatus]:

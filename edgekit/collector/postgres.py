@@ -158,7 +158,8 @@ class Postgres:
         return StorageFault(self.name, reason, "check that the server runs, its address, and what its user may do")
 
     def _prepare(self, connection: psycopg.Connection[Row], create: bool) -> None:
-        exists = "SELECT to_regclass('edgekit.version') IS NOT NULL"
+        # Not `to_regclass`, which within a transaction goes on saying what it said before the lock.
+        exists = "SELECT EXISTS (SELECT FROM pg_tables WHERE schemaname = 'edgekit' AND tablename = 'version')"
         if connection.execute(exists).fetchall() == [(False,)]:
             if not create:
                 raise StorageFault(self.name, "it holds no collector's store", "start edgekit collect on it, once")
@@ -231,7 +232,7 @@ class PostgresTransaction:
         """Makes the partition of a day, where there is none."""
         name = day_name(table, day)
         self._execute("SELECT pg_advisory_xact_lock(?, 1)", (_SCHEMA_LOCK,))
-        if self.rows("SELECT to_regclass(?) IS NULL", (f"edgekit.{name}",)) == [(True,)]:
+        if not self.rows("SELECT FROM pg_tables WHERE schemaname = 'edgekit' AND tablename = ?", (name,)):
             # Attached, not created as a partition: that would wait for everybody who reads the table.
             self._execute(f'CREATE TABLE {name} (LIKE "{table.name}" INCLUDING DEFAULTS INCLUDING INDEXES)')
             self._execute(f'ALTER TABLE "{table.name}" ATTACH PARTITION {name} FOR VALUES IN ({day})')

@@ -96,5 +96,8 @@ ROLLUP_MOMENTS: Final = Table("rollup_moments", f"{_OF_ROLLUP}, moments bytes", 
 """Apart, since both are larger than all of ROLLUP. Moments: see `rollup_rows`; no row where no window had any."""
 ROLLUP_MARK: Final = Table("rollup_mark", "p integer, id integer", ("p",))
 """Up to which number a partition's windows are rolled up."""
+COLLECTOR: Final = Table("collector", "name text, instance integer, until_ms integer", ("name",))
+LEASE: Final = Table("lease", "p integer, instance integer", ("p",))
+"""Which collectors live, and who holds which partition of the topic tree (`claims`); of PostgreSQL alone."""
 _RECORDS: Final = (DEVICE, CURSOR, WINDOW, QUARANTINE, GAP, EVENT, PART, REFERENCE, STANDING, DEAD, REFUSAL)
-TABLES: Final = (*_RECORDS, SERIES, ROLLUP, ROLLUP_COUNTS, ROLLUP_MOMENTS, ROLLUP_MARK)
+TABLES: Final = (*_RECORDS, SERIES, ROLLUP, ROLLUP_COUNTS, ROLLUP_MOMENTS, ROLLUP_MARK, COLLECTOR, LEASE)

@@ -4,6 +4,9 @@ The network thread only queues, within bounds (`inbox`). The worker takes up to 
 ingests them in one transaction, and then acknowledges: to the broker each message, which sends further ones, and to the
 devices, one message for each. It never waits for a device: what it could not take in is not acknowledged, and so it
 comes again.
+
+Collectors of one PostgreSQL share the partitions of the fleet (`claims`): each listens to what it holds, and does not
+store what it no longer does. Statuses are few: each stores all of them.
 """
 
 from __future__ import annotations
@@ -17,9 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
+from edgekit.collector.claims import Claims, LeaseLost, Terms
 from edgekit.collector.inbox import Inbox
 from edgekit.collector.ingest import HEAD_BYTES, Message, Reading, Refused, read_batch
-from edgekit.collector.store import Ingested, Store, open_store
+from edgekit.collector.postgres import is_address
+from edgekit.collector.store import Ingested, Store, open_database, open_store
 from edgekit.collector.upkeep import Upkeep
 from edgekit_contracts import topics
 from edgekit_contracts.decode import encode_json
@@ -57,6 +62,7 @@ class Collector:
         store: As `open_store`; made where it is missing.
         name: Names the collector's presence and its MQTT client: two collectors of one broker need two names.
         timing: Of the connection.
+        terms: Of the leases, where the store is shared.
         clock_ms: Milliseconds since 1970, for what is received.
     """
 
@@ -67,10 +73,11 @@ class Collector:
         name: str = "collector",
         *,
         timing: Timing | None = None,
+        terms: Terms | None = None,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self.broker, self.name, self._where = broker, check_device(name), store
-        self._timing, self._clock_ms = timing or Timing(), clock_ms
+        self._timing, self._terms, self._clock_ms = timing or Timing(), terms, clock_ms
         self._inbox, self._topic = Inbox(), topics.host(name)
         self._messages = self._let_go = self._stored = self._duplicates = 0
         self._refused: Counter[str] = Counter()
@@ -80,13 +87,15 @@ class Collector:
         """Told what a batch held, after its commit; must return soon, and not fail."""
         self._stopping = threading.Event()
         self._store: Store | None = None
-        self._upkeep = Upkeep(lambda: open_store(self._where))
+        self._claims: Claims | None = None
+        self._always = (topics.ALL_STATUS, self._topic)
+        self._upkeep = Upkeep(lambda: open_store(self._where), partitions=lambda: self.held)
         self._worker = threading.Thread(target=self._work, name=f"collector-{name}", daemon=True)
         self._link = Link(
             broker,
             f"ek-collector-{name}",
             will=lambda: self._presence(alive=False),
-            subscriptions=(topics.ALL_UP, topics.ALL_STATUS, self._topic),
+            subscriptions=self._always if is_address(str(store)) else (topics.ALL_UP, *self._always),
             on_up=self._on_up,
             on_message=self._on_message,
             on_down=lambda reason: log.warning("collector %s lost %s: %s", name, broker, reason),
@@ -100,9 +109,10 @@ class Collector:
 
         Raises:
             StorageFault, UnsupportedFormat: The store cannot be used.
+            UsageError: Another collector of this store has the name.
             BrokerUnreachable: The first connection failed; later losses are mended silently.
         """
-        self._store = open_store(self._where)
+        self._store = self._open()
         self._upkeep.start()
         self._link.start()
         self._worker.start()
@@ -110,6 +120,24 @@ class Collector:
         if reason is not None:
             self.stop()
             raise BrokerUnreachable(str(self.broker), reason)
+
+    def _open(self) -> Store:
+        if not is_address(str(self._where)):
+            return open_store(self._where)
+        claims = Claims(
+            open_database(self._where),
+            self.name,
+            connected=lambda: self._link.connected,
+            on_change=self._listen,
+            terms=self._terms,
+        )
+        claims.start()
+        self._claims = claims
+        try:
+            return open_store(self._where, fence=claims.fence)
+        except BaseException:
+            claims.stop()
+            raise
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """Stores and acknowledges what has come, says that no collector is alive here, and disconnects."""
@@ -119,6 +147,8 @@ class Collector:
             self._worker.join()
         self._link.stop(self._presence(alive=False), timeout_s)
         self._upkeep.stop()
+        if self._claims is not None:
+            self._claims.stop()
         if self._store is not None:
             self._store.close()
 
@@ -150,11 +180,23 @@ class Collector:
             raise RuntimeError("the collector was not started")
         return self._store
 
+    @property
+    def held(self) -> frozenset[int]:
+        """The partitions that it stores."""
+        return frozenset(range(topics.PARTITIONS)) if self._claims is None else self._claims.held
+
+    # --- the claims' thread ---
+
+    def _listen(self, held: frozenset[int]) -> None:
+        self._link.listen((*self._always, *map(topics.every_up, sorted(held))))
+
     # --- the link's thread ---
 
     def _on_up(self) -> None:
         log.info("collector %s is connected to %s", self.name, self.broker)
         self._link.publish(self._presence(alive=True))
+        if self._claims is not None:
+            self._claims.wake()
 
     def _guard_presence(self, payload: bytes) -> None:
         """Says again that we are here where something else stands: devices hold their records while none is."""
@@ -209,6 +251,13 @@ class Collector:
             try:
                 readings = read_batch(batch, self.store)
                 done = self.store.ingest(readings)
+            except LeaseLost as lost:
+                # Unknown to their devices: they come again, to whoever holds them now.
+                gone = [one for one in batch if topics.up_partition(one.topic) in lost.partitions]
+                if not gone:
+                    raise
+                self._take_over(message.receipt for message in gone)
+                batch = [one for one in batch if one not in gone]
             except StorageFault as fault:
                 if self._fault is None:
                     log.error("the collector stores and acknowledges nothing: %s (%s)", fault, fault.next_step)

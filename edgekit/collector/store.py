@@ -38,7 +38,7 @@ class Store(Archive):
 
     Args:
         database: Where the tables are.
-        fence: Called in each transaction that ingests.
+        fence: Called in each transaction that ingests, with the partitions of its records; statuses are anybody's.
     """
 
     def __init__(self, database: Database, *, fence: Fence | None = None) -> None:
@@ -55,11 +55,11 @@ class Store(Archive):
             StorageFault: Nothing is acknowledged; the batch may be given again.
         """
         readings = list(batch)
-        partitions, names = _touched(readings)
+        partitions, births, names = _touched(readings)
         with self.database.writing() as db:
             if self._fence is not None:
                 self._fence(db, partitions)
-            db.lock(partitions, names)
+            db.lock(partitions | births, names)
             work = Batch(db, readings)
             acks = work.store()
         return Ingested(acks, work.stored, work.duplicates, work.refused)
@@ -79,20 +79,22 @@ def open_store(where: Path | str, *, create: bool = True, fence: Fence | None = 
         UnsupportedFormat: A newer release made it.
         UsageError, MissingExtra: It looks like the address of a PostgreSQL and is none; or psycopg is not installed.
     """
-    database: Database = (
-        Postgres(str(where), create=create) if is_address(str(where)) else Sqlite(Path(where), create=create)
-    )
-    return Store(database, fence=fence)
+    return Store(open_database(where, create=create), fence=fence)
 
 
-def _touched(readings: Iterable[Reading]) -> tuple[frozenset[int], frozenset[bytes]]:
-    """The partitions of the topic tree that these readings write to, and the bins that they bring or wait for."""
-    devices, names = set(), set()
+def open_database(where: Path | str, *, create: bool = True) -> Database:
+    """Opens what a store stands on; arguments and errors as of `open_store`."""
+    return Postgres(str(where), create=create) if is_address(str(where)) else Sqlite(Path(where), create=create)
+
+
+def _touched(readings: Iterable[Reading]) -> tuple[frozenset[int], frozenset[int], frozenset[bytes]]:
+    """The partitions of the topic tree that records belong to, those of statuses, and the bins that are at stake."""
+    devices, born, names = set(), set(), set()
     for one in readings:
         if isinstance(one, Birth):
-            devices.add(one.status.device)
+            born.add(one.status.device)
         elif (name := name_of(one)) is not None:
             devices.add(name[0])
         if isinstance(one, Accepted) and (one.quarantined or one.envelope.kind is Kind.REFERENCE):
             names.add(one.envelope.bins_id)
-    return frozenset(map(partition, devices)), frozenset(names)
+    return frozenset(map(partition, devices)), frozenset(map(partition, born)), frozenset(names)

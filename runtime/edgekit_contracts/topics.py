@@ -53,6 +53,12 @@ def every_up(partition: int) -> str:
     return f"{ROOT}/up/{partition}/+/+"
 
 
+def up_partition(topic: str) -> int | None:
+    """The partition in a topic that `every_up` hears, or None."""
+    match = _UP.fullmatch(topic)
+    return int(match["partition"]) if match else None
+
+
 class Up(msgspec.Struct, frozen=True):
     """A lane from a device: windows (`w`) or events (`e`)."""
 

@@ -1,0 +1,141 @@
+"""Leases of the partitions, in a real PostgreSQL: sharing, taking over, and the fence."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from edgekit.collector.claims import Claims, LeaseLost, Terms, spans
+from edgekit.collector.store import open_database, open_store
+from edgekit_contracts.errors import UsageError
+from edgekit_contracts.topics import PARTITIONS
+from tests.brokers import wait_until
+
+ALL = frozenset(range(PARTITIONS))
+TERMS = Terms(lease_s=2.0, renew_s=0.1)
+IN_TIME = Terms(lease_s=60.0, renew_s=0.1)
+
+
+class Member(Claims):
+    """One that can fall asleep."""
+
+    def __init__(self, database: str, name: str, terms: Terms = TERMS) -> None:
+        self.awake = True
+        self.told: list[frozenset[int]] = []
+        super().__init__(
+            open_database(database),
+            name,
+            connected=lambda: self.awake,
+            on_change=self.told.append,
+            terms=terms,
+        )
+
+
+@contextmanager
+def living(database: str, *names: str, terms: Terms = TERMS) -> Iterator[list[Member]]:
+    members = [Member(database, name, terms) for name in names]
+    for member in members:
+        member.start()
+    try:
+        yield members
+    finally:
+        for member in members:
+            member.stop()
+
+
+def all_is_shared(*members: Member) -> bool:
+    held = [member.held for member in members]
+    return (
+        frozenset().union(*held) == ALL
+        and sum(map(len, held)) == PARTITIONS
+        and max(map(len, held)) - min(map(len, held)) <= 1
+    )
+
+
+def test_three_share_and_two_take_over_from_one_that_falls_asleep(database: str) -> None:
+    with living(database, "a", "b", "c") as (a, b, c):
+        wait_until(lambda: all_is_shared(a, b, c), "each has its share")
+        kept = a.held, b.held
+        c.awake = False
+        wait_until(lambda: all_is_shared(a, b), "the others have its share")
+        assert (a.held >= kept[0], b.held >= kept[1]) == (True, True)
+        assert a.told[-1] == a.held
+        c.awake = True
+        wait_until(lambda: all_is_shared(a, b, c), "it is one of them again")
+
+
+def test_one_that_ends_gives_its_partitions_up_at_once(database: str) -> None:
+    with living(database, "a", terms=IN_TIME) as (a,):
+        with living(database, "b", terms=IN_TIME) as (b,):
+            wait_until(lambda: all_is_shared(a, b), "both have their share")
+        wait_until(lambda: a.held == ALL, "it holds all")
+
+
+def test_whoever_was_taken_over_from_cannot_commit(database: str) -> None:
+    with living(database, "a", "b") as (a, b), open_store(database, fence=a.fence) as store:
+        wait_until(lambda: all_is_shared(a, b), "both have their share")
+        before = a.held
+        with store.database.writing() as db:
+            a.fence(db, before)
+        a.awake = False
+        wait_until(lambda: b.held == ALL, "the other one holds all")
+        assert a.held == before, "it does not know yet"
+        with pytest.raises(LeaseLost, match="another collector holds") as lost, store.database.writing() as db:
+            a.fence(db, before)
+        assert lost.value.partitions == before
+
+
+def test_nobody_takes_over_while_a_transaction_is_on_its_way(database: str) -> None:
+    with living(database, "a", "b") as (a, b), open_store(database) as store:
+        wait_until(lambda: all_is_shared(a, b), "both have their share")
+        with store.database.writing() as db:
+            a.fence(db, a.held)
+            a.awake = False
+            time.sleep(1.5 * TERMS.lease_s)
+            assert not b.held & a.held
+        wait_until(lambda: b.held == ALL, "the other one holds all")
+
+
+def test_of_one_name_only_one_lives_and_its_name_is_free_again_after_it_was_killed(database: str) -> None:
+    with living(database, "a") as (a,):
+        wait_until(lambda: a.held == ALL, "it holds all")
+        again = Member(database, "a")
+        with pytest.raises(UsageError, match="a collector named 'a' runs already"):
+            again.start()
+        a.awake = False
+        again = Member(database, "a")
+        again.start()
+        try:
+            wait_until(lambda: again.held == ALL, "it holds all")
+            a.awake = True
+            wait_until(lambda: not a.held, "the first one is told that it holds nothing")
+            assert again.held == ALL
+        finally:
+            again.stop()
+
+
+def test_collectors_that_start_together_each_find_the_tables(database: str) -> None:
+    made: list[Member] = []
+    threads = [threading.Thread(target=lambda n=n: made.append(Member(database, f"c{n}"))) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for member in made:
+        member.start()
+    try:
+        wait_until(lambda: all_is_shared(*made), "each has its share")
+    finally:
+        for member in made:
+            member.stop()
+    assert len(made) == 4
+
+
+def test_partitions_are_named_for_people() -> None:
+    assert spans(frozenset()) == "no partition"
+    assert spans(frozenset({3})) == "partition 3"
+    assert spans(frozenset({0, 1, 2, 5, 15, 14})) == "partitions 0-2, 5, 14-15"
