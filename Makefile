@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 
-.PHONY: aarch64 chaos compiler demo test test-wheel runtimes lint format schema coverage foreign-suites malformed broker database node node-red clean
+.PHONY: aarch64 chaos compiler demo test test-wheel runtimes lint format schema coverage foreign-suites hostile malformed broker database node node-red clean
 
 demo: .venv/ready
 	$(BIN)/edgekit demo
@@ -55,6 +55,10 @@ coverage: .venv/ready
 # Writes docs/foreign-suites.md: the tests of sklearn-onnx and onnxmltools, run against edgekit. Both are checkouts.
 foreign-suites: .venv/ready
 	$(BIN)/python benchmarks/foreign_suites.py --sklearn-onnx "$(SKLEARN_ONNX)" --onnxmltools "$(ONNXMLTOOLS)" > docs/foreign-suites.md
+
+# Ten thousand hostile messages at a running collector: each counted, none stored under another's name, no long wait.
+hostile: .venv/ready
+	$(BIN)/python benchmarks/hostile.py
 
 # Ten thousand malformed requests against a running service: the right status each, no crash, no leak.
 malformed: .venv/ready

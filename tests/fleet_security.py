@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import paho.mqtt.client as paho
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -34,16 +34,12 @@ def certify(authority: Authority, name: str, folder: Path, days: float = 1) -> P
 
 
 @contextmanager
-def secured_mosquitto(
-    authority: Authority, folder: Path, *, apps: tuple[str, ...] = (), readers: tuple[str, ...] = ()
-) -> Iterator[Mosquitto]:
-    """A broker that runs on what `edgekit fleet broker-config` writes, in `folder`/broker."""
+def secured_mosquitto(authority: Authority, folder: Path, **asked: Any) -> Iterator[Mosquitto]:
+    """A broker that runs on what `edgekit fleet broker-config` writes for a plan, in `folder`/broker."""
     out = folder / "broker"
 
     def configuration(port: int) -> str:
-        plan = Plan(
-            hosts=("localhost", "127.0.0.1"), folder=str(out), port=port, listen="127.0.0.1", apps=apps, readers=readers
-        )
+        plan = Plan(hosts=("localhost", "127.0.0.1"), folder=str(out), port=port, listen="127.0.0.1", **asked)
         write_mosquitto(authority, out, plan)
         return (out / "mosquitto.conf").read_text().replace("/var/lib/mosquitto/", f"{folder}/")
 

@@ -226,7 +226,11 @@ def revoke(folder: Path | None, name: str, broker: Path | None) -> None:
 @click.option("--listen", default="", help="Address to listen on (default: all).")
 @click.option("--collector", multiple=True, default=("collector",), show_default=True, help="NAME of collector.NAME.")
 @click.option("--app", multiple=True, help="NAME of app.NAME, which may ask devices' models (repeatable).")
-@click.option("--reader", multiple=True, help="NAME of app.NAME, which may read births and alerts (repeatable).")
+@click.option(
+    "--reader", multiple=True, help="NAME of app.NAME, which may read births, scalars and alerts (repeatable)."
+)
+@click.option("--home-assistant", is_flag=True, help="Devices announce themselves to Home Assistant.")
+@click.option("--sparkplug", metavar="GROUP", help="Devices are edge nodes of Sparkplug B in this group.")
 @click.option("--place", help="Where the files will lie on the broker's machine (default: the folder of --out).")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
 def broker_config(
@@ -238,6 +242,8 @@ def broker_config(
     collector: tuple[str, ...],
     app: tuple[str, ...],
     reader: tuple[str, ...],
+    home_assistant: bool,
+    sparkplug: str | None,
     place: str | None,
     out: Path,
 ) -> None:
@@ -253,6 +259,8 @@ def broker_config(
         collectors=collector,
         apps=app,
         readers=reader,
+        home_assistant=home_assistant,
+        sparkplug=sparkplug,
     )
     with Authority(folder or _folder()) as authority:
         for path in write_mosquitto(authority, out, plan):

@@ -6,6 +6,7 @@ tests/e2e/test_broker_config.py.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Final
 
@@ -41,7 +42,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     apps: tuple[str, ...] = ()
     """NAMEs of certificates `app.NAME`, which may ask devices' models; none: inference over the broker is off."""
     readers: tuple[str, ...] = ()
-    """NAMEs of certificates `app.NAME`, which may read births, presences and alerts."""
+    """NAMEs of certificates `app.NAME`, which may read what is in JSON: births, presences, scalars, alerts."""
+    home_assistant: bool = False
+    """Devices announce themselves to Home Assistant (`home_assistant = true`), and readers hear of it."""
+    sparkplug: str | None = None
+    """The Sparkplug group in which devices are edge nodes (`sparkplug = true`); readers are its hosts."""
+
+    @property
+    def one_connection(self) -> bool:
+        """Whether every member has only one."""
+        return not self.apps and self.sparkplug is None
 
 
 def write_mosquitto(authority: Authority, out: Path, plan: Plan) -> list[Path]:
@@ -52,10 +62,13 @@ def write_mosquitto(authority: Authority, out: Path, plan: Plan) -> list[Path]:
 
     Raises:
         UnknownName: A collector's or app's name.
+        UsageError: A group of Sparkplug with what is no part of a topic.
         StorageFault: A file cannot be written.
     """
     for name in (*plan.collectors, *plan.apps, *plan.readers):
         check_device(name)
+    if plan.sparkplug is not None and not re.fullmatch(r"[^+/#\s]{1,64}", plan.sparkplug):
+        raise UsageError(f"'{plan.sparkplug}' is no group of Sparkplug", "give it without blanks, /, + and #")
     certificate, key = out / BROKER_CERTIFICATE_NAME, out / BROKER_KEY_NAME
     replace(out / CONFIG_NAME, configuration(plan).encode())
     replace(out / CERTIFICATE_NAME, authority.pem)
@@ -90,16 +103,18 @@ def configuration(plan: Plan) -> str:
     """The text of mosquitto.conf."""
     if plan.apps:
         largest, what = limits.REQUEST_MAX_BYTES, "request that a device answers"
-        identifiers = """\
-# Left out, because devices that answer requests have two connections: use_username_as_clientid. So a device that was
-# broken into can push another off the broker, again and again, by taking its client identifier. It can neither read nor
-# write anything of the other's."""
     else:
         largest, what = limits.MESSAGE_MAX_BYTES, "message of a device"
+    if plan.one_connection:
         identifiers = """\
-# The client's identifier is its name too: nobody can push another off the broker by taking its identifier. (Devices
-# that answer requests over the broker have two connections: with --app this is left out.)
+# The client's identifier is its name too: nobody can push another off the broker by taking its identifier. (With --app
+# or --sparkplug this is left out: devices have several connections then.)
 use_username_as_clientid true"""
+    else:
+        identifiers = """\
+# Left out, because devices have several connections: use_username_as_clientid. So a device that was broken into can
+# push another off the broker, again and again, by taking its client identifier. It can neither read nor write anything
+# of the other's."""
     listen = f" {plan.listen}" if plan.listen else ""
     return f"""\
 # Mosquitto for a fleet of edgekit. Written by `edgekit fleet broker-config`; put this folder at {plan.folder},
@@ -167,23 +182,35 @@ def access_rules(plan: Plan) -> str:
 # %u is the common name in the client's certificate. The authority gives no device a name with a dot, slash, + or #.
 
 # --- Every device, and only on topics with its own name in them. ---
-# Birth and last will.
+# Birth and last will; scalars for other tools, where its settings say so.
 pattern write {topics.ROOT}/st/%u
+pattern write {topics.ROOT}/now/%u
 # Windows, gaps, references, events{answers}. (The collector refuses another name's partition.)
 pattern write {topics.ROOT}/up/+/%u/#
-# Scalars for other tools, where its settings say so.
-pattern write {topics.ROOT}/now/%u
 # Acknowledgements, commands{requests}.
 pattern read {topics.ROOT}/dn/%u/#
 # Whether a collector is there. (Mosquitto warns that this one is without %u: it is the same for all, on purpose.)
 pattern read {topics.ROOT}/host/+
-# Where devices have home_assistant or sparkplug on, take the # away.
-#pattern write homeassistant/device/edgekit/%u/config
-#pattern write spBv1.0/edgekit/+/%u
-#pattern read spBv1.0/edgekit/NCMD/%u
-#pattern read spBv1.0/STATE/+
 """
     ]
+    if plan.home_assistant:
+        sections.append(
+            """\
+# --- Every device announces itself to Home Assistant. ---
+pattern write homeassistant/device/edgekit/%u/config
+"""
+        )
+    if plan.sparkplug is not None:
+        sections.append(
+            f"""\
+# --- Every device is an edge node of Sparkplug's group {plan.sparkplug}. ---
+pattern write spBv1.0/{plan.sparkplug}/NBIRTH/%u
+pattern write spBv1.0/{plan.sparkplug}/NDATA/%u
+pattern write spBv1.0/{plan.sparkplug}/NDEATH/%u
+pattern read spBv1.0/{plan.sparkplug}/NCMD/%u
+pattern read spBv1.0/STATE/+
+"""
+        )
     for name in plan.collectors:
         sections.append(
             f"""\
@@ -207,16 +234,21 @@ topic read {topics.ROOT}/up/+/+/answer/#
 """
         )
     for name in plan.readers:
-        sections.append(
-            f"""\
-# --- What shows people how the fleet fares, with the certificate app.{name}: births, presences, alerts, in JSON ---
-user app.{name}
-topic read {topics.ROOT}/st/+
-topic read {topics.ROOT}/host/+
-topic read {topics.ROOT}/alert/+
-topic read {topics.ROOT}/now/+
-"""
-        )
+        lines = [
+            f"# --- What shows people how the fleet fares, with the certificate app.{name}: all of it in JSON ---",
+            f"user app.{name}",
+            *(f"topic read {topics.ROOT}/{kind}/+" for kind in ("st", "now", "host", "alert")),
+        ]
+        if plan.home_assistant:
+            lines.append("topic read homeassistant/#")
+        if plan.sparkplug is not None:
+            lines += [
+                "# A host of Sparkplug: it may ask for a birth, and say that it is there.",
+                f"topic read spBv1.0/{plan.sparkplug}/#",
+                f"topic write spBv1.0/{plan.sparkplug}/NCMD/+",
+                "topic readwrite spBv1.0/STATE/+",
+            ]
+        sections.append("\n".join(lines) + "\n")
     return "\n".join([*sections, ""]) + _denials([])
 
 

@@ -97,6 +97,10 @@ class Identity:
             StorageFault: It cannot be written.
         """
         certificate, authorities = _read(grant)
+        if not self._next.exists():
+            raise EnrolmentRefused(
+                "no key waits here for a certificate", "make a request here, and have that one signed: enrol --request"
+            )
         key = self.next_key()
         _check(certificate, authorities, key, name)
         trusted = {authority} if authority is not None else self._trusted()

@@ -30,7 +30,6 @@ from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.outlets import Outlets
 from edgekit_runtime.pulse import Pulse
 from edgekit_runtime.reload import Reload
-from edgekit_runtime.renewal import Renewal
 from edgekit_runtime.reporter import Reporter
 from edgekit_runtime.serving.app import App
 from edgekit_runtime.serving.mqtt import MqttServer
@@ -122,6 +121,8 @@ def run(config: DeviceConfig, say: Callable[[str], None], read: Callable[[], Dev
 
         reload = Reload(config, read or (lambda: config), models, app.adopt, events, reconnect)
         if config.telemetry is not None and config.telemetry.enrolment is not None:
+            from edgekit_runtime.renewal import Renewal  # with an HTTP client, which nobody else needs
+
             stack.enter_context(Renewal(config.device, config.telemetry, reload.renewed))
             say(f"renewing    the certificate at {config.telemetry.enrolment}")
         keeper = Keeper(

@@ -6,8 +6,6 @@ import datetime
 import ssl
 from pathlib import Path
 
-from cryptography import x509
-
 from edgekit_contracts.errors import StorageFault
 
 
@@ -67,6 +65,8 @@ def explain(fault: str, cert: Path | None) -> str:
 
 
 def _of_ours(cert: Path) -> str:
+    from cryptography import x509  # a collector needs it for nothing else
+
     try:
         ours = x509.load_pem_x509_certificates(cert.read_bytes())[0]
     except (OSError, ValueError, IndexError):

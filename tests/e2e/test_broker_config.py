@@ -278,6 +278,32 @@ def test_a_revoked_device_is_out_at_once_and_is_told_why(authority: Authority, p
         assert enter.with_file(again).publish(up("dev-9")) == GRANTED
 
 
+def test_home_assistant_and_sparkplug_are_open_where_they_are_asked_for_and_to_whom(
+    authority: Authority, members: dict[str, Path], tmp_path: Path
+) -> None:
+    announced, born = "homeassistant/device/edgekit/{}/config", "spBv1.0/edgekit/NBIRTH/{}"
+    with (
+        secured_mosquitto(authority, tmp_path, readers=("screen",), home_assistant=True, sparkplug="edgekit") as broker,
+        _Entrance(broker, authority, members) as enter,
+    ):
+        device, screen = enter("dev-1"), enter("app.screen")
+        screen.subscribe("#")
+        device.subscribe("#")
+        own = [announced.format("dev-1"), born.format("dev-1"), "ek/1/now/dev-1"]
+        for topic in own:
+            assert device.publish(topic) == GRANTED
+        for topic in (announced, born, "spBv1.0/edgekit/NCMD/{}", "spBv1.0/STATE/{}", "ek/1/now/{}"):
+            assert device.publish(topic.format("dev-2")) == DENIED
+        assert device.publish("spBv1.0/elsewhere/NBIRTH/dev-1") == DENIED
+        assert screen.publish("spBv1.0/edgekit/NCMD/dev-1") == GRANTED
+        assert screen.publish("spBv1.0/edgekit/NBIRTH/dev-1") == DENIED
+        wait_until(lambda: screen.heard[-3:] == own or set(own) <= set(screen.heard), "what devices tell")
+        wait_until(lambda: device.heard == ["spBv1.0/edgekit/NCMD/dev-1"], "the command")
+        # Two connections of one device are not in each other's way.
+        assert enter("dev-1", client_id="ek-dev-1-sparkplug").publish(born.format("dev-1")) == GRANTED
+        assert device.publish(own[2]) == GRANTED
+
+
 def test_publishing_needs_rules_of_ours(authority: Authority, tmp_path: Path) -> None:
     (tmp_path / "acl").write_text("topic readwrite #\n")
     with pytest.raises(UsageError, match="not written by edgekit"):

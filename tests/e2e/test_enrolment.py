@@ -147,8 +147,13 @@ def test_a_device_without_a_network_enrols_by_two_files(
     assert main(["enrol", "--accept", str(grant), *where]) == 0
     assert "PRIVATE" not in request.read_text() + grant.read_text()
     assert "dev-2" in capsys.readouterr().err
-    # A second device cannot take it in: the key is not there.
-    assert main(["enrol", "--accept", str(grant), "--device", "dev-1", "--dir", str(tmp_path / "other")]) == 1
+    # Another device cannot take it in: it has not the key, or none that waits.
+    other = ["--device", "dev-1", "--dir", str(tmp_path / "other")]
+    assert main(["enrol", "--accept", str(grant), *other]) == 1
+    assert "no key waits here" in capsys.readouterr().err
+    assert main(["enrol", "--request", str(request), *other]) == 0
+    assert main(["enrol", "--accept", str(grant), *other]) == 1
+    assert "is not of this device's key" in capsys.readouterr().err
 
 
 def ask(server: EnrolmentServer, authority: Authority, path: str, body: bytes) -> tuple[int, str]:
