@@ -33,8 +33,11 @@ class Figure:
 MEASURED: Final = {
     "broker_us": Figure(17.6, "us CPU", "Mosquitto, a message of 1 KB in and out, QoS 1", "[1](#sources)"),
     "ack_us": Figure(5.4, "us CPU", "Mosquitto, an acknowledgement of 100 B in and out, QoS 0", "[1](#sources)"),
-    "nats_us": Figure(
-        56.0, "us CPU", "NATS with JetStream on disk, a message of 1 KB in and out, QoS 1", "[1](#sources)"
+    "nats_mb": Figure(
+        0.25, "MB", "NATS, a cluster of three: memory of each node for a device", "[scale-out](scale-out.md)"
+    ),
+    "nats_ms": Figure(
+        0.35, "ms/s CPU", "the same: each node's work for a device that is silent", "[scale-out](scale-out.md)"
     ),
     "tls_ms": Figure(2.8, "ms CPU", "Mosquitto, a connection with mutual TLS (P-256)", "[1](#sources)"),
     "tls_kb": Figure(20.5, "kB", "Mosquitto, memory of such a connection", "[1](#sources)"),
@@ -96,8 +99,14 @@ class Size:
         return self.devices * given("tls_ms") / 1000
 
     @property
+    def nats(self) -> str:
+        """Cores and memory of each node of three."""
+        cores, gigabytes = self.devices * given("nats_ms") / 1000, self.devices * given("nats_mb") / 1000
+        return f"{_short(cores)}, {_short(gigabytes)} GB"
+
+    @property
     def brokers(self) -> int:
-        """Nodes, of which each has one core for its work."""
+        """Processes of Mosquitto, one core each."""
         return max(1, ceil(self.broker_cores / given("load")), ceil(self.connect_s / given("reconnect_s")))
 
     @property
@@ -150,12 +159,13 @@ def tables() -> str:
                 sizes,
                 {
                     "windows/s": lambda one: _short(one.windows_s),
-                    "broker: % of a core": lambda one: _percent(one.broker_cores),
+                    "Mosquitto: % of a core": lambda one: _percent(one.broker_cores),
                     "memory MB": lambda one: _short(one.broker_mb),
                     "a core connects all in": lambda one: _span(one.connect_s),
-                    "nodes": lambda one: str(one.brokers),
+                    "Mosquittos": lambda one: str(one.brokers),
+                    "or each of three NATS: cores, memory": lambda one: one.nats,
                     "collector: % of a core": lambda one: _percent(one.collector_cores),
-                    "processes": lambda one: str(one.collectors),
+                    "collectors": lambda one: str(one.collectors),
                 },
             ),
             _columns(
