@@ -1,10 +1,11 @@
 """What roll-ups cost: processor time and bytes for each window; what a device's line takes with and without them.
 
-    .venv/bin/python benchmarks/rollups.py    # about a minute
+    .venv/bin/python benchmarks/rollups.py    # SQLite, then PostgreSQL where it is installed; some minutes
 
 Devices send a window of 30 features x 20 bins (1,000 rows, with moments) every five minutes, in the order of time. A
 pass may come after each round of windows (then a window has its hour and its day to itself), or after each hour (then
-twelve share them). Beside it stands `ingest` of the same windows in the same run: checked, stored and committed.
+twelve share them). Beside it stands `ingest` of the same windows in the same run: checked, stored and committed, each a
+message of its own. Processor time is that of this process, and of PostgreSQL's.
 
 Bytes are of the whole store before and after, compacted, by the number of windows or roll-ups.
 """
@@ -12,11 +13,12 @@ Bytes are of the whole store before and after, compacted, by the number of windo
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import platform
 import statistics
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -45,6 +47,7 @@ from edgekit_contracts.telemetry import (
     encode_counts,
     encode_message,
 )
+from tests.postgres import Postgres
 
 FEATURES: Final = 30
 BINS: Final = 20
@@ -112,15 +115,60 @@ def record(device: str, sequence: int, kind: Kind, body: bytes, at_ms: int) -> E
     )
 
 
+class Place:
+    """Where stores are made.
+
+    Args:
+        postgres: A server that runs, or None for files of SQLite.
+    """
+
+    def __init__(self, postgres: Postgres | None) -> None:
+        self.name = "PostgreSQL" if postgres else "SQLite"
+        self._postgres, self._made = postgres, 0
+
+    def fresh(self) -> Store:
+        """An empty store."""
+        self._made += 1
+        if self._postgres is not None:
+            return open_store(self._postgres.create(f"fleet{self._made}"))
+        return open_store(Path(tempfile.mkdtemp()) / "store.db")
+
+    def cpu_s(self) -> float:
+        """Processor time so far."""
+        spent = time.process_time()
+        if self._postgres is not None:
+            assert self._postgres._process is not None
+            server = self._postgres._process.pid
+            for stat in Path("/proc").glob("[0-9]*/stat"):
+                with suppress(OSError):
+                    fields = stat.read_text().rpartition(") ")[2].split()
+                    if server in {int(stat.parent.name), int(fields[1])}:
+                        ended = slice(11, 15) if int(stat.parent.name) == server else slice(11, 13)
+                        spent += sum(map(int, fields[ended])) / os.sysconf("SC_CLK_TCK")
+        return spent
+
+    def size(self, store: Store) -> int:
+        """Bytes of the compacted store."""
+        with store.database.reading() as db:
+            if self._postgres is None:
+                db.run("VACUUM")
+                return int(db.rows("PRAGMA page_count")[0][0]) * int(db.rows("PRAGMA page_size")[0][0])
+            db.run("VACUUM FULL")
+            tables = "relkind = 'r' AND relnamespace = 'edgekit'::regnamespace"
+            return int(db.rows(f"SELECT SUM(pg_total_relation_size(oid)) FROM pg_class WHERE {tables}")[0][0])
+
+
 class Fleet:
     """Devices and a store that takes in what they send.
 
     Args:
+        place: Where it is.
         store: Empty.
         devices: How many.
     """
 
-    def __init__(self, store: Store, devices: int) -> None:
+    def __init__(self, place: Place, store: Store, devices: int) -> None:
+        self._cpu_s = place.cpu_s
         self.store, self.names = store, [f"device-{number}" for number in range(devices)]
         self.rounds, self.windows = 0, 0
         self.ingest_s = self.roll_up_s = 0.0
@@ -142,23 +190,23 @@ class Fleet:
 
     def roll_up(self) -> None:
         """A pass."""
-        start = time.process_time()
+        start = self._cpu_s()
         rolled.roll_up(self.store.database, self.store.bins)
-        self.roll_up_s += time.process_time() - start
+        self.roll_up_s += self._cpu_s() - start
 
     def _take(self, records: list[Envelope]) -> None:
         messages = [Message(str(topics.Up(one.device)), encode_message([encode(one)]), one.t0_ms) for one in records]
-        start = time.process_time()
+        start = self._cpu_s()
         for at in range(0, len(messages), BATCH):
             done = self.store.ingest(read_batch(messages[at : at + BATCH], self.store))
             assert not done.refused
-        self.ingest_s += time.process_time() - start
+        self.ingest_s += self._cpu_s() - start
 
 
-def passes(where: str | None, devices: int, rounds: int, every: int) -> tuple[float, float]:
-    """Microseconds of this process for each window: taken in, and rolled up by a pass after `every` rounds."""
-    with fresh(where) as store:
-        fleet = Fleet(store, devices)
+def passes(place: Place, devices: int, rounds: int, every: int) -> tuple[float, float]:
+    """Microseconds for each window: taken in, and rolled up by a pass after `every` rounds."""
+    with place.fresh() as store:
+        fleet = Fleet(place, store, devices)
         fleet.ingest_s = 0.0
         for _ in range(0, rounds, every):
             fleet.send(every)
@@ -166,17 +214,17 @@ def passes(where: str | None, devices: int, rounds: int, every: int) -> tuple[fl
         return 1e6 * fleet.ingest_s / fleet.windows, 1e6 * fleet.roll_up_s / fleet.windows
 
 
-def sizes(where: str | None, devices: int, hours: int) -> dict[str, float]:
+def sizes(place: Place, devices: int, hours: int) -> dict[str, float]:
     """Bytes for each window and each roll-up, and milliseconds for a device's line from either."""
-    with fresh(where) as store:
-        fleet = Fleet(store, devices)
-        before = size(store)
+    with place.fresh() as store:
+        fleet = Fleet(place, store, devices)
+        before = place.size(store)
         fleet.send(hours * 12)
-        windows = size(store)
+        windows = place.size(store)
         now_ms = START_MS + hours * HOUR_MS
         from_windows = line_ms(store, now_ms, hours)
         fleet.roll_up()
-        rollups = size(store)
+        rollups = place.size(store)
         return {
             "bytes/window": (windows - before) / fleet.windows,
             "bytes/roll-up": (rollups - windows) / store.count("rollup"),
@@ -196,37 +244,37 @@ def line_ms(store: Store, now_ms: int, hours: int) -> float:
     return min(took)
 
 
-def fresh(where: str | None) -> Store:
-    """An empty store."""
-    return open_store(Path(tempfile.mkdtemp(dir=where)) / "store.db")
-
-
-def size(store: Store) -> int:
-    """Bytes of the compacted store."""
-    with store.database.reading() as db:
-        db.run("VACUUM")
-        return int(db.rows("PRAGMA page_count")[0][0]) * int(db.rows("PRAGMA page_size")[0][0])
-
-
 def main() -> None:
+    """Prints a table and some figures for each kind of store."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", help="where the stores are made (default: the system's own)")
     parser.add_argument("--devices", type=int, default=400)
     parser.add_argument("--repeat", type=int, default=3)
     given = parser.parse_args()
     print(f"{platform.machine()}, Python {platform.python_version()}; {given.devices} devices")
-    print("| windows for each hour's roll-up | ingest us/window | roll-up us/window |\n|---:|---:|---:|")
-    ways = {1: [], 12: []}  # type: dict[int, list[tuple[float, float]]]
-    for _ in range(given.repeat):
+    measure(Place(None), given.devices, given.repeat)
+    if not list(Path("/usr/lib/postgresql").glob("*/bin/postgres")):
+        return
+    server = Postgres()
+    try:
+        server.start()
+        measure(Place(server), given.devices, given.repeat)
+    finally:
+        server.stop()
+
+
+def measure(place: Place, devices: int, repeat: int) -> None:
+    """One kind of store: medians of interleaved rounds."""
+    ways: dict[int, list[tuple[float, float]]] = {1: [], 12: []}
+    for _ in range(repeat):
         for every, found in ways.items():
-            found.append(passes(given.folder, given.devices, 12, every))
+            found.append(passes(place, devices, 12, every))
+    print(f"\n{place.name}\n\n| windows for each hour's roll-up | ingest us/window | roll-up us/window |")
+    print("|---:|---:|---:|")
     for every, found in ways.items():
-        print(
-            f"| {every} | "
-            + " | ".join(f"{statistics.median(column):.1f}" for column in zip(*found, strict=True))
-            + " |"
-        )
-    print(json.dumps(sizes(given.folder, given.devices // 10, 48), indent=1))
+        print(f"| {every} | {' | '.join(f'{statistics.median(column):.0f}' for column in zip(*found, strict=True))} |")
+    print()
+    for what, value in sizes(place, devices // 10, 48).items():
+        print(f"{what}: {value:,.1f}")
 
 
 if __name__ == "__main__":
