@@ -1,8 +1,7 @@
-"""What the stored windows say: merged counts, drift against the reference, latency.
+"""What the stored windows say: drift against the reference, latency.
 
 | module | holds |
 |---|---|
-| `merge` | windows of one model on the same bins, added up |
 | `varint_rows` | counts of many windows, read and written as one table |
 | `drift` | three tests on counts for each feature, the score and the classes; an effect size beside each p-value |
 | `latency` | percentiles from the latency bins |

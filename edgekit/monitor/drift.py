@@ -112,7 +112,7 @@ def compare(
     Args:
         counts: Merged counts.
         reference: On the same bins.
-        distances: Merged counts of the rows' distances, as `merge.merge_distances`; None where there are none.
+        distances: Merged counts of the rows' distances, as `lookback.distances_of`; None where there are none.
         alpha: Chance of any false alarm in this call, over all its tests.
         floor: Smallest effect that is called drift.
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.monitor.merge import BLOCK_WINDOWS
 from edgekit_contracts.errors import FormatError
 from edgekit_runtime.varints import decode_varint_block
+
+BLOCK_WINDOWS: Final = 128
+"""Read at once; the arrays of a block stay within the processor's cache."""
 
 
 def decode_varint_rows(runs: Sequence[bytes]) -> NDArray[np.int64]:

@@ -6,12 +6,9 @@ import pytest
 from scipy import stats
 
 from edgekit.monitor.drift import MINIMUM_ROWS, TOGETHER, compare, compare_counts
-from edgekit.monitor.merge import merge_counts, merge_distances
-from edgekit_contracts import limits
-from edgekit_contracts.errors import FormatError
 from edgekit_contracts.latency import percentile_ms
 from edgekit_contracts.reference import LATENCY_BINS, Bins, Distance, FeatureBins, FeatureCounts, Reference
-from edgekit_contracts.telemetry import FeatureWindow, WindowCounts, encode_distances, encode_varints
+from edgekit_contracts.telemetry import FeatureWindow, WindowCounts, decode_counts
 from tests.telemetry_samples import BINS, REFERENCE, window
 
 FEATURES, BINS_EACH, REFERENCE_ROWS = 20, 20, 5000
@@ -94,20 +91,6 @@ def test_distances_that_grew_are_drift_of_the_features_together_alone() -> None:
     assert not any(one.drifted for one in others)
     assert not compare(window_of(generator, 500), known, distances=(300, 150, 50))[-1].drifted
     assert TOGETHER not in [one.name for one in compare(window_of(generator, 500), known)]
-
-
-def test_distances_are_added_and_those_by_another_measure_left_out() -> None:
-    name = DISTANCE.name
-    windows = [
-        encode_distances(name, (1, 200, 3)),
-        b"",
-        encode_distances(b"else", (5, 5, 5)),
-        encode_distances(name, (1, 2)),
-        encode_distances(name, (10, 0, 70_000)),
-    ]
-    assert merge_distances(windows, DISTANCE) == [11, 200, 70_003]
-    assert merge_distances(windows[1:4], DISTANCE) is None
-    assert merge_distances(windows, None) is None
 
 
 def test_a_sensor_that_sticks_in_the_middle_is_found_by_its_spread() -> None:
@@ -199,32 +182,13 @@ def test_a_feature_that_is_all_missing_is_drift_not_a_fault() -> None:
 
 
 def test_score_and_classes_are_tested_too() -> None:
-    counts = merge_counts([window()[0].counts], BINS, window()[1])
+    counts = decode_counts(window()[0].counts, BINS, window()[1])
     assert [(t.name, t.kind) for t in compare(counts, REFERENCE)] == [
         ("bmi", "feature"),
         ("sex", "feature"),
         ("score", "score"),
         ("classes", "classes"),
     ]
-
-
-def test_merging_windows_is_addition() -> None:
-    (one, n1), (two, n2) = window((25, 25, 25, 25)), window((0, 300, 5, 7), latency=40, calls=9)
-    merged = merge_counts([one.counts, two.counts], BINS, n1 + n2)
-    assert merged.features[0].bins == (25, 325, 30, 32)
-    assert (merged.latency[30], merged.latency[40]) == (1, 9)
-    with pytest.raises(FormatError):
-        merge_counts([one.counts, two.counts], BINS, n1)
-    with pytest.raises(FormatError):
-        merge_counts([one.counts, encode_varints([1])], BINS, n1)
-    with pytest.raises(ValueError, match="no window"):
-        merge_counts([], BINS, 0)
-
-
-def test_the_largest_windows_that_are_taken_in_add_up() -> None:
-    body, n = window((limits.RECORD_MAX_ROWS, 0, 0, 0), calls=limits.RECORD_MAX_ROWS)
-    merged = merge_counts([body.counts] * 500, BINS, 500 * n)
-    assert merged.latency[30] == merged.features[0].bins[0] == 500 * limits.RECORD_MAX_ROWS
 
 
 def test_percentiles_lie_within_one_bin_of_the_truth() -> None:

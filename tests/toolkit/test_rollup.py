@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 import statistics
 import struct
+from collections.abc import Iterable
 
 import msgspec
 import numpy as np
@@ -10,11 +11,11 @@ import pytest
 
 from edgekit.collector.archive import StoredWindow
 from edgekit.collector.rollup import DAY, EVERY_DEVICE, HOUR, HOUR_MS, LAST, MOMENTS, Key, Rows, add_up, joined, rows_of
-from edgekit.monitor.merge import merge_counts
 from edgekit.monitor.varint_rows import decode_varint_rows, encode_varint_rows
+from edgekit_contracts import limits
 from edgekit_contracts.errors import FormatError
 from edgekit_contracts.reference import Bins
-from edgekit_contracts.telemetry import Software, encode_varints
+from edgekit_contracts.telemetry import Software, WindowCounts, decode_counts, encode_varints
 from tests.telemetry_samples import BINS, BINS_ID, MODEL, NOW_MS, VERSION, window
 
 START_MS = NOW_MS // HOUR_MS * HOUR_MS
@@ -53,6 +54,14 @@ def by_hour(key: Key) -> Key:
     return key.of(HOUR)
 
 
+def counts_of(one: StoredWindow) -> WindowCounts:
+    return decode_counts(one.window.counts, BINS, one.n)
+
+
+def added(runs: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
+    return tuple(sum(column) for column in zip(*runs, strict=True))
+
+
 def values(rows: Rows) -> dict[Key, tuple[object, ...]]:
     return {
         key: (
@@ -77,12 +86,22 @@ def test_windows_add_up_to_their_hours_and_the_hours_to_their_days() -> None:
     assert days.column("windows").sum() == 199
     assert days.column("rows").sum() == sum(one.n for one in many)
     whole = add_up(days, lambda key: key.of(DAY)._replace(start_ms=0))
-    merged = merge_counts([one.window.counts for one in many], BINS, sum(one.n for one in many))
     (counts,) = encode_varint_rows(whole.counts)
-    assert merge_counts([counts], BINS, int(whole.column("rows")[0])) == merged
-    assert tuple(whole.latency[0].tolist()) == merged.latency
+    merged, each = decode_counts(counts, BINS, sum(one.n for one in many)), [counts_of(one) for one in many]
+    for at in range(2):
+        assert merged.features[at].bins == added(one.features[at].bins for one in each)
+    assert (merged.classes, merged.scores) == (added(one.classes for one in each), added(one.scores for one in each))
+    assert merged.latency == tuple(whole.latency[0].tolist()) == added(one.latency for one in each)
     assert int(whole.column("abstained")[0]) == merged.abstained == 3 * 199
     assert int(whole.column("resent")[0]) == merged.resent == 2 * 199
+
+
+def test_the_largest_windows_that_are_taken_in_add_up() -> None:
+    largest = limits.RECORD_MAX_ROWS
+    body, n = window((largest, 0, 0, 0), calls=largest)
+    many = [stored(i)._replace(n=n, window=body) for i in range(1, 501)]
+    whole = add_up(only(many), by_hour)
+    assert whole.counts[0, 0] == whole.latency[0, 30] == whole.column("rows")[0] == 500 * largest
 
 
 def test_adding_is_exact_in_any_order_and_in_any_parts() -> None:
