@@ -13,15 +13,16 @@ import pytest
 
 from edgekit.collector import rolled, rollup_rows
 from edgekit.collector.ingest import Birth, Message, read
-from edgekit.collector.lookback import Total, look_back
+from edgekit.collector.lookback import Total, counts_of, distances_of, look_back
 from edgekit.collector.rollup import DAY, EVERY_DEVICE, HOUR, HOUR_MS, LAST, SUMS, Rows, add_up, joined
 from edgekit.collector.schema import ROLLUP
 from edgekit.collector.store import Store, open_store
 from edgekit.fleet.status import fleet_status
 from edgekit_contracts import topics
+from edgekit_contracts.reference import Distance
 from edgekit_contracts.state import Running, Status
-from edgekit_contracts.telemetry import Envelope, Software, encode, encode_message, encode_varints
-from tests.telemetry_samples import BINS_ID, MODEL, NOW_MS, VERSION, envelope, reference_parts, window
+from edgekit_contracts.telemetry import Envelope, Software, encode, encode_distances, encode_message, encode_varints
+from tests.telemetry_samples import BINS, BINS_ID, MODEL, NOW_MS, VERSION, envelope, reference_parts, window
 
 DAY_MS = DAY * HOUR_MS
 DEVICES = ("pump-1", "pump-2", "valve-9")
@@ -303,3 +304,24 @@ def test_passes_at_once_and_windows_that_come_meanwhile_are_counted_once(store: 
         ((windows,),) = db.rows("SELECT SUM(windows) FROM rollup WHERE hours = 24 AND dev <> ''")
         ((everyone,),) = db.rows("SELECT SUM(windows) FROM rollup WHERE hours = 1 AND dev = ''")
     assert (windows, everyone) == (240, 240)
+
+
+def test_only_distances_by_the_reference_s_own_measure_are_compared(store: Store) -> None:
+    distance = Distance(center=(0.0,), scale=(1.0,), components=(), weights=(), rest=1.0, edges=(1.0, 4.0))
+    counts = [
+        (distance.name, (90, 9, 1)),
+        (distance.name, (0, 100, 0)),
+        (distance.name, (50, 50)),
+        (b"else", (1, 2, 97)),
+    ]
+    for sequence, (name, measured) in enumerate(counts, 10):
+        body, n = window()
+        body = msgspec.structs.replace(body, distances=encode_distances(name, measured))
+        ingest(store, envelope(body, sequence=sequence, n=n))
+        if sequence == 11:
+            roll_up(store)
+    totals = look_back(store, "pump-1", 0)
+    assert distances_of(totals, distance) == [90, 109, 1]
+    assert distances_of(totals, msgspec.structs.replace(distance, rest=2.0)) is None
+    assert distances_of(totals, None) is None
+    assert counts_of(totals, BINS).classes == (200, 200)
