@@ -41,14 +41,14 @@ MEASURED: Final = {
     ),
     "tls_ms": Figure(2.8, "ms CPU", "Mosquitto, a connection with mutual TLS (P-256)", "[1](#sources)"),
     "tls_kb": Figure(20.5, "kB", "Mosquitto, memory of such a connection", "[1](#sources)"),
-    "ingest_us": Figure(
-        95.0, "us CPU", "the collector, a window checked, stored and committed, one in a message", "[2](#sources)"
-    ),
-    "rollup_us": Figure(
-        60.0, "us CPU", "the collector, a window taken into the roll-ups, twelve an hour", "[2](#sources)"
-    ),
-    "window_b": Figure(2_119, "B", "SQLite, a window with its indexes", "[2](#sources)"),
-    "rollup_b": Figure(3_395, "B", "SQLite, a roll-up with its indexes", "[2](#sources)"),
+    "SQLite ingest_us": Figure(75, "us CPU", "SQLite: a window checked, stored and committed", "[2](#sources)"),
+    "SQLite rollup_us": Figure(54, "us CPU", "a window taken into the roll-ups, twelve an hour", "[2](#sources)"),
+    "SQLite window_b": Figure(2_119, "B", "a window with its indexes", "[2](#sources)"),
+    "SQLite rollup_b": Figure(3_377, "B", "a roll-up with its indexes", "[2](#sources)"),
+    "PostgreSQL ingest_us": Figure(151, "us CPU", "PostgreSQL: the same four", "[2](#sources)"),
+    "PostgreSQL rollup_us": Figure(175, "us CPU", "", "[2](#sources)"),
+    "PostgreSQL window_b": Figure(1_726, "B", "", "[2](#sources)"),
+    "PostgreSQL rollup_b": Figure(3_191, "B", "", "[2](#sources)"),
     "tiny_kb": Figure(10.0, "kB", "MQTT bytes of a day, both ways: 10 features, budget `tiny`", "[3](#sources)"),
     "normal_kb": Figure(50.0, "kB", "MQTT bytes of a day, both ways: 10 features, budget `normal`", "[3](#sources)"),
 }
@@ -111,8 +111,8 @@ class Size:
 
     @property
     def collector_cores(self) -> float:
-        """Taking in and rolling up."""
-        return self.windows_s * (given("ingest_us") + given("rollup_us")) / 1e6
+        """Taking in and rolling up, the database's work among it."""
+        return self.windows_s * (given(f"{self.store} ingest_us") + given(f"{self.store} rollup_us")) / 1e6
 
     @property
     def collectors(self) -> int:
@@ -127,12 +127,12 @@ class Size:
     @property
     def windows_day_gb(self) -> float:
         """Stored in a day."""
-        return self.windows_s * DAY_S * given("window_b") / 1e9
+        return self.windows_s * DAY_S * given(f"{self.store} window_b") / 1e9
 
     def rollups_gb(self, days: int) -> float:
         """Of the hours and days of so many days."""
         hours = 24 * min(days, given("hour_days"))
-        return self.devices * (hours + min(days, given("day_days"))) * given("rollup_b") / 1e9
+        return self.devices * (hours + min(days, given("day_days"))) * given(f"{self.store} rollup_b") / 1e9
 
     @property
     def kept_gb(self) -> float:
@@ -142,8 +142,7 @@ class Size:
     @property
     def money(self) -> tuple[float, float, float]:
         """A month's cores, disk, and mobile data at budget `tiny`."""
-        # The store takes as much as the collectors.
-        cores = self.brokers + 2 * self.collectors
+        cores = self.brokers + self.collectors + (self.store == "PostgreSQL")
         mobile = self.devices * given("tiny_kb") / 1000 * 30 * given("mobile")
         return cores * given("core"), self.kept_gb * given("disk"), mobile
 

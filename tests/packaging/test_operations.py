@@ -15,7 +15,7 @@ def test_the_page_on_operations_says_what_its_figures_come_to() -> None:
 
 
 def test_another_figure_gives_another_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(MEASURED, "window_b", replace(MEASURED["window_b"], value=9_999))
+    monkeypatch.setitem(MEASURED, "SQLite window_b", replace(MEASURED["SQLite window_b"], value=9_999))
     page = PAGE.read_text()
     assert written(page) != page
     assert written(page).count("\n") == page.count("\n")
