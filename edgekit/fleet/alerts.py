@@ -45,6 +45,7 @@ class Alerts:
     Args:
         publish: Hands a message to the broker; False while there is none.
         look: The fleet as it stands.
+        minds: Whether this collector minds a device; another one's alarms are another one's to tell.
         every_s: Seconds between two looks.
         clock_ms: Milliseconds since 1970.
     """
@@ -54,10 +55,12 @@ class Alerts:
         publish: Callable[[Publication], bool],
         look: Callable[[], Iterable[DeviceStatus]],
         *,
+        minds: Callable[[str], bool] = lambda device: True,
         every_s: float = EVERY_S,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        self._publish, self._look, self._every_s, self._clock_ms = publish, look, every_s, clock_ms
+        self._publish, self._look, self._minds = publish, look, minds
+        self._every_s, self._clock_ms = every_s, clock_ms
         self._standing: dict[tuple[str, str | None, AlarmKind], Alert] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="alerts", daemon=True)
@@ -89,7 +92,7 @@ class Alerts:
     def look(self) -> None:
         """Compares the fleet's alarms with those of the last look, and tells what is different."""
         now: dict[tuple[str, str | None, AlarmKind], Alert] = {}
-        for line in self._look():
+        for line in filter(lambda line: self._minds(line.device), self._look()):
             for kind, detail in zip(line.alarm_kinds, line.alarms, strict=True):
                 key, at_ms = (line.device, line.model, kind), self._clock_ms()
                 now[key] = self._standing.get(key) or Alert(
@@ -104,7 +107,7 @@ class Alerts:
         for key in now.keys() - self._standing.keys():
             if not self._tell(now[key]):
                 del now[key]  # at the next look
-        for key in self._standing.keys() - now.keys():
+        for key in [key for key in self._standing.keys() - now.keys() if self._minds(key[0])]:
             over = msgspec.structs.replace(self._standing[key], over=True, at_ms=self._clock_ms())
             if not self._tell(over):
                 now[key] = self._standing[key]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,7 +19,7 @@ from edgekit_runtime.flight import Flight
 from edgekit_runtime.mqtt import Broker, Link, Publication, Timing, probe
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.uplink import Uplink
-from tests.brokers import QUICK, Mosquitto, ScriptedBroker, free_port, wait_until
+from tests.brokers import QUICK, Mosquitto, Nats, ScriptedBroker, wait_until
 from tests.runtime.test_uplink import centre_of, running
 
 
@@ -31,27 +29,6 @@ def mosquitto(folder: Path, extra: str = "") -> Iterator[Broker]:
     broker.start()
     yield replace(broker.broker, protocol="auto")
     broker.stop()
-
-
-@contextmanager
-def nats(folder: Path) -> Iterator[Broker]:
-    binary = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin")
-    if binary is None:
-        pytest.skip("nats-server is not installed (apt install nats-server)")
-    port, config = free_port(), folder / "nats.conf"
-    config.write_text(
-        f'server_name: one\nlisten: "127.0.0.1:{free_port()}"\njetstream {{ store_dir: "{folder}/js" }}\n'
-        f'mqtt {{ listen: "127.0.0.1:{port}" }}\n'
-    )
-    with (folder / "nats.log").open("wb") as said:
-        process = subprocess.Popen([binary, "-c", str(config)], stdout=said, stderr=said)
-    try:
-        broker = Broker(host="127.0.0.1", port=port, protocol="auto")
-        wait_until(lambda: "ready" in (folder / "nats.log").read_text(), "NATS is ready")
-        yield broker
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 @contextmanager
@@ -91,10 +68,15 @@ def test_amqtt_which_knows_no_mqtt_5_is_spoken_to_in_3_1_1() -> None:
 
 
 def test_nats_which_refuses_mqtt_5_is_spoken_to_in_3_1_1(tmp_path: Path) -> None:
-    with nats(tmp_path) as broker, link_to(broker) as link:
-        wait_until(lambda: link.connected, "it is connected")
-        assert str(link.dialect) == "MQTT 3.1.1"
-        assert link.publish(Publication("a/b", b""))
+    server = Nats(tmp_path)
+    server.start()
+    try:
+        with link_to(replace(server.broker, protocol="auto")) as link:
+            wait_until(lambda: link.connected, "it is connected")
+            assert str(link.dialect) == "MQTT 3.1.1"
+            assert link.publish(Publication("a/b", b""))
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize("way", ["silence", "refusal", "hanging up"])

@@ -116,6 +116,22 @@ def test_an_alarm_is_told_when_it_begins_and_when_it_is_over() -> None:
     assert heard() == [("pump-1", "silent", "diabetes 1.0: silent for 5 min", True, 2000)]
 
 
+def test_of_several_collectors_each_tells_the_alarms_of_its_own_devices() -> None:
+    told: list[Alert] = []
+    mine = {"pump-1"}
+
+    def publish(publication: Publication) -> bool:
+        told.append(decode_alert(publication.payload))
+        return True
+
+    fleet = [line(drift="drift: bmi"), line("pump-2", drift="drift: bmi")]
+    alerts = Alerts(publish, lambda: fleet, minds=lambda device: device in mine)
+    alerts.look()
+    mine.clear()  # another collector took its partition over: that is no end of the alarm
+    alerts.look()
+    assert [(one.device, one.over) for one in told] == [("pump-1", False)]
+
+
 def test_what_could_not_be_told_is_told_at_the_next_look() -> None:
     told: list[Alert] = []
     connected = [False]
