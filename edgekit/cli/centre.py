@@ -103,12 +103,19 @@ def collect(
     gc.set_threshold(50_000)
     ended = threading.Event()
     name = name or (_host_name() if is_address(store) else "collector")
-    with Collector(address, store, name) as collector, ExitStack() as stack:
+    collector = Collector(address, store, name)
+    with ExitStack() as stack:
         if alerts:
             from edgekit.fleet.alerts import Alerts
+            from edgekit_contracts.topics import partition
 
-            telling = stack.enter_context(Alerts(collector.publish, lambda: _look(store)))
+            # Before the collector starts: the first event that it stores is told too.
+            telling = Alerts(
+                collector.publish, lambda: _look(store), minds=lambda device: partition(device) in collector.held
+            )
+            stack.enter_context(telling)
             collector.on_stored = telling.stored
+        stack.enter_context(collector)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: ended.set())
         click.echo(f"collecting from {address} into {collector.store.database.name}; Ctrl-C ends", err=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,6 +83,22 @@ def test_an_event_is_told_in_json_once_it_is_stored(mosquitto: Mosquitto, tmp_pa
         )
         assert heard[0] == first
         assert (heard[1].name, heard[1].level) == ("of a newer release", "info")
+
+
+def test_edgekit_collect_tells_the_first_event_that_it_stores(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    arguments = ["collect", "--alerts", "--broker", str(mosquitto.broker), "--store", str(tmp_path / "fleet.db")]
+    with listening(mosquitto.broker) as heard, Outbox(tmp_path / "outbox.db", "pump-1") as outbox:
+        outbox.append(Kind.EVENT, encode(Event("started", "it serves")), t0_ms=1_000_000)
+        uplink = Uplink(mosquitto.broker, outbox, timing=QUICK)
+        uplink.start()
+        collector = subprocess.Popen([sys.executable, "-c", "from edgekit.cli import main; main()", *arguments])
+        try:
+            (alert,) = wait_until(lambda: heard, "it is told")
+            assert (alert.name, alert.detail) == ("started", "it serves")
+        finally:
+            collector.terminate()
+            collector.wait(60)
+            uplink.stop()
 
 
 def test_an_alarm_is_told_when_it_begins_and_when_it_is_over() -> None:
