@@ -1,6 +1,6 @@
 """The collector as a service: MQTT on one side, the store on the other, acknowledgements only after the commit.
 
-The network thread only queues, within bounds (`inbox`). The worker takes up to 500 messages or 20 ms worth, reads and
+The network thread only queues, within bounds (`inbox`). The worker takes up to 2,000 messages or 20 ms worth, reads and
 ingests them in one transaction, and then acknowledges: to the broker each message, which sends further ones, and to the
 devices, one message for each. It never waits for a device: what it could not take in is not acknowledged, and so it
 comes again.

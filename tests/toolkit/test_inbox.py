@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import threading
 
-from edgekit.collector.inbox import BATCH_MESSAGES, Inbox
+from edgekit.collector.inbox import BATCH_BYTES, BATCH_MESSAGES, Inbox
 from edgekit.collector.ingest import Message
-from edgekit_contracts import topics
+from edgekit_contracts import limits, topics
 
 UP, STATUS = str(topics.Up("pump-1")), topics.status("pump-1")
 
@@ -52,6 +52,17 @@ def test_a_batch_is_bounded_and_what_is_left_comes_in_the_next() -> None:
     rest, none = inbox.take()
     assert [int(one.payload) for one in first + rest] == list(range(BATCH_MESSAGES + 3))
     assert (len(first), more, none) == (BATCH_MESSAGES, True, False)
+
+
+def test_a_batch_ends_with_the_message_that_makes_it_large() -> None:
+    inbox = Inbox()
+    for _ in range(5):
+        inbox.put(message(UP, bytes(limits.STATE_MAX_BYTES)))
+    for _ in range(BATCH_BYTES // limits.STATE_MAX_BYTES):
+        inbox.put(message(UP, bytes(limits.STATE_MAX_BYTES)))
+    first, _ = inbox.take()
+    assert BATCH_BYTES <= sum(len(one.payload) for one in first) + len(first) * len(UP) < BATCH_BYTES * 1.1
+    assert len(inbox.take()[0]) == BATCH_BYTES // limits.STATE_MAX_BYTES + 5 - len(first)
 
 
 def test_whoever_waits_is_woken() -> None:
