@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgekit.cli.keeping import keep_of, keep_options
 from edgekit.cli.output import ago, echo_json, echo_table
 
 if TYPE_CHECKING:
@@ -57,11 +58,13 @@ _protocols: dict[str, Protocol] = {"auto": "auto", "4": 4, "5": 5}
     help="4 is MQTT 3.1.1, and 5 MQTT 5; auto says what the broker speaks, and takes the cheaper 4.",
 )
 @click.option("--alerts", is_flag=True, help="Publish events and alarms in JSON at ek/1/alert/DEVICE.")
+@keep_options
 @click.option("--for", "seconds", type=float, help="Stop after so many seconds (default: at Ctrl-C).")
 @_json
 @click.pass_context
 def collect(
     context: click.Context,
+    /,
     broker: str,
     store: str,
     name: str | None,
@@ -74,6 +77,7 @@ def collect(
     alerts: bool,
     seconds: float | None,
     as_json: bool,
+    **keeping: str,
 ) -> None:
     """Store what devices send, and tell them so: a device keeps a record until this has committed it."""
     if context.invoked_subcommand is not None:
@@ -83,6 +87,7 @@ def collect(
     from edgekit_contracts.limits import MESSAGE_TARGET_BYTES
     from edgekit_runtime.mqtt import Broker, probe, read_password
 
+    keep = keep_of(keeping)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     password = read_password(password_file) if password_file else None
     address = Broker.parse(
@@ -103,7 +108,7 @@ def collect(
     gc.set_threshold(50_000)
     ended = threading.Event()
     name = name or (_host_name() if is_address(store) else "collector")
-    collector = Collector(address, store, name)
+    collector = Collector(address, store, name, keep=keep)
     with ExitStack() as stack:
         if alerts:
             from edgekit.fleet.alerts import Alerts
@@ -119,6 +124,7 @@ def collect(
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: ended.set())
         click.echo(f"collecting from {address} into {collector.store.database.name}; Ctrl-C ends", err=True)
+        click.echo(f"kept are {keep}", err=True)
         ended.wait(seconds)
     counts = collector.counts
     if as_json:

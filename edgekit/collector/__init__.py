@@ -17,6 +17,7 @@
 | `rollup`, `rolled`, `rollup_rows` | hours and days: adding up; taking windows in; their tables |
 | `lookback` | what a device said since some time, from days, hours and the windows that are not in them yet |
 | `export`, `tables`, `parquet_files` | all of it as Parquet |
+| `keep`, `retention` | how long what is kept; removing what is older, in small transactions |
 | `upkeep` | what is done once an hour, beside taking in |
 | `service` | the MQTT side: presence, batches, acknowledgements after the commit |
 

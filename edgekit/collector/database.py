@@ -6,7 +6,7 @@ verb here. So one and the same code decides what is new, whatever it stands on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -68,6 +68,18 @@ class Transaction(Protocol):
 
     def put(self, table: Table, rows: Sequence[Row]) -> None:
         """Adds rows, or writes them over those of the same keys."""
+        ...
+
+    def days(self, table: Table) -> list[int]:
+        """The days that a numbered table may have rows of."""
+        ...
+
+    def remove_day(self, table: Table, day: int, marks: Mapping[int, int], limit: int) -> int:
+        """Removes rows of a day, if none of them has a number beyond the mark of its partition; 0 where there is none.
+
+        Returns:
+            How many, `limit` at most; PostgreSQL removes the whole day, and returns about how many.
+        """
         ...
 
     def lock(self, partitions: Iterable[int], names: Iterable[bytes]) -> None:

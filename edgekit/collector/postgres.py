@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, timedelta
 from functools import cache
@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from edgekit.collector.database import Row, Table
 from edgekit.collector.schema import TABLES, VERSION
 from edgekit_contracts.errors import MissingExtra, StorageFault, UnsupportedFormat, UsageError
+from edgekit_contracts.topics import PARTITIONS
 
 if TYPE_CHECKING:
     import psycopg
@@ -217,6 +218,28 @@ class PostgresTransaction:
     def put(self, table: Table, rows: Sequence[Row]) -> None:  # noqa: D102
         if rows:
             self._execute(_put(table), _columns(rows))
+
+    def days(self, table: Table) -> list[int]:  # noqa: D102
+        sql = "SELECT relname FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE inhparent = ?::regclass"
+        names = [name for (name,) in self.rows(sql, (f'edgekit."{table.name}"',))]
+        return [(date.fromisoformat(name.rpartition("_")[2]) - _EPOCH).days for name in names]
+
+    def remove_day(self, table: Table, day: int, marks: Mapping[int, int], limit: int) -> int:  # noqa: D102
+        name = day_name(table, day)
+        # Who waits for a lock on the table makes everybody wait behind him: better another time.
+        self._execute("SET LOCAL lock_timeout = '200ms'")
+        if self.rows("SELECT to_regclass(?) IS NULL", (f"edgekit.{name}",)) == [(True,)]:
+            return 0
+        # Before the numbers are looked at: nobody adds to them now.
+        self._execute(f'LOCK TABLE "{table.name}", {name} IN ACCESS EXCLUSIVE MODE')
+        for p in range(PARTITIONS):
+            ((newest,),) = self.rows(f"SELECT MAX(id) FROM {name} WHERE p = ?", (p,))
+            if newest is not None and newest > marks.get(p, 0):
+                return 0
+        ((rows,),) = self.rows("SELECT reltuples::bigint FROM pg_class WHERE oid = ?::regclass", (f"edgekit.{name}",))
+        self._execute(f"DROP TABLE {name}")
+        self._days.discard(day)
+        return max(1, int(rows))
 
     def lock(self, partitions: Iterable[int], names: Iterable[bytes]) -> None:  # noqa: D102
         # In one order everywhere, so that nobody waits in a circle. They end after the commit can be seen: of one

@@ -37,7 +37,7 @@ QUARANTINE: Final = Table(
     "quarantine",
     "dev text, epoch integer, seq integer, bins_id bytes, received_ms integer, record bytes",
     ("dev", "epoch", "seq"),
-    (("bins_id",),),
+    (("bins_id",), ("received_ms",)),
 )
 GAP: Final = Table(
     "gap",

@@ -23,6 +23,7 @@ from typing import Final, Self
 from edgekit.collector.claims import Claims, LeaseLost, Terms
 from edgekit.collector.inbox import Inbox
 from edgekit.collector.ingest import HEAD_BYTES, Message, Reading, Refused, read_batch
+from edgekit.collector.keep import Keep
 from edgekit.collector.postgres import is_address
 from edgekit.collector.store import Ingested, Store, open_database, open_store
 from edgekit.collector.upkeep import Upkeep
@@ -64,6 +65,7 @@ class Collector:
         timing: Of the connection.
         terms: Of the leases, where the store is shared.
         clock_ms: Milliseconds since 1970, for what is received.
+        keep: How long the store keeps what it holds.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Collector:
         timing: Timing | None = None,
         terms: Terms | None = None,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        keep: Keep | None = None,
     ) -> None:
         self.broker, self.name, self._where = broker, check_device(name), store
         self._timing, self._terms, self._clock_ms = timing or Timing(), terms, clock_ms
@@ -89,7 +92,7 @@ class Collector:
         self._store: Store | None = None
         self._claims: Claims | None = None
         self._always = (topics.ALL_STATUS, self._topic)
-        self._upkeep = Upkeep(lambda: open_store(self._where), partitions=lambda: self.held)
+        self._upkeep = Upkeep(lambda: open_store(self._where), partitions=lambda: self.held, keep=keep)
         self._worker = threading.Thread(target=self._work, name=f"collector-{name}", daemon=True)
         self._link = Link(
             broker,

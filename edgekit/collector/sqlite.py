@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from itertools import chain
@@ -15,6 +15,7 @@ from edgekit.collector import migration
 from edgekit.collector.database import Row, Table
 from edgekit.collector.schema import TABLES, VERSION
 from edgekit_contracts.errors import MissingFile, StorageFault, UnsupportedFormat
+from edgekit_contracts.topics import PARTITIONS
 from edgekit_runtime.transaction import transaction
 
 ROWS_AT_ONCE: Final = 50
@@ -127,6 +128,23 @@ class SqliteTransaction:
 
     def put(self, table: Table, rows: Sequence[Row]) -> None:  # noqa: D102
         self.connection.executemany(_put(table), rows)
+
+    def days(self, table: Table) -> list[int]:
+        """By the index on days: one look for each."""
+        found: list[int] = []
+        day = -1
+        while (row := self.rows(f'SELECT MIN(day) FROM "{table.name}" WHERE day > ?', (day,))[0])[0] is not None:
+            (day,) = row
+            found.append(day)
+        return found
+
+    def remove_day(self, table: Table, day: int, marks: Mapping[int, int], limit: int) -> int:  # noqa: D102
+        # `+day`: few are beyond a mark, and the index on days would find all of the day.
+        beyond = f'SELECT 1 FROM "{table.name}" WHERE p = ? AND id > ? AND +day = ? LIMIT 1'
+        if any(self.rows(beyond, (p, marks.get(p, 0), day)) for p in range(PARTITIONS)):
+            return 0
+        oldest = f'SELECT id FROM "{table.name}" WHERE day = ? LIMIT ?'
+        return self.run(f'DELETE FROM "{table.name}" WHERE id IN ({oldest})', (day, limit))
 
     def lock(self, partitions: Iterable[int], names: Iterable[bytes]) -> None:
         """Nothing: a transaction that writes is alone from its begin."""

@@ -1,7 +1,7 @@
-"""What a collector does beside taking in: once an hour, soon after its end, windows are taken into the roll-ups.
+"""What a collector does beside taking in, once an hour: windows go into the roll-ups, and what is too old is removed.
 
-A thread with a connection of its own, so that batches are stored meanwhile. Once an hour, because the hour of a device
-is then read and written once for all its windows, and not once for each.
+A thread with a connection of its own, so that batches are stored meanwhile. Soon after the end of an hour, because the
+hour of a device is then read and written once for all its windows, and not once for each.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from edgekit.collector import rolled
-from edgekit.collector.rollup import HOUR_MS
+from edgekit.collector import retention, rolled
+from edgekit.collector.keep import HOUR_MS, Keep
+from edgekit.collector.retention import SteadyClock
 from edgekit.collector.store import Store
 from edgekit_contracts.errors import StorageFault
 from edgekit_contracts.topics import PARTITIONS
@@ -36,6 +37,8 @@ class Upkeep:
         partitions: Of the topic tree, which this collector takes care of at present.
         clock_s: Seconds since 1970.
         first_s: When the first pass begins after the start.
+        keep: How long what is kept.
+        clock: Says what is old.
     """
 
     def __init__(
@@ -45,8 +48,11 @@ class Upkeep:
         partitions: Callable[[], Iterable[int]] = lambda: range(PARTITIONS),
         clock_s: Callable[[], float] = time.time,
         first_s: float = FIRST_S,
+        keep: Keep | None = None,
+        clock: SteadyClock | None = None,
     ) -> None:
         self._open, self._partitions, self._clock_s, self._first_s = open_store, partitions, clock_s, first_s
+        self._keep, self._clock = keep or Keep(), clock or SteadyClock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
 
@@ -66,12 +72,13 @@ class Upkeep:
             try:
                 with self._open() as store:
                     windows = self._roll_up(store)
+                    self._remove(store)
             except StorageFault as fault:
-                log.error("windows are not rolled up at present: %s (%s)", fault, fault.next_step)
+                log.error("the store is not kept up at present: %s (%s)", fault, fault.next_step)
                 wait_s = AGAIN_S
             except Exception:
                 # Nothing here may end what the collector is for.
-                log.exception("windows are not rolled up")
+                log.exception("the store is not kept up")
                 wait_s = AGAIN_S
             else:
                 log.info("%d windows were rolled up", windows)
@@ -83,6 +90,15 @@ class Upkeep:
             while not self._stopping.is_set() and (taken := rolled.take_in(store.database, p, store.bins)):
                 windows += taken
         return windows
+
+    def _remove(self, store: Store) -> None:
+        now_ms = self._clock.now_ms()
+        if now_ms is None or self._stopping.is_set():
+            return
+        removed = retention.remove(store.database, self._keep, now_ms, self._stopping.wait)
+        if removed:
+            rows = ", ".join(f"{count} {what}" for what, count in removed.items())
+            log.info("removed for their age: %s; kept are %s", rows, self._keep)
 
 
 def until_next(now_s: float) -> float:

@@ -52,4 +52,4 @@ def test_windows_are_rolled_up_beside_the_collector_and_a_fault_does_not_end_it(
         assert done.wait(20)
         upkeep.stop()
         assert store.count("rollup") == 4
-        assert [record.message[:35] for record in caplog.records] == ["windows are not rolled up at present"[:35]]
+        assert [record.message[:35] for record in caplog.records] == ["the store is not kept up at present"]
