@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 LOOK_BACK_MS: Final = 3_600_000
 SILENT_WINDOWS: Final = 3
 """A device that says nothing for longer than this many of its windows is silent."""
+SILENT_SENDS: Final = 1.5
+"""Of the time between two messages, where windows wait for one another."""
 SILENT_MINIMUM_MS: Final = 15_000
 SILENT_DEFAULT_MS: Final = 300_000
 """For a device that has not sent a window since its birth."""
@@ -233,6 +235,8 @@ def _liveness(
     if not dt_ms or status_ms > window_ms:
         # Its first window may be as long as it likes: the bundle, or the setting, may be another than before.
         patience_ms = max(patience_ms, SILENT_DEFAULT_MS)
+    if status is not None and status.sends_s:
+        patience_ms = max(patience_ms, round(1000 * status.sends_s * SILENT_SENDS))
     return ("silent" if now_ms - (seen_ms or 0) > patience_ms else "online"), seen_ms
 
 

@@ -11,7 +11,7 @@ from edgekit_contracts.decode import decode_json
 from edgekit_contracts.names import BinsId, Count, DeviceName, ModelName, Sha256, Version
 from edgekit_contracts.telemetry import U64
 
-STATUS_FORMAT: Final = "edgekit-status/1.0"
+STATUS_FORMAT: Final = "edgekit-status/1.1"
 WANT_FORMAT: Final = "edgekit-want/1.0"
 NOW_FORMAT: Final = "edgekit-now/1.0"
 HOST_FORMAT: Final = "edgekit-host/1.1"
@@ -46,6 +46,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Why it runs nothing, or not what was wanted."""
     outbox_records: Count = 0
     started_ms: U64 = 0
+    sends_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 0.0
+    """Since 1.1: windows are sent every so many seconds; 0: at once."""
 
 
 class ModelNow(msgspec.Struct, frozen=True, kw_only=True):

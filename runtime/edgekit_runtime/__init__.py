@@ -18,7 +18,7 @@ request's time. A program that holds the bundle itself asks `model`, which answe
 | `outbox` | records on disk until the collector has said that it stored them |
 | `transaction` | all of it, or nothing: SQLite, for `outbox`, the review queue and the collector |
 | `mqtt`, `connection`, `uplink` | the way to the broker and back |
-| `ledger` | what that costs, byte by byte |
+| `ledger`, `thrift` | what that costs, byte by byte; budgets and the daily cap |
 | `tls`, `identity` | the way is encrypted; the device's own key and certificate |
 | `enrolment`, `enrolling`, `renewal` | a first certificate for a token, the next ones for the last |
 | `reporter` | a window every so often: observe -> outbox -> uplink |

@@ -34,6 +34,7 @@ from edgekit_runtime.signature import load_public_keys
 from edgekit_runtime.single import Single
 from edgekit_runtime.slots import SlotStore, file_sha256
 from edgekit_runtime.strategies.shadow import Shadow
+from edgekit_runtime.thrift import sends_moments
 
 _log = logging.getLogger("edgekit.models")
 
@@ -98,7 +99,7 @@ class Assembly:
         golden = loaded.golden
         self._say(f"self-test   {golden.rows} golden rows, largest difference {golden.max_difference:.2g}")
         oversight = Oversight(manifest, level=settings.automation, safe=settings.safe_answer)
-        observer = Observer(manifest, loaded.bins, loaded.distance)
+        observer = Observer(self._counted(manifest), loaded.bins, loaded.distance)
         source = Source(manifest, loaded.reference, loaded.bins_id, observer, self.window_s(manifest))
         intake = Intake(manifest, loaded.bins, self._queue, per_minute=config.review.per_minute)
         member = Member(loaded.engine, observer, oversight, intake, sha256=loaded.sha256, source=source)
@@ -107,6 +108,12 @@ class Assembly:
             source.idles = True  # until it is live
             self.reporter.add(source)
         return member
+
+    def _counted(self, manifest: Manifest) -> Manifest:
+        """A manifest as the settings have it counted."""
+        telemetry = self.config.telemetry
+        moments = manifest.privacy.moments and (telemetry is None or sends_moments(telemetry))
+        return msgspec.structs.replace(manifest, privacy=msgspec.structs.replace(manifest.privacy, moments=moments))
 
     def window_s(self, manifest: Manifest) -> float:
         """The length of a bundle's windows in seconds: the settings', else its own."""

@@ -63,6 +63,18 @@ class Telemetry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """`https://host:8884`: where the certificate is renewed, in good time."""
     protocol: Protocol = "auto"
     """`"auto"`: MQTT 5 where the broker speaks it, else 3.1.1, which is 4."""
+    budget: Literal["tiny", "normal"] | None = None
+    """10 kB or 50 kB a day (`edgekit_runtime.thrift`): the four settings that follow, unless they are set."""
+    merge_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] | None = None
+    """Windows are added up to this length before they are sent; 0: never."""
+    send_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] | None = None
+    """Windows are sent every so often, together; 0: at once. Events never wait."""
+    moments: bool | None = None
+    """Whether windows carry moments, where the bundle allows them."""
+    keepalive_s: Annotated[int, msgspec.Meta(ge=5, le=65_535)] | None = None
+    """Silence after which the connection is asked whether it stands."""
+    daily_cap_kb: Annotated[float, msgspec.Meta(ge=1)] | None = None
+    """Units of 1,000 bytes of MQTT a day, both ways, the reference apart."""
     window_s: Annotated[float, msgspec.Meta(ge=0.1, le=86_400)] | None = None
     """Instead of the bundle's."""
     outbox_mb: Annotated[float, msgspec.Meta(ge=1, le=100_000)] = 64.0

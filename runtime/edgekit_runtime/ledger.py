@@ -122,9 +122,10 @@ class Ledger:
 
     @property
     def today(self) -> int:
-        """Today's bytes, both ways."""
+        """Today's bytes, both ways, but for the reference."""
         with self._lock:
-            return self._turned().total
+            today = self._turned()
+            return today.total - today.streams.get("reference", 0)
 
     @property
     def accounts(self) -> Accounts:

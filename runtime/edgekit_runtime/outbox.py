@@ -61,6 +61,10 @@ MERGE_WINDOWS: Final = 64
 """Windows that are looked at together for pairs to merge."""
 MERGE_TRIES: Final = 4
 """Times that many, where none of them can be merged, before something is given up."""
+CONDENSE_WINDOWS: Final = 4096
+"""Windows that are added up in one step."""
+SPAN_SLACK: Final = 1.05
+"""A window lasts some milliseconds longer than it was to; twelve of them are no less an hour."""
 GAP_MAX_SPAN: Final = limits.SEQUENCE_MAX_JUMP // 2
 """Sequences that one gap takes; of more records than this the collector would fear a wild number."""
 
@@ -314,6 +318,16 @@ class Outbox:
                 self._put(db, self._with_key(row))
             return len(rows)
 
+    def condense(self, span_s: float) -> None:
+        """Adds windows without keys to those before them, up to this length: rows and counts are kept.
+
+        Raises:
+            StorageFault: They are as they were.
+        """
+        with self._writing() as db:
+            where = "sequence IS NULL AND kind = ? ORDER BY id LIMIT ?"
+            self._merge_pairs(db, self._rows(db, where, Kind.WINDOW, CONDENSE_WINDOWS), SPAN_SLACK * 1000 * span_s)
+
     def pending(self, most: int = 256) -> list[Waiting]:
         """The records that have keys: what may be on its way. The oldest, events before others."""
         with self._reading() as db:
@@ -498,8 +512,14 @@ class Outbox:
                 return True
         return False
 
-    def _merge_pairs(self, db: sqlite3.Connection, rows: list[_Row]) -> bool:
-        """Merges each window with the one before it on the same bins, unless that was merged just now."""
+    def _merge_pairs(self, db: sqlite3.Connection, rows: list[_Row], span_ms: float | None = None) -> bool:
+        """Merges each window with the one before it on the same bins.
+
+        Args:
+            db: In a transaction.
+            rows: The windows, in order.
+            span_ms: Up to this length, as many as fit; None: pairs.
+        """
         single: dict[Series, tuple[_Row, Envelope]] = {}
         some = False
         for row in rows:
@@ -508,12 +528,17 @@ class Outbox:
                 continue
             row_before, before = single.pop(series, (None, None))
             both = None if before is None else merge(before, envelope, self._places.get(envelope.bins_id))
+            if both is not None and span_ms is not None and both.dt_ms > span_ms:
+                both = None
             if row_before is None or both is None or len(data := encode(both)) > limits.RECORD_MAX_BYTES:
                 single[series] = row, envelope
                 continue
             for one in (row_before, row):
                 self._take(db, one.id)
-            self._put(db, row._replace(stands=row_before.stands + row.stands, data=data))
+            merged = row._replace(stands=row_before.stands + row.stands, data=data)
+            self._put(db, merged)
+            if span_ms is not None:
+                single[series] = merged, both
             self.merged += 1
             some = True
         return some

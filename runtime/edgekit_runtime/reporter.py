@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,7 @@ from edgekit_contracts import limits
 from edgekit_contracts.decode import decode_msgpack
 from edgekit_contracts.errors import FormatError, StorageFault, TooLarge
 from edgekit_contracts.manifest import Manifest
+from edgekit_contracts.reference import Bins
 from edgekit_contracts.telemetry import Clock, Kind, ReferencePart, Software, encode
 from edgekit_runtime.events import Events
 from edgekit_runtime.observe import ClosedWindow, Observer
@@ -83,10 +84,18 @@ class Reporter:
         outbox: Where records wait.
         wake: Called when there is something to send.
         events: What is told on this device.
+        counting: Called with the bins of all bundles that report, whenever there are others.
     """
 
-    def __init__(self, outbox: Outbox, wake: Callable[[], None], events: Events | None = None) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        wake: Callable[[], None],
+        events: Events | None = None,
+        counting: Callable[[Sequence[Bins]], None] = lambda bins: None,
+    ) -> None:
         self._outbox, self._wake, self._events = outbox, wake, events or Events()
+        self._counting = counting
         self._given_up = outbox.given_up
         self.on_closed: Callable[[ClosedWindow], None] = lambda window: None
         """Told each window of a live bundle."""
@@ -105,13 +114,19 @@ class Reporter:
         for source in sources:
             self._store_reference(source)
             self._sources.append(source)
+        self._tell_counting()
         self._events.on_told = lambda: self._orders.put(self._store_events)
         self._orders.put(self._store_events)
         self._thread.start()
 
     def add(self, source: Source) -> None:
         """Another bundle counts from now on."""
-        self._orders.put(lambda: self._sources.append(source))
+
+        def first() -> None:
+            self._sources.append(source)
+            self._tell_counting()
+
+        self._orders.put(first)
 
     def close_window(self, source: Source) -> None:
         """Ends the present window of a bundle now."""
@@ -122,6 +137,7 @@ class Reporter:
 
         def last() -> None:
             self._sources.remove(source)
+            self._tell_counting()
             self._report(source)
 
         self._orders.put(last)
@@ -130,6 +146,9 @@ class Reporter:
         """Closes the last windows, stores them, and ends the thread."""
         self._orders.put(None)
         self._thread.join()
+
+    def _tell_counting(self) -> None:
+        self._counting([source.observer.bins for source in self._sources])
 
     def _run(self) -> None:
         while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +14,7 @@ import onnxruntime
 from edgekit_contracts import topics
 from edgekit_contracts.decode import encode_json
 from edgekit_contracts.errors import EdgekitError, StorageFault, UnsupportedFormat
+from edgekit_contracts.reference import Bins
 from edgekit_contracts.state import Status
 from edgekit_contracts.telemetry import Event, Kind, encode
 from edgekit_runtime import __version__
@@ -24,7 +25,7 @@ from edgekit_runtime.ledger import FILE as LEDGER
 from edgekit_runtime.ledger import Ledger
 from edgekit_runtime.lock import Lock, hold
 from edgekit_runtime.models import Models
-from edgekit_runtime.mqtt import Broker, Publication, broker_of, publish_once
+from edgekit_runtime.mqtt import Broker, Publication, Timing, broker_of, publish_once
 from edgekit_runtime.notify import Notifier
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.outlets import Outlets
@@ -35,6 +36,7 @@ from edgekit_runtime.serving.app import App
 from edgekit_runtime.serving.mqtt import MqttServer
 from edgekit_runtime.serving.server import addresses, bind, serve_until_signal
 from edgekit_runtime.strategies.budget import TokenBucket
+from edgekit_runtime.thrift import Thrift, keepalive_s, rhythm
 from edgekit_runtime.uplink import REPLAY_BURST_BYTES, Uplink
 
 _log = logging.getLogger("edgekit.service")
@@ -104,7 +106,14 @@ def run(config: DeviceConfig, say: Callable[[str], None], read: Callable[[], Dev
         app = App(models.served, status, config.serve, models.command)
         requests: MqttServer | None = None
         if broker is not None and config.telemetry is not None and config.telemetry.infer:
-            requests = MqttServer(broker, config.device, app.answer, config.serve, ledger=ledger)
+            requests = MqttServer(
+                broker,
+                config.device,
+                app.answer,
+                config.serve,
+                ledger=ledger,
+                timing=Timing(keepalive_s=keepalive_s(config.telemetry)),
+            )
             requests.start()
             pulses.append(requests.pulse)
             stack.callback(requests.stop, config.serve.drain_timeout_s)
@@ -219,8 +228,16 @@ def _start_telemetry(
     pace = (
         None if telemetry.replay_kb_s == "unlimited" else TokenBucket(1000 * telemetry.replay_kb_s, REPLAY_BURST_BYTES)
     )
-    uplink = Uplink(broker, outbox, birth, ledger=ledger, pace=pace)
-    reporter = Reporter(outbox, uplink.wake, events)
+    cap = None if telemetry.daily_cap_kb is None else 1000 * telemetry.daily_cap_kb
+    thrift, timing = Thrift(cap, keepalive_s(telemetry)), Timing(keepalive_s=keepalive_s(telemetry))
+    uplink = Uplink(broker, outbox, birth, timing=timing, ledger=ledger, thrift=thrift, pace=pace)
+
+    def counting(bins: Sequence[Bins]) -> None:
+        before, thrift.rhythm = thrift.rhythm, rhythm(telemetry, bins)
+        if before != thrift.rhythm:
+            uplink.announce()  # it says how often to expect windows
+
+    reporter = Reporter(outbox, uplink.wake, events, counting)
     outlets = Outlets(config, telemetry, broker, models, uplink, ledger)
     reporter.on_closed = outlets.note
     models.changed = outlets.changed
@@ -237,6 +254,7 @@ def _start_telemetry(
 
 
 def _drain(uplink: Uplink) -> None:
+    uplink.hurry()
     deadline = time.monotonic() + DRAIN_S
     while (state := uplink.state).state == "connected" and state.outbox_records and time.monotonic() < deadline:
         time.sleep(0.02)

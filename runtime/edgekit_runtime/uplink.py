@@ -29,6 +29,7 @@ from edgekit_runtime.mqtt import Broker, Link, Publication, Received, Timing
 from edgekit_runtime.outbox import IN_FLIGHT_MAX, Outbox, Waiting
 from edgekit_runtime.pulse import Pulse
 from edgekit_runtime.strategies.budget import TokenBucket
+from edgekit_runtime.thrift import DAILY_CAP, DAY_S, MESSAGE_BYTES, Thrift
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +60,17 @@ class UplinkState(msgspec.Struct, frozen=True, kw_only=True):
     acknowledged: int
     """Records that left the outbox since the start."""
     merged: int
-    """Windows that an overfull outbox added into others since the start."""
+    """Windows that were added into others since the start, for a budget or in an overfull outbox."""
     given_up: int
     """Records that gave way to gaps since the start."""
     ballast: bool
     """Whether room is kept for deleting on a full disk; not, when it was needed."""
+    windows_s: float
+    """Windows are added up to this length before they are sent; 0: they are not."""
+    sends_s: float
+    """And sent every so often; 0: at once."""
+    capped: bool
+    """Whether windows wait for tomorrow, because today's bytes are used up."""
     bytes: Accounts
 
 
@@ -78,6 +85,7 @@ class Uplink:
         timing: Of the connection.
         flight: Of retransmission.
         ledger: Counts the bytes.
+        thrift: When windows may be sent, and how much of a day's bytes is left.
         pace: Bytes of what has piled up that may be sent; None for all of it at once. Events do not wait for it.
     """
 
@@ -90,16 +98,19 @@ class Uplink:
         timing: Timing | None = None,
         flight: Flight | None = None,
         ledger: Ledger | None = None,
+        thrift: Thrift | None = None,
         pace: TokenBucket | None = None,
     ) -> None:
         self._outbox = outbox
         self._pace, self._appended = pace, outbox.appended_bytes
         self._resume_s: float | None = None  # when the pace allows more
+        self._windows_s: float | None = None  # when windows that wait may be sent
         self._handed: deque[tuple[Publication, Packet]] = deque(maxlen=4 * MESSAGES_AT_BROKER_MAX)
         self._untaken: list[int] = []
         self._birth_of = birth
         self._flight = Flight() if flight is None else flight  # an empty flight is false
-        self._ledger = ledger or Ledger()
+        self._ledger, self._thrift = ledger or Ledger(), thrift or Thrift()
+        self._capped, self._held_room = False, 0.0  # room below which windows wait
         self._condition = threading.Condition()
         self._acks: deque[Ack] = deque()
         self._hosts: dict[str, Host] = {}  # alive
@@ -139,6 +150,11 @@ class Uplink:
         with self._condition:
             self._woken = True
             self._condition.notify()
+
+    def hurry(self) -> None:
+        """Windows that wait for others may go now."""
+        self._thrift.hurry()
+        self.wake()
 
     def announce(self) -> None:
         """Publishes the birth again, after what the device runs has changed."""
@@ -187,6 +203,9 @@ class Uplink:
             merged=self._outbox.merged,
             given_up=self._outbox.given_up,
             ballast=self._outbox.ballast.held,
+            windows_s=self._thrift.rhythm.merge_s,
+            sends_s=self._thrift.rhythm.send_s,
+            capped=self._capped,
             bytes=self._ledger.accounts,
         )
 
@@ -249,7 +268,7 @@ class Uplink:
         while True:
             with self._condition:
                 if not self._stopping and not self._woken:
-                    due = min(filter(None, (self._flight.next_due_s(), self._resume_s)), default=None)
+                    due = min(filter(None, (self._flight.next_due_s(), self._resume_s, self._windows_s)), default=None)
                     due = due if self._sending else None
                     # At least 50 ms: what is overdue may have to wait until the broker takes messages over.
                     self._condition.wait(None if due is None else max(0.05, due - time.monotonic()))
@@ -262,7 +281,8 @@ class Uplink:
                 if self._restarted or not self._sending:
                     self._flight.clear(self._untaken)
                     self._restarted, self._untaken = False, []
-                sending = self._outbox.live = self._sending
+                sending = self._sending
+                self._outbox.live = sending and not self._thrift.waits
             self._ledger.save_in_time()
             try:
                 epoch = self._outbox.epoch
@@ -301,20 +321,65 @@ class Uplink:
         room = min(MESSAGES_AT_BROKER_MAX, dialect.at_once) - self._link.outstanding
         largest = dialect.payload_max(str(topics.Up(outbox.device)))
         target = limits.MESSAGE_TARGET_BYTES if largest is None else min(largest - 1, limits.MESSAGE_TARGET_BYTES)
+        target = int(min(target, max(1.0, self._thrift.largest)))
         with self._condition:
             packing = all(PACKED in host.accepts for host in self._hosts.values())
+        ready = self._gather()
         while True:
             paced = self._is_paced()
             due = flight.select(outbox.pending(IN_FLIGHT_MAX + EVENTS_BEYOND), time.monotonic())
             for packet in packets([one for one in due if self._can_travel(one, largest)], target, flight.together):
                 if packet.lane == "w" and (paced := self._is_paced()):
                     continue
-                if room <= 0 or not self._hand_over(packet, packing):
+                payload = pack_message(packet.payload) if packing else packet.payload
+                if not self._is_affordable(packet, payload):
+                    continue
+                if room <= 0 or not self._hand_over(packet, payload):
                     return
                 room -= 1
             events, others = IN_FLIGHT_MAX + EVENTS_BEYOND - outbox.keyed, IN_FLIGHT_MAX - outbox.keyed
-            if not outbox.give_keys(min(events, KEYS_AT_ONCE), 0 if paced else min(others, KEYS_AT_ONCE)):
-                return
+            some = (
+                min(others, limits.MESSAGE_MAX_RECORDS if self._thrift.waits else KEYS_AT_ONCE)
+                if ready and not paced and not self._capped
+                else 0
+            )
+            if not outbox.give_keys(min(events, KEYS_AT_ONCE), some):
+                break
+        if ready and outbox.records == outbox.keyed:
+            self._thrift.sent(time.monotonic())
+
+    def _gather(self) -> bool:
+        """Whether windows may be sent now; those that wait are added up."""
+        now_s, waiting = time.monotonic(), self._outbox.records > self._outbox.keyed
+        due_s = self._thrift.due_s(now_s)
+        room = self._thrift.room(self._ledger.today, time.time(), urgent=False)
+        self._capped = room < self._held_room
+        if not self._capped:
+            self._held_room = 0.0
+        self._windows_s = due_s if waiting and due_s > now_s else None
+        if waiting and self._capped:
+            self._outbox.condense(DAY_S)
+        elif waiting and due_s <= now_s and self._thrift.rhythm.merge_s:
+            self._outbox.condense(self._thrift.rhythm.merge_s)
+        return due_s <= now_s
+
+    def _is_affordable(self, packet: Packet, payload: bytes) -> bool:
+        """Whether today's bytes allow a message; the reference is no matter of them."""
+        whole = sum(size for _, size in packet.streams)
+        counted = sum(size for stream, size in packet.streams if stream != "reference")
+        room = self._thrift.room(self._ledger.today, time.time(), urgent=packet.lane == "e")
+        if len(payload) * counted <= room * whole:
+            return True
+        if packet.lane == "e":
+            return False
+        if len(packet.ids) == 1 and len(payload) > self._thrift.largest:
+            log.error("record %d of %s is given up: it has %d bytes", packet.ids[0], self._outbox.device, len(payload))
+            self._outbox.give_up(packet.ids[0], DAILY_CAP)
+            self.wake()
+            return False
+        # Nor is what follows, until another day begins: it had better be added up.
+        self._capped, self._held_room = True, room + MESSAGE_BYTES
+        return False
 
     def _is_paced(self) -> bool:
         """Whether what has piled up must wait."""
@@ -329,9 +394,8 @@ class Uplink:
         self._resume_s = now_s - level / self._pace.rate
         return True
 
-    def _hand_over(self, packet: Packet, packing: bool) -> bool:
+    def _hand_over(self, packet: Packet, payload: bytes) -> bool:
         """Gives a message to the connection; False where there is none."""
-        payload = pack_message(packet.payload) if packing else packet.payload
         publication = Publication(str(topics.Up(self._outbox.device, packet.lane)), payload)
         self._handed.append((publication, packet))
         if not self._link.publish(publication):
@@ -376,6 +440,7 @@ class Uplink:
             epoch=self._outbox.epoch,
             dead=False,
             outbox_records=self._outbox.records,
+            sends_s=self._thrift.rhythm.send_s,
         )
 
     def _death(self) -> Status:

@@ -128,6 +128,11 @@ def test_a_packed_message_1_is_read() -> None:
     assert telemetry.decode_message(packed) == telemetry.decode_message((folder / "message.msgpack").read_bytes())
 
 
+def test_a_status_1_1_says_how_often_windows_come() -> None:
+    assert decode_status((CORPUS / "state-1.1" / "birth.json").read_bytes()).sends_s == 10_800
+    assert decode_status((CORPUS / "state-1.0" / "birth.json").read_bytes()).sends_s == 0
+
+
 def test_a_presence_1_1_says_what_its_collector_reads() -> None:
     assert decode_host((CORPUS / "state-1.1" / "host.json").read_bytes()).accepts == ("zlib",)
     assert decode_host((CORPUS / "state-1.0" / "host.json").read_bytes()).accepts == ()

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,6 +71,40 @@ def test_a_killed_device_keeps_what_it_had_stored(service: Service, mosquitto: M
     service.start()
     with Collector(mosquitto.broker, tmp_path / "fleet.db") as collector:
         wait_until(lambda: rows(collector.store) == 4 * 4, "the rows from before the kill")
+
+
+def test_a_device_with_a_budget_gathers_windows_says_what_they_cost_and_sends_the_rest_when_it_stops(
+    mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    broker, budget = str(mosquitto.broker), 'budget = "tiny"\ndaily_cap_kb = 30'
+    service = Service(tmp_path, bundles.make(tmp_path), broker=broker, telemetry=budget)
+    with Collector(mosquitto.broker, tmp_path / "fleet.db") as collector:
+        try:
+            service.start()
+
+            def telemetry() -> dict[str, Any]:
+                found: dict[str, Any] = service.call("GET", "/edgekit/status")[1]["telemetry"]
+                return found
+
+            wait_until(lambda: telemetry()["bytes"]["today"]["streams"].get("reference"), "the reference is sent")
+            for _ in range(4):
+                assert service.infer()[0] == 200
+            # Windows of 0.3 s are closed meanwhile, and wait.
+            wait_until(lambda: telemetry()["outbox_records"] > 2, "windows wait")
+            state = telemetry()
+            assert state["sends_s"] == 2 * state["windows_s"] > 0
+            assert not state["capped"]
+            with urllib.request.urlopen(f"http://127.0.0.1:{service.port}/metrics") as answer:
+                assert b'edgekit_mqtt_stream_bytes_total{stream="protocol"}' in answer.read()
+            assert rows(collector.store) == 0
+            assert service.stop() == 0
+            wait_until(lambda: rows(collector.store) == 16, "what waited, sent at the stop")
+            assert len(list(collector.store.windows("dev-1", 0))) <= 2, "added up"
+            service.start()
+            assert telemetry()["bytes"]["today"]["total"] > state["bytes"]["today"]["total"], "kept over the restart"
+            assert service.stop() == 0
+        finally:
+            service.close()
 
 
 def test_the_centre_hears_why_a_device_runs_nothing(service: Service, mosquitto: Mosquitto, tmp_path: Path) -> None:
