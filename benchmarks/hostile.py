@@ -187,6 +187,8 @@ def main() -> int:
     for outcome in sorted(wanted | found):
         if wanted[outcome] != found[outcome]:
             faults.append(f"{outcome}: {found[outcome]} counted, {wanted[outcome]} sent")
+    if counts["ahead"] != (ahead := sum(message.ahead for message in messages)):
+        faults.append(f"from the future: {counts['ahead']} counted, {ahead} sent")
     if counts["let_go"]:
         faults.append(f"{counts['let_go']} messages let go")
     if max(beside) >= LAG_MAX_S:

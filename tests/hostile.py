@@ -22,7 +22,7 @@ from edgekit_contracts.decode import encode_json
 from edgekit_contracts.reference import Reference
 from edgekit_contracts.state import Status
 from edgekit_contracts.telemetry import Envelope, Gap, ReferencePart, Software, encode, encode_message, encode_varints
-from tests.telemetry_samples import BINS_ID, NOW_MS, REFERENCE, envelope, reference_parts, window
+from tests.telemetry_samples import BINS_ID, REFERENCE, envelope, reference_parts, window
 
 VICTIM: Final = "victim"
 MALLORY: Final = "mallory"
@@ -34,6 +34,7 @@ STRANGER: Final = "stranger"
 JUMPER: Final = "jumper"
 
 EPOCH: Final = 7
+PAST_MS: Final = 1_700_000_000_000
 _NAN, _INFINITE = float("nan"), float("inf")
 
 Outcome = Reason | str
@@ -48,6 +49,8 @@ class Hostile(NamedTuple):
     payload: bytes
     outcomes: tuple[Outcome, ...]
     """Of each of its records."""
+    ahead: int = 0
+    """Of those stored, how many come from the future."""
 
 
 class Attacker:
@@ -157,11 +160,11 @@ class Attacker:
     def _future(self) -> Hostile:
         # The collector's clock is the machine's: any time far beyond today.
         t0_ms = time.time_ns() // 1_000_000 + self._random.randint(3_600_000, 10**13)
-        return self._records("future clock", self._of(AHEAD, _GOOD, t0_ms), outcome="stored")
+        return self._records("future clock", self._of(AHEAD, _GOOD, t0_ms), outcome="stored")._replace(ahead=1)
 
     def _end_of_time(self) -> Hostile:
         record = msgspec.structs.replace(self._of(AHEAD, _GOOD, 2**63 - 1), dt_ms=2**63 - 1)
-        return self._records("end of time", record, outcome="stored")
+        return self._records("end of time", record, outcome="stored")._replace(ahead=1)
 
     # --- bodies ---
 
@@ -225,7 +228,7 @@ class Attacker:
     def _mine(self, body: msgspec.Struct, n: int = 100) -> Envelope:
         return envelope(body, device=MALLORY, sequence=self._next(MALLORY), epoch=EPOCH, n=n)
 
-    def _of(self, device: str, body: msgspec.Struct, t0_ms: int = NOW_MS) -> Envelope:
+    def _of(self, device: str, body: msgspec.Struct, t0_ms: int = PAST_MS) -> Envelope:
         rows = 0 if isinstance(body, ReferencePart) else 100
         return envelope(body, device=device, sequence=self._next(device), epoch=EPOCH, n=rows, t0_ms=t0_ms)
 

@@ -132,7 +132,8 @@ def collect(
         return
     refused = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.refused.items())) or "none"
     click.echo(
-        f"{counts.messages} messages, {counts.stored} records stored, {counts.duplicates} had come before; "
+        f"{counts.messages} messages, {counts.stored} records stored, {counts.duplicates} had come before"
+        f"{f', {counts.ahead} from the future, dated by their arrival' if counts.ahead else ''}; "
         f"refused: {refused}",
         err=True,
     )

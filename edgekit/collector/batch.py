@@ -36,7 +36,7 @@ class Batch:
     """
 
     def __init__(self, db: Transaction, readings: Sequence[Reading]) -> None:
-        self.stored = self.duplicates = 0
+        self.stored = self.duplicates = self.ahead = 0
         self._db, self._readings = db, readings
         self._now_ms = max((one.received_ms for one in readings), default=0)
         self._day = self._now_ms // DAY_MS
@@ -110,7 +110,7 @@ class Batch:
                 self._rows[WINDOW.name].append(self._window(envelope, body, received_ms))
         elif isinstance(body, Event):
             texts = (_text(body.name), _text(body.detail))
-            times = (at_ms(envelope, received_ms), received_ms)
+            times = (self._date(envelope, received_ms), received_ms)
             self._rows[EVENT.name].append((*name, envelope.sequence, *times, *texts))
         elif isinstance(body, ReferencePart):
             self._take_part(envelope, body, received_ms)
@@ -173,7 +173,7 @@ class Batch:
             device,
             envelope.epoch,
             envelope.sequence,
-            at_ms(envelope, received_ms),
+            self._date(envelope, received_ms),
             envelope.t0_ms,
             envelope.dt_ms,
             int(envelope.clock),
@@ -185,6 +185,12 @@ class Batch:
             bytes(envelope.body),
             envelope.merged,
         )
+
+    def _date(self, envelope: Envelope, received_ms: int) -> int:
+        at = at_ms(envelope, received_ms)
+        if at != envelope.t0_ms and envelope.clock is Clock.SYNCED:
+            self.ahead += 1
+        return at
 
     def _release(self) -> None:
         """Moves windows that wait for bins which are here now to their place."""

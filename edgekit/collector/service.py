@@ -51,6 +51,8 @@ class Counts:
     duplicates: int = 0
     let_go: int = 0
     """Messages that found the inbox full."""
+    ahead: int = 0
+    """Records, of those stored, with a clock from the future that claims to be synchronised: dated by their arrival."""
     refused: dict[str, int] = field(default_factory=dict)
     """By reason."""
 
@@ -82,7 +84,7 @@ class Collector:
         self.broker, self.name, self._where = broker, check_device(name), store
         self._timing, self._terms, self._clock_ms = timing or Timing(), terms, clock_ms
         self._inbox, self._topic = Inbox(), topics.host(name)
-        self._messages = self._let_go = self._stored = self._duplicates = 0
+        self._messages = self._let_go = self._stored = self._duplicates = self._ahead = 0
         self._refused: Counter[str] = Counter()
         self._fault: str | None = None
         self._presence_said_s = float("-inf")
@@ -169,7 +171,7 @@ class Collector:
     @property
     def counts(self) -> Counts:
         """What was done since the start."""
-        return Counts(self._messages, self._stored, self._duplicates, self._let_go, dict(self._refused))
+        return Counts(self._messages, self._stored, self._duplicates, self._let_go, self._ahead, dict(self._refused))
 
     @property
     def fault(self) -> str | None:
@@ -300,6 +302,7 @@ class Collector:
     def _account(self, done: Ingested) -> None:
         self._stored += done.stored
         self._duplicates += done.duplicates
+        self._ahead += done.ahead
         self._refused += done.refused
         for device, ack in done.acks:
             self._acknowledge(device, ack)

@@ -31,6 +31,8 @@ class Ingested:
     duplicates: int
     refused: Counter[str]
     """By reason; a repeated refused record is a duplicate."""
+    ahead: int = 0
+    """Of those stored, with a clock from the future that claimed to be synchronised: dated by their arrival."""
 
 
 class Store(Archive):
@@ -62,7 +64,7 @@ class Store(Archive):
             db.lock(partitions | births, names)
             work = Batch(db, readings)
             acks = work.store()
-        return Ingested(acks, work.stored, work.duplicates, work.refused)
+        return Ingested(acks, work.stored, work.duplicates, work.refused, work.ahead)
 
 
 def open_store(where: Path | str, *, create: bool = True, fence: Fence | None = None) -> Store:

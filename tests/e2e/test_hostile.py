@@ -61,6 +61,7 @@ def test_nothing_is_stored_under_another_name_and_everything_is_counted(tmp_path
 
             wait_until(lambda: collector.counts.messages == len(messages) + 3, "all messages")
             assert counted() == expected(messages)
+            assert collector.counts.ahead == sum(message.ahead for message in messages) > 0
             assert (collector.counts.let_go, collector.fault) == (0, None)
     finally:
         link.stop()
