@@ -1,7 +1,7 @@
 """edgekit's server beside a minimal C server on the same ONNX Runtime, and beside inference servers of others.
 
     .venv/bin/python benchmarks/serving.py                          # edgekit and the C server: about two minutes
-    .venv/bin/python benchmarks/serving.py --peers mlserver,mosec,litserve
+    .venv/bin/python benchmarks/serving.py --peers mlserver,mosec,litserve,bentoml,mlflow
 
 Logistic regressions of 10 and 30 features, one row a request, JSON of the Open Inference Protocol and, where a server
 knows it, its binary extension. All servers are up and are asked in turn, round by round, while the others are stopped;
@@ -52,7 +52,13 @@ WIDTHS: Final = (10, 30)
 CONNECTIONS: Final = (1, 16)
 PACED: Final = 200
 """Requests a second of the measurement of latency."""
-PEERS: Final = {"mlserver": ("mlserver",), "mosec": ("mosec", "msgspec"), "litserve": ("litserve",)}
+PEERS: Final = {
+    "mlserver": ("mlserver",),
+    "mosec": ("mosec", "msgspec"),
+    "litserve": ("litserve",),
+    "bentoml": ("bentoml",),
+    "mlflow": ("mlflow", "onnx"),
+}
 START_S: Final = 120
 
 
@@ -82,6 +88,8 @@ class Way:
     binary: bool
     address: Callable[[Model], str]
     target: Callable[[Model], str]
+    own: bool = False
+    """MLflow's own JSON in place of the protocol's."""
 
 
 @dataclass
@@ -161,18 +169,20 @@ def model(folder: Path, columns: int) -> Model:
     return Model(columns, bundle, onnx, X.iloc[0].tolist(), float(fitted.predict_proba(X.iloc[:1])[0, 0]))
 
 
-def request(one: Model, target: str, *, binary: bool) -> bytes:
+def request(one: Model, way: Way) -> bytes:
     tensor: dict[str, Any] = {"name": "numbers", "shape": [1, one.columns], "datatype": "FP64"}
     lines = ["Content-Type: application/json"]
     behind = b""
-    if binary:
+    if way.own:
+        text = json.dumps({"inputs": {"numbers": [one.row]}}).encode()
+    elif way.binary:
         behind = np.array(one.row, dtype="<f8").tobytes()
         text = json.dumps({"inputs": [tensor | {"parameters": {"binary_data_size": len(behind)}}]}).encode()
         lines = ["Content-Type: application/octet-stream", f"Inference-Header-Content-Length: {len(text)}"]
     else:
         text = json.dumps({"inputs": [tensor | {"data": one.row}]}).encode()
     body = text + behind
-    head = [f"POST {target} HTTP/1.1", "Host: localhost", *lines, f"Content-Length: {len(body)}"]
+    head = [f"POST {way.target(one)} HTTP/1.1", "Host: localhost", *lines, f"Content-Length: {len(body)}"]
     return "\r\n".join([*head, "", ""]).encode() + body
 
 
@@ -231,7 +241,9 @@ Run = Callable[[Path, list[Model]], Any]
 
 def peers(options: argparse.Namespace, python: Path) -> Iterator[Run]:
     for name in options.peers:
-        yield {"mlserver": mlserver, "mosec": mosec, "litserve": litserve}[name](python)
+        yield {"mlserver": mlserver, "mosec": mosec, "litserve": litserve, "bentoml": bentoml, "mlflow": mlflow}[name](
+            python
+        )
 
 
 def mlserver(python: Path) -> Run:
@@ -281,6 +293,51 @@ def litserve(python: Path) -> Run:
         commands = [[str(python), app, str(ports[one.name]), str(one.onnx), oip(one)] for one in models]
         ways = [Way("LitServe", "TCP, JSON", False, lambda one: f"127.0.0.1:{ports[one.name]}", oip)]
         with started("LitServe", commands, ways, models, folder) as server:
+            yield server
+
+    return run
+
+
+def bentoml(python: Path) -> Run:
+    @contextmanager
+    def run(folder: Path, models: list[Model]) -> Iterator[Started]:
+        ports = {one.name: free_port() for one in models}
+        serve = [str(python.parent / "bentoml"), "serve", "bentoml_app:Ort", "--working-dir", str(HERE / "peers")]
+        local = ["--host", "127.0.0.1", "--api-workers", "1", "--port"]
+        commands = [["env", f"MODEL={one.onnx}", *serve, *local, str(ports[one.name])] for one in models]
+        ways = [Way("BentoML", "TCP, JSON", False, lambda one: f"127.0.0.1:{ports[one.name]}", lambda one: "/infer")]
+        with started("BentoML", commands, ways, models, folder, BENTOML_DO_NOT_TRACK="True") as server:
+            yield server
+
+    return run
+
+
+def mlflow(python: Path) -> Run:
+    @contextmanager
+    def run(folder: Path, models: list[Model]) -> Iterator[Started]:
+        ports = {one.name: free_port() for one in models}
+        serve = [str(python.parent / "mlflow"), "models", "serve", "--env-manager", "local", "--workers", "1"]
+        commands = []
+        for one in models:
+            made = folder / f"mlflow-{one.name}"
+            subprocess.run(
+                [str(python), str(HERE / "peers" / "mlflow_app.py"), str(one.onnx), str(made)],
+                check=True,
+                capture_output=True,
+            )
+            commands.append([*serve, "--host", "127.0.0.1", "--port", str(ports[one.name]), "--model-uri", str(made)])
+        ways = [
+            Way(
+                "MLflow",
+                "TCP, JSON",
+                False,
+                lambda one: f"127.0.0.1:{ports[one.name]}",
+                lambda one: "/invocations",
+                own=True,
+            )
+        ]
+        path = f"{python.parent}:{os.environ['PATH']}"
+        with started("MLflow", commands, ways, models, folder, PATH=path, MLFLOW_DISABLE_TELEMETRY="true") as server:
             yield server
 
     return run
@@ -349,7 +406,7 @@ def ask(way: Way, one: Model, folder: Path) -> tuple[int, bytes]:
         opened.settimeout(10)
         host, _, port = address.partition(":")
         opened.connect(address if unix else (host, int(port)))
-        opened.sendall(request(one, way.target(one), binary=way.binary))
+        opened.sendall(request(one, way))
         data = b""
         while b"\r\n\r\n" not in data:
             data += received(opened)
@@ -377,7 +434,11 @@ def answers(way: Way, one: Model, folder: Path) -> bool:
 def check(way: Way, one: Model, folder: Path) -> None:
     """Speed of a wrong answer is none."""
     status, body = ask(way, one, folder)
-    (found,) = [tensor["data"][0] for tensor in json.loads(body)["outputs"] if tensor["name"] == "probabilities"]
+    said = json.loads(body)
+    if way.own:
+        found = said["predictions"]["probabilities"][0][0]
+    else:
+        (found,) = [tensor["data"][0] for tensor in said["outputs"] if tensor["name"] == "probabilities"]
     if status != 200 or abs(found - one.probability) > 1e-9:
         raise SystemExit(f"{way.server} answers {found} where scikit-learn answers {one.probability}")
 
@@ -433,7 +494,7 @@ def loaded(
     rate: int = 0,
 ) -> None:
     file = folder / "request.bin"
-    file.write_bytes(request(one, way.target(one), binary=way.binary))
+    file.write_bytes(request(one, way))
     before = cpu_s(server)
     command = [str(load), way.address(one), str(connections), str(seconds), str(rate), str(file)]
     told = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
@@ -446,17 +507,22 @@ def loaded(
 
 
 def family(server: Started) -> list[int]:
-    """The server's processes: each was started as a session of its own."""
-    sessions = {process.pid for process in server.processes}
-    found = []
+    """The server's processes: each was started as a session of its own, and BentoML's begin further ones."""
+    roots = {process.pid for process in server.processes}
+    parents: dict[int, int] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             values = path.read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        if int(values[3]) in sessions:
-            found.append(int(path.parent.name))
-    return found
+        parents[int(path.parent.name)] = int(values[3]) if int(values[3]) in roots else int(values[1])
+
+    def belongs(pid: int) -> bool:
+        while pid in parents and pid not in roots:
+            pid = parents[pid]
+        return pid in roots
+
+    return [pid for pid in parents if belongs(pid)]
 
 
 def cpu_s(server: Started) -> float:
