@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 
-.PHONY: aarch64 chaos compiler demo test test-wheel runtimes lint format schema coverage foreign-suites hostile malformed telemetry broker database node node-red clean
+.PHONY: aarch64 chaos outage compiler demo test test-wheel runtimes lint format schema coverage foreign-suites hostile malformed telemetry broker database node node-red clean
 
 demo: .venv/ready
 	$(BIN)/edgekit demo
@@ -51,6 +51,10 @@ chaos: .venv/ready
 # What telemetry costs: bytes of a window and of a day at each budget, beside whylogs and Mosquitto's own counters.
 telemetry: .venv/ready
 	$(BIN)/python benchmarks/telemetry.py
+
+# A day without a collector at ten times what the outbox holds: produced, merged, given up, stored, on both sides.
+outage: .venv/ready
+	$(BIN)/python -m benchmarks.outage
 
 # Writes docs/coverage.md from a run over every scikit-learn estimator.
 coverage: .venv/ready

@@ -23,6 +23,7 @@ import secrets
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
@@ -59,8 +60,6 @@ IN_FLIGHT_MAX: Final = 256
 PARTS_MAX: Final = limits.REFERENCE_MAX_PARTS
 MERGE_WINDOWS: Final = 64
 """Windows that are looked at together for pairs to merge."""
-MERGE_TRIES: Final = 4
-"""Times that many, where none of them can be merged, before something is given up."""
 CONDENSE_WINDOWS: Final = 4096
 """Windows that are added up in one step."""
 SPAN_SLACK: Final = 1.05
@@ -81,8 +80,6 @@ _CHANGED: Final = (
     "_new",
     "_produced",
     "_given",
-    "_swept",
-    "_seen",
 )
 """Of an outbox, what a transaction changes and takes back."""
 _NO_KEY: Final = 2**63 - 1
@@ -183,7 +180,9 @@ class Outbox:
         self._given = 0  # the highest sequence of this epoch
         self._opened_s = clock_s() - (made_s or 0)
         self._standing = self._fill()
-        self._swept = self._seen = 0  # windows without keys: looked at up to this id, and how many in this sweep
+        # Of the windows without keys: how many there are of each level, and up to which number they were passed over.
+        self._levels, self._passed = Counter[int](), dict[int, int]()
+        self._survey(self._db)
         self._places: dict[bytes, Places] = {
             bins_id: msgspec.msgpack.decode(places, type=Places)
             for bins_id, places in self._db.execute("SELECT bins_id, places FROM layout")
@@ -326,7 +325,8 @@ class Outbox:
         """
         with self._writing() as db:
             where = "sequence IS NULL AND kind = ? ORDER BY id LIMIT ?"
-            self._merge_pairs(db, self._rows(db, where, Kind.WINDOW, CONDENSE_WINDOWS), SPAN_SLACK * 1000 * span_s)
+            rows = self._rows(db, where, Kind.WINDOW, CONDENSE_WINDOWS)
+            self._merge_pairs(db, rows, span_ms=SPAN_SLACK * 1000 * span_s)
 
     def pending(self, most: int = 256) -> list[Waiting]:
         """The records that have keys: what may be on its way. The oldest, events before others."""
@@ -437,6 +437,8 @@ class Outbox:
         self._records += 1
         self._size += len(row.data)
         self._new += row.sequence is None
+        if row.sequence is None and row.kind == Kind.WINDOW:
+            self._levels[_level(row.stands)] += 1
 
     def _take(self, db: sqlite3.Connection, number: int) -> _Row | None:
         found = db.execute(f"DELETE FROM record WHERE id = ? RETURNING {_COLUMNS}", (number,)).fetchone()
@@ -446,6 +448,8 @@ class Outbox:
         self._records -= 1
         self._size -= len(row.data)
         self._new -= row.sequence is None
+        if row.sequence is None and row.kind == Kind.WINDOW:
+            self._levels[_level(row.stands)] -= 1
         return row
 
     def _envelope(self, row: _Row) -> Envelope:
@@ -490,43 +494,74 @@ class Outbox:
 
     # --- overflow ---
 
-    def _merge_some(self, db: sqlite3.Connection) -> bool:
-        """Merges pairs among some windows, the oldest first; False where there is nothing to merge.
+    def _survey(self, db: sqlite3.Connection) -> None:
+        """Counts the windows without keys by level; where those of a level begin, those above it end."""
+        self._levels, self._passed = Counter(), {}
+        found = db.execute(
+            "SELECT stands, COUNT(*), MAX(id) FROM record WHERE sequence IS NULL AND kind = ? GROUP BY stands",
+            (Kind.WINDOW,),
+        ).fetchall()
+        for stands, count, last in found:
+            self._levels[_level(stands)] += count
+            for below in range(_level(stands)):
+                self._passed[below] = max(self._passed.get(below, 0), last)
 
-        Whoever has looked at the older half of them begins again with the oldest: so resolution is the coarser the
-        longer a window has waited, and the last ones are whole.
+    def _merge_some(self, db: sqlite3.Connection) -> bool:
+        """Merges pairs among some windows; False where there is nothing to merge.
+
+        Windows that stand for 2^k to 2^(k+1) - 1 are of level k, and two of one level make one of the next. Pairs are
+        made, the oldest first, on the level that has most of them: so all levels come to have about as many, and the
+        longer ago, the coarser.
+
+        Source: M. Datar, A. Gionis, P. Indyk, R. Motwani, "Maintaining Stream Statistics over Sliding Windows", SIAM J.
+        Comput. 31 (2002), exponential histograms.
         """
-        for _ in range(MERGE_TRIES):
-            half = self._new // 2
+        if self._merge_on_some_level(db):
+            return True
+        # What has been passed over may have got neighbours of its level since.
+        self._survey(db)
+        return self._merge_on_some_level(db)
+
+    def _merge_on_some_level(self, db: sqlite3.Connection) -> bool:
+        for level, count in sorted(self._levels.items(), key=lambda one: (-one[1], one[0])):
             rows = self._rows(
                 db,
                 "sequence IS NULL AND kind = ? AND id > ? ORDER BY id LIMIT ?",
                 Kind.WINDOW,
-                self._swept,
-                min(MERGE_WINDOWS, max(2, half - self._seen)),
+                self._passed.get(level, 0),
+                min(MERGE_WINDOWS, max(8, count // 2)),
             )
-            self._swept, self._seen = (rows[-1].id, self._seen + len(rows)) if rows else (0, 0)
-            if self._seen >= half:
-                self._swept = self._seen = 0
-            if self._merge_pairs(db, rows):
+            last = self._merge_pairs(db, rows, level=level)
+            if last is not None:
+                self._passed[level] = last
                 return True
+            if rows:
+                self._passed[level] = rows[-1].id
         return False
 
-    def _merge_pairs(self, db: sqlite3.Connection, rows: list[_Row], span_ms: float | None = None) -> bool:
+    def _merge_pairs(
+        self, db: sqlite3.Connection, rows: list[_Row], *, level: int | None = None, span_ms: float | None = None
+    ) -> int | None:
         """Merges each window with the one before it on the same bins.
 
         Args:
             db: In a transaction.
             rows: The windows, in order.
+            level: Those above it stay as they are.
             span_ms: Up to this length, as many as fit; None: pairs.
+
+        Returns:
+            The number of the last that was made; None for none.
         """
         single: dict[Series, tuple[_Row, Envelope]] = {}
-        some = False
+        last = None
         for row in rows:
             envelope = self._envelope(row)
             if (series := series_of(envelope)) is None:
                 continue
             row_before, before = single.pop(series, (None, None))
+            if level is not None and _level(row.stands) > level:
+                continue
             both = None if before is None else merge(before, envelope, self._places.get(envelope.bins_id))
             if both is not None and span_ms is not None and both.dt_ms > span_ms:
                 both = None
@@ -540,8 +575,8 @@ class Outbox:
             if span_ms is not None:
                 single[series] = merged, both
             self.merged += 1
-            some = True
-        return some
+            last = row.id
+        return last
 
     def _give_up_oldest(self, db: sqlite3.Connection) -> bool:
         """Gives up one record, a part of the reference last; False where only gaps are left."""
@@ -637,6 +672,7 @@ class Outbox:
         ).rowcount
         self.epoch, self._given = secrets.randbits(63), 0
         self._new += taken
+        self._survey(db)
         db.execute("UPDATE meta SET epoch = ?", (self.epoch,))
 
     def _now_s(self) -> float:
@@ -672,14 +708,20 @@ class Outbox:
     def _writing(self) -> Iterator[sqlite3.Connection]:
         with self._reading() as db:
             before = {name: getattr(self, name) for name in _CHANGED}
+            levels = self._levels.copy()
             try:
                 with transaction(db):
                     yield db
             except BaseException:
                 for name, value in before.items():
                     setattr(self, name, value)
+                self._levels = levels
                 raise
             self._standing = self._fill()
+
+
+def _level(stands: int) -> int:
+    return stands.bit_length() - 1
 
 
 def _is_full(fault: StorageFault) -> bool:

@@ -32,7 +32,7 @@ _RECORDS: Final = (
     )""",
     "CREATE INDEX record_key ON record (epoch, sequence) WHERE sequence IS NOT NULL",
     "CREATE INDEX record_keyed ON record (id) WHERE sequence IS NOT NULL",
-    "CREATE INDEX record_new ON record (kind, id) WHERE sequence IS NULL",
+    "CREATE INDEX record_new ON record (kind, id, stands) WHERE sequence IS NULL",
     # Where the values of numeric features are counted, by bins: the bundle may be gone when its windows are merged.
     "CREATE TABLE layout (bins_id BLOB PRIMARY KEY, places BLOB NOT NULL) WITHOUT ROWID",
 )

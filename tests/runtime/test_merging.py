@@ -131,10 +131,10 @@ def test_an_overfull_outbox_merges_its_oldest_windows_and_leaves_the_last_ones_w
         # One after the other, without a hole.
         assert [one.t0_ms + one.dt_ms for one in found[:-1]] == [one.t0_ms for one in found[1:]]
         lengths = [1 + one.merged for one in found]
-        half = len(found) // 2
-        assert lengths[half:] == [1] * len(lengths[half:])
-        assert max(lengths[:half]) > 8
-        assert sum(lengths[: half // 2]) > sum(lengths[half // 2 : half])
+        assert lengths == sorted(lengths, reverse=True), "the longer ago, the coarser"
+        levels = [lengths.count(2**level) for level in range(7)]
+        assert sum(levels) == len(lengths)
+        assert min(levels[:5]) >= 2, "some of every level"
 
 
 def test_windows_of_several_models_are_merged_each_with_its_own(tmp_path: Path) -> None:
