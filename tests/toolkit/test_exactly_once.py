@@ -225,7 +225,7 @@ SELDOM = ("tell", "live", "kill", "restart", "give_up")
 STEPS = st.lists(st.tuples(st.sampled_from(3 * OFTEN + SELDOM), st.integers(1, 60)), max_size=80)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(STEPS)
 def test_each_record_is_stored_once_or_counted_in_a_gap(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]
