@@ -136,7 +136,7 @@ def run(plan: Plan, folder: Path) -> Outcome:
     rows, produced_bytes, largest, times, merged, given_up = _day(plan, path)
     file_bytes = sum(one.stat().st_size for one in folder.glob(f"{path.name}*") if one.suffix != ".ballast")
     broker = Mosquitto(folder)
-    centre = collector(folder, broker.broker)
+    centre = collector(folder, broker.broker, str(folder / "fleet.db"))
     with Outbox(path, DEVICE, plan.budget) as outbox:
         produced, records, size = outbox.produced, outbox.records, outbox.size
         uplink = Uplink(
