@@ -126,7 +126,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=4.0, help="of each run (default 4)")
     parser.add_argument("--devices", type=int, default=256, help="a multiple of 64 (default 256)")
     parser.add_argument("--window", type=int, default=1000, help="messages that are out at a time (default 1000)")
-    parser.add_argument("--minutes", type=float, default=0, help=f"instead: {STEADY:,} windows/s for so long")
+    parser.add_argument("--minutes", type=float, default=0, help="instead: a steady rate for so long")
+    parser.add_argument("--rate", type=int, default=STEADY, help=f"windows/s of that (default {STEADY:,})")
     parser.add_argument("--bundle", type=int, default=8, choices=BUNDLES, help="windows a message of that (default 8)")
     parser.add_argument("--folder", help="where stores and broker write (default: where temporary files lie)")
     options = parser.parse_args()
@@ -369,17 +370,17 @@ def report(runs: Runs, options: argparse.Namespace) -> None:
 
 def steady(folder: Path, options: argparse.Namespace) -> None:
     """A long run at a fixed rate: lag, and whether memory grows."""
-    done = run(folder, "edgekit", options.bundle, options, rate=STEADY)
+    done = run(folder, "edgekit", options.bundle, options, rate=options.rate)
     machine(done.broker)
     print(
-        f"{STEADY:,} windows/s asked for, {options.bundle} a message, {options.minutes:g} minutes: {done.windows:,} "
-        f"windows stored at {done.rate:,.0f}/s, {done.store_bytes / 1e9:.1f} GB\n"
+        f"{options.rate:,} windows/s asked for, {options.bundle} a message, {options.minutes:g} minutes: "
+        f"{done.windows:,} windows stored at {done.rate:,.0f}/s, {done.store_bytes / 1e9:.1f} GB\n"
         f"lag from when a message was due to its acknowledgement: p50 {done.fleet['p50_ms']:.0f} ms, "
         f"p99 {done.fleet['p99_ms']:.0f} ms, most {done.fleet['max_ms']:.0f} ms; {done.fleet['again']:.0f} sent again\n"
     )
     print("| process | share of a core | MB at the end | MB a minute |\n|---|---:|---:|---:|")
-    # The first tenth is there to fill the caches.
-    late = done.memory[len(done.memory) // 10 :]
+    # The first half is there to fill what is bounded: caches, the roll-up's arrays.
+    late = done.memory[len(done.memory) // 2 :]
     for process in ("consumer", "broker"):
         at, resident = np.array([(at / 60, seen[process]) for at, seen in late]).T
         slope = float(np.polyfit(at, resident, 1)[0])
