@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -26,8 +27,11 @@ def npm_packages(*names: str) -> Path:
         pytest.skip(reason)
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgekit" / "npm"
     cache = caches / "+".join(names)
-    if not (cache / ".complete").exists():
-        cache.mkdir(parents=True, exist_ok=True)
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / ".lock").open("w") as lock:  # pytest's workers do not install it side by side
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (cache / ".complete").exists():
+            return cache / "node_modules"
         command = [npm, "install", "--prefix", str(cache), "--no-audit", "--no-fund", "--ignore-scripts"]
         done = subprocess.run([*command, *names], capture_output=True, text=True, timeout=SECONDS)
         if done.returncode:

@@ -122,7 +122,7 @@ def _broker(url: str) -> Finding:
     from edgekit_runtime.mqtt import Broker, probe
 
     try:
-        probe(Broker.parse(url))
+        dialect = probe(Broker.parse(url, protocol="auto"))
     except EdgekitError as error:
         return Finding.of("broker", error)
-    return Finding("broker", "ok", f"{url} answers")
+    return Finding("broker", "ok", f"{url} answers, and speaks {dialect}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -9,6 +10,8 @@ from collections.abc import Callable, Iterable
 from edgekit_contracts.latency import percentile_ms
 from edgekit_contracts.state import ModelNow, Now, Running
 from edgekit_runtime.observe import ClosedWindow
+
+_log = logging.getLogger("edgekit.readings")
 
 
 class Readings:
@@ -42,7 +45,11 @@ class Readings:
     def changed(self) -> None:
         """There is something new to say, such as another bundle."""
         for listener in self._listeners:
-            listener()
+            try:
+                listener()
+            except Exception:
+                # Whoever calls has the windows to store.
+                _log.exception("other tools are not told of the readings")
 
     @property
     def now(self) -> Now:
