@@ -15,6 +15,7 @@ from edgekit_contracts.telemetry import (
     Event,
     FeatureWindow,
     Kind,
+    Labels,
     ReferencePart,
     Software,
     Window,
@@ -113,7 +114,7 @@ def envelope(
     bins_id: bytes = BINS_ID,
     kind: Kind | None = None,
 ) -> Envelope:
-    kinds = {Window: Kind.WINDOW, ReferencePart: Kind.REFERENCE, Event: Kind.EVENT}
+    kinds = {Window: Kind.WINDOW, ReferencePart: Kind.REFERENCE, Event: Kind.EVENT, Labels: Kind.LABELS}
     return Envelope(
         version=ENVELOPE_VERSION,
         device=device,

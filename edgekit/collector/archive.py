@@ -17,7 +17,7 @@ from edgekit.collector.database import Database
 from edgekit.collector.schema import TABLES
 from edgekit_contracts.reference import Bins, Reference, decode_reference
 from edgekit_contracts.state import Status
-from edgekit_contracts.telemetry import Window
+from edgekit_contracts.telemetry import Labels, Window
 
 PAIRS: Final = msgspec.msgpack.Decoder(tuple[Range, ...])
 """Reads the columns of a cursor that hold pairs of numbers."""
@@ -154,6 +154,14 @@ class Archive:
         """Windows of each device that wait for their reference."""
         with self.database.reading() as db:
             return dict(db.rows("SELECT dev, COUNT(*) FROM quarantine GROUP BY dev"))
+
+    def labels(self) -> dict[str, list[Labels]]:
+        """What people said of the answers of each device's models, in all."""
+        found: dict[str, list[Labels]] = {}
+        with self.database.reading() as db:
+            for dev, body in db.rows("SELECT dev, body FROM labels ORDER BY dev, model, version"):
+                found.setdefault(dev, []).append(msgspec.msgpack.decode(body, type=Labels))
+        return found
 
     def refused(self) -> Counter[str]:
         """How many messages and records were refused, by reason; over all time."""

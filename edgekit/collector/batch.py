@@ -14,10 +14,10 @@ from edgekit.collector.archive import PAIRS
 from edgekit.collector.cursor import Cursor, Taken, merge_recent
 from edgekit.collector.database import Row, Table, Transaction
 from edgekit.collector.ingest import HEAD_BYTES, Accepted, Birth, Reading, Refused
-from edgekit.collector.schema import CURSOR, DEAD, DEVICE, EVENT, GAP, QUARANTINE, REFUSAL, WINDOW
+from edgekit.collector.schema import CURSOR, DEAD, DEVICE, EVENT, GAP, LABELS, QUARANTINE, REFUSAL, WINDOW
 from edgekit_contracts import limits
 from edgekit_contracts.state import Status
-from edgekit_contracts.telemetry import Ack, Clock, Envelope, Event, Gap, ReferencePart, Window, encode
+from edgekit_contracts.telemetry import Ack, Clock, Envelope, Event, Gap, Labels, ReferencePart, Window, encode
 from edgekit_contracts.topics import Up, partition
 
 DEAD_MAX_ROWS: Final = 10_000
@@ -43,6 +43,7 @@ class Batch:
         self._cursors: dict[tuple[str, int], Cursor] = {}
         self._moved: dict[tuple[str, int], list[tuple[int, int]]] = {}  # with the windows that came
         self._rows: dict[str, list[Row]] = {table.name: [] for table in (EVENT, QUARANTINE, WINDOW)}
+        self._labels: dict[Row, Row] = {}
         self._buried: list[Refused] = []
         self._completed: set[bytes] = set()
 
@@ -71,6 +72,7 @@ class Batch:
         self._insert(QUARANTINE)
         self._release()
         self._insert(WINDOW)
+        self._put_labels()
         self._bury()
         return self._move_cursors()
 
@@ -112,6 +114,10 @@ class Batch:
             texts = (_text(body.name), _text(body.detail))
             times = (self._date(envelope, received_ms), received_ms)
             self._rows[EVENT.name].append((*name, envelope.sequence, *times, *texts))
+        elif isinstance(body, Labels):
+            key = (envelope.device, body.model, body.model_version)
+            row = (*key, envelope.epoch, envelope.sequence, received_ms, bytes(envelope.body))
+            self._labels[key] = _newer(row, self._labels.get(key))
         elif isinstance(body, ReferencePart):
             self._take_part(envelope, body, received_ms)
 
@@ -201,6 +207,10 @@ class Batch:
             else:
                 self._rows[WINDOW.name].append(self._window(*found))
 
+    def _put_labels(self) -> None:
+        before = {row[:3]: row for row in self._db.pick(LABELS, sorted(self._labels))}
+        self._db.put(LABELS, [_newer(row, before.get(key)) for key, row in self._labels.items()])
+
     def _put_statuses(self, births: Sequence[Birth]) -> None:
         before = {row[0]: row for row in self._db.pick(DEVICE, sorted({(one.status.device,) for one in births}))}
         after: dict[str, Row] = {}
@@ -259,6 +269,11 @@ def at_ms(envelope: Envelope, received_ms: int) -> int:
     """When it was, for people: by the device's clock where that is synchronised and not plainly wrong."""
     trusted = envelope.clock is Clock.SYNCED and envelope.t0_ms <= received_ms + limits.CLOCK_MAX_FUTURE_MS
     return envelope.t0_ms if trusted else received_ms
+
+
+def _newer(row: Row, other: Row | None) -> Row:
+    """Of two totals the later ones: by their sequence within an epoch, else as they came."""
+    return other if other is not None and other[3] == row[3] and other[4] > row[4] else row
 
 
 def _text(value: str) -> str:

@@ -29,11 +29,10 @@ from edgekit_contracts.state import Status, decode_status
 from edgekit_contracts.telemetry import (
     ENVELOPE_VERSION,
     U64,
+    Body,
     Envelope,
-    Event,
     Gap,
     Kind,
-    ReferencePart,
     Window,
     decode_body,
     decode_distances,
@@ -94,7 +93,7 @@ class Accepted(msgspec.Struct, frozen=True):
     """A record to store; a window in quarantine waits for its reference."""
 
     envelope: Envelope
-    body: Window | Event | Gap | ReferencePart
+    body: Body
     received_ms: int
     quarantined: bool = False
 

@@ -52,6 +52,12 @@ EVENT: Final = Table(
     ("dev", "epoch", "seq"),
     (("received_ms",),),
 )
+LABELS: Final = Table(
+    "labels",
+    "dev text, model text, version text, epoch integer, seq integer, received_ms integer, body bytes",
+    ("dev", "model", "version"),
+)
+"""The newest totals of each."""
 PART: Final = Table(
     "part",
     "dev text, epoch integer, seq integer, bins_id bytes, model text, version text, part integer, parts integer,"
@@ -99,5 +105,5 @@ ROLLUP_MARK: Final = Table("rollup_mark", "p integer, id integer", ("p",))
 COLLECTOR: Final = Table("collector", "name text, instance integer, until_ms integer", ("name",))
 LEASE: Final = Table("lease", "p integer, instance integer", ("p",))
 """Which collectors live, and who holds which partition of the topic tree (`claims`); of PostgreSQL alone."""
-_RECORDS: Final = (DEVICE, CURSOR, WINDOW, QUARANTINE, GAP, EVENT, PART, REFERENCE, STANDING, DEAD, REFUSAL)
+_RECORDS: Final = (DEVICE, CURSOR, WINDOW, QUARANTINE, GAP, EVENT, LABELS, PART, REFERENCE, STANDING, DEAD, REFUSAL)
 TABLES: Final = (*_RECORDS, SERIES, ROLLUP, ROLLUP_COUNTS, ROLLUP_MOMENTS, ROLLUP_MARK, COLLECTOR, LEASE)

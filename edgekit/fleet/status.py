@@ -77,6 +77,11 @@ class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Given up by an overfull outbox and not stored here either."""
     quarantined: int
     """Windows that wait for their reference."""
+    reviewed: int = 0
+    """Answers of this version that a person judged on the device, in all. They had waited for one, so most were
+    doubtful: their errors are no estimate of the model's."""
+    wrong: int = 0
+    """Of these, where the person named another class."""
     tested_rows: int = 0
     """Rows of the present model that the drift tests saw; below 50 they say nothing."""
     drifted: tuple[Drifted, ...] = ()
@@ -113,7 +118,7 @@ def fleet_status(
     Raises:
         StorageFault: The store cannot be read.
     """
-    lost, quarantined = store.lost(), store.quarantined()
+    lost, quarantined, labels = store.lost(), store.quarantined(), store.labels()
     lines = []
     for device, (status, status_ms) in store.devices().items():
         state, seen_ms = _liveness(status, status_ms, store.last_window(device), now_ms)
@@ -137,6 +142,9 @@ def fleet_status(
             except Exception as error:
                 log.exception("the windows of %s cannot be read", device)
                 faults = {"unreadable": f"its windows cannot be read: {error}"}
+            for one in labels.get(device, ()):
+                if (one.model, one.model_version) == (line.model, line.version):
+                    line = msgspec.structs.replace(line, reviewed=one.reviewed, wrong=one.wrong)
             alarms = _alarms(line, status, now_ms) | faults
             lines.append(msgspec.structs.replace(line, alarms=tuple(alarms.values()), alarm_kinds=tuple(alarms)))
     return lines

@@ -28,6 +28,7 @@ DOCUMENTS: Final[dict[str, type[msgspec.Struct]]] = {
     "telemetry-gap": telemetry.Gap,
     "telemetry-reference-part": telemetry.ReferencePart,
     "telemetry-event": telemetry.Event,
+    "telemetry-labels": telemetry.Labels,
     "telemetry-ack": telemetry.Ack,
 }
 """File name -> type. The telemetry schemas describe the arrays as they would look in JSON."""

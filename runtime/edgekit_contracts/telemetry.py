@@ -14,6 +14,7 @@ import re
 import zlib
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
+from math import isfinite
 from typing import Annotated, Final
 
 import msgspec
@@ -178,9 +179,28 @@ class Ack(msgspec.Struct, frozen=True, array_like=True):
     """Stored beyond `high`, as inclusive (first, last)."""
 
 
-_BODIES: Final[dict[Kind, type[Window] | type[Event] | type[Gap] | type[ReferencePart]]] = {
+class Labels(msgspec.Struct, frozen=True, array_like=True):
+    """The body of a LABELS record: what people said of a model's answers, all in all since the review queue was begun.
+
+    Totals, so that the newest record of a device counts and none is missed. Only answers that waited for a person are
+    in them: the doubtful ones, mostly.
+    """
+
+    model: ModelName
+    model_version: Version
+    reviewed: Annotated[int, msgspec.Meta(ge=1, le=limits.RECORD_MAX_ROWS)]
+    """As the envelope's `n`."""
+    wrong: Count
+    """Where the person named another class; 0 for a model of numbers."""
+    deviation: Annotated[float, msgspec.Meta(ge=0)]
+    """Sum of |answer - label| for a model of numbers, else 0."""
+
+
+Body = Window | Event | Gap | Labels | ReferencePart
+_BODIES: Final[dict[Kind, type[Body]]] = {
     Kind.WINDOW: Window,
     Kind.EVENT: Event,
+    Kind.LABELS: Labels,
     Kind.GAP: Gap,
     Kind.REFERENCE: ReferencePart,
 }
@@ -272,7 +292,7 @@ def decode_envelope(data: bytes | msgspec.Raw) -> Envelope:
     return decode_msgpack(data, Envelope, what="telemetry record", limit=limits.MESSAGE_MAX_BYTES)
 
 
-def decode_body(envelope: Envelope) -> Window | Event | Gap | ReferencePart:
+def decode_body(envelope: Envelope) -> Body:
     """Reads the body that the envelope's kind announces.
 
     Raises:
@@ -285,6 +305,8 @@ def decode_body(envelope: Envelope) -> Window | Event | Gap | ReferencePart:
         raise FormatError("telemetry body", "$[4]", "a number beyond what a window can hold")
     if isinstance(body, Gap) and not (body.first <= body.last == envelope.sequence):
         raise FormatError("telemetry body", "$[1]", "a gap stands at the last sequence it covers")
+    if isinstance(body, Labels) and not (body.wrong <= body.reviewed == envelope.n and isfinite(body.deviation)):
+        raise FormatError("telemetry body", "$[3]", f"{body.wrong} wrong of {body.reviewed}, {envelope.n} rows")
     if isinstance(body, ReferencePart) and body.part >= body.parts:
         raise FormatError("telemetry body", "$[2]", f"part {body.part} of {body.parts}")
     return body

@@ -17,6 +17,7 @@ import msgspec
 from edgekit_contracts.errors import EdgekitError, MissingFile
 from edgekit_contracts.manifest import Manifest
 from edgekit_contracts.slots import ModelSlots, Plan, Slot
+from edgekit_contracts.telemetry import Labels
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.config import CandidateSettings, DeviceConfig, ModelSettings
 from edgekit_runtime.events import Events
@@ -162,6 +163,16 @@ class Assembly:
             )
             shadow.start()
         return Trial(member, plan, shadow)
+
+    def verdicts(self) -> list[Labels]:
+        """What people said of the models' answers, where there is a review queue.
+
+        Raises:
+            StorageFault: It cannot be read.
+        """
+        if self._review is None and not (Path(self.config.state_dir) / REVIEW_FILE).exists():
+            return []
+        return self._queue().verdicts()
 
     def close(self) -> None:
         """Closes the review queue."""

@@ -21,7 +21,12 @@ HOPELESS: Final = 12
 HARMLESS_BYTES: Final = limits.KIB
 """No broker's limit is below this."""
 
-_STREAMS: Final[dict[int, Stream]] = {Kind.WINDOW: "windows", Kind.GAP: "gaps", Kind.REFERENCE: "reference"}
+_STREAMS: Final[dict[int, Stream]] = {
+    Kind.WINDOW: "windows",
+    Kind.LABELS: "labels",
+    Kind.GAP: "gaps",
+    Kind.REFERENCE: "reference",
+}
 
 
 class Packet(msgspec.Struct, frozen=True):

@@ -25,7 +25,7 @@ DAYS: Final = 8
 SAVE_S: Final = 60.0
 
 Stream = Literal[
-    "windows", "gaps", "events", "reference", "births", "acknowledgements", "presences", "inference", "others"
+    "windows", "gaps", "events", "reference", "births", "acknowledgements", "presences", "inference", "labels", "others"
 ]
 Octets = Annotated[int, msgspec.Meta(ge=0)]
 

@@ -96,6 +96,7 @@ class Models:
             What it begins with.
         """
         self._assembly.reporter = reporter
+        reporter.verdicts = self._assembly.verdicts
         sources = []
         for served in self.served.values():
             for member in _members(served.lineup):

@@ -22,7 +22,7 @@ from edgekit_contracts.decode import decode_msgpack
 from edgekit_contracts.errors import FormatError, StorageFault, TooLarge
 from edgekit_contracts.manifest import Manifest
 from edgekit_contracts.reference import Bins
-from edgekit_contracts.telemetry import Clock, Kind, ReferencePart, Software, encode
+from edgekit_contracts.telemetry import Clock, Kind, Labels, ReferencePart, Software, encode
 from edgekit_runtime.events import Events
 from edgekit_runtime.observe import ClosedWindow, Observer
 from edgekit_runtime.outbox import Outbox
@@ -99,6 +99,9 @@ class Reporter:
         self._given_up = outbox.given_up
         self.on_closed: Callable[[ClosedWindow], None] = lambda window: None
         """Told each window of a live bundle."""
+        self.verdicts: Callable[[], Iterable[Labels]] = list
+        """What people said of the models' answers, all in all."""
+        self._labels: dict[tuple[str, str], Labels] = {}  # as they were last stored
         self._sources: list[Source] = []
         self._waiting: deque[tuple[Source, ClosedWindow, Clock]] = deque(maxlen=MEMORY_WINDOWS)
         self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -191,6 +194,7 @@ class Reporter:
             self._given_up += lost
             self._events.tell("records given up", f"{lost} gave way: the outbox is full")
         self._store_events()
+        self._store_labels()
         self._wake()
 
     def _judge(self, source: Source, software: Software) -> None:
@@ -200,6 +204,17 @@ class Reporter:
         if fails and not source.fails:
             self._events.tell("requests fail", f"{source.manifest.title}: {software.failed} of {requests} in a window")
         source.fails = fails
+
+    def _store_labels(self) -> None:
+        """Stores the totals that are not those of the last time."""
+        try:
+            for labels in self.verdicts():
+                if self._labels.get(key := (labels.model, labels.model_version)) != labels:
+                    now_ms, clock = _now_ms(), _clock()
+                    self._outbox.append(Kind.LABELS, encode(labels), n=labels.reviewed, t0_ms=now_ms, clock=clock)
+                    self._labels[key] = labels
+        except StorageFault as fault:
+            _log.warning("the centre does not hear of reviews: %s", fault.sentence)
 
     def _store_events(self) -> None:
         """Stores what was told, in order; what the disk refuses waits."""

@@ -110,6 +110,11 @@ def test_a_merged_window_of_telemetry_1_is_read() -> None:
     assert {one.merged for one in older} == {0}
 
 
+def test_labels_1_are_read() -> None:
+    (record,) = telemetry.decode_message((CORPUS / "telemetry-1" / "labels.msgpack").read_bytes())
+    assert telemetry.decode_body(record) == telemetry.Labels("progression", "1.0", 40, 3, 0.0)
+
+
 def test_an_acknowledgement_1_is_read() -> None:
     data = (CORPUS / "telemetry-1" / "ack.msgpack").read_bytes()
     ack = decode_msgpack(data, Ack, what="acknowledgement", limit=MESSAGE_MAX_BYTES)

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from edgekit_contracts.alerts import LEVELS, EventName
 from edgekit_contracts.errors import EdgekitError
-from edgekit_contracts.telemetry import Event, Kind, decode_body
+from edgekit_contracts.telemetry import Event, Kind, Labels, decode_body
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.config import DeviceConfig
 from edgekit_runtime.events import AT_ONCE, PAUSE_S, WAITING_MAX, Events
@@ -117,6 +117,22 @@ def test_records_that_give_way_are_told(tmp_path: Path) -> None:
         (event,) = stored(outbox)
         assert event.name == "records given up"
         assert event.detail.endswith(" gave way: the outbox is full")
+
+
+def test_totals_of_reviews_are_stored_when_they_change(tmp_path: Path) -> None:
+    bundle = open_bundle(bundles.make(tmp_path).path, keys=None)
+    totals: list[Labels] = []
+    with Outbox(tmp_path / "outbox.db", "pump-1") as outbox:
+        reporter, source = Reporter(outbox, lambda: None), make_source(bundle)
+        reporter.verdicts = lambda: totals
+        for reviewed in (0, 1, 1, 2):
+            totals[:] = [Labels("tiny", "1.0", reviewed, 1, 0.0)] if reviewed else []
+            reporter._report(source)
+        records = [one for one in outbox.waiting() if one.kind is Kind.LABELS]
+        assert [(one.n, decode_body(one)) for one in records] == [
+            (1, Labels("tiny", "1.0", 1, 1, 0.0)),
+            (2, Labels("tiny", "1.0", 2, 1, 0.0)),
+        ]
 
 
 def test_exchanges_and_what_does_not_load_are_told(tmp_path: Path) -> None:

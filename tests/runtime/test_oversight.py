@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from edgekit_contracts.errors import StorageFault, UnsupportedFormat, UsageError
 from edgekit_contracts.manifest import LEVELS, AutomationLevel, Monitoring, Output, Privacy
+from edgekit_contracts.telemetry import Labels
 from edgekit_runtime.engine import Answers, Engine
 from edgekit_runtime.oversight.automation import Oversight, lower
 from edgekit_runtime.oversight.intake import ROWS_PER_REQUEST, Intake, Sampler
@@ -156,10 +158,53 @@ def test_a_queue_of_a_newer_release_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "review.db"
     ReviewQueue(path).close()
     with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version = 2")
+        db.execute("PRAGMA user_version = 3")
     db.close()
-    with pytest.raises(UnsupportedFormat, match="version 2"):
+    with pytest.raises(UnsupportedFormat, match="version 3"):
         ReviewQueue(path)
+
+
+def test_what_people_said_is_added_up_and_outlives_the_items(tmp_path: Path) -> None:
+    path = tmp_path / "review.db"
+    with ReviewQueue(path, max_items=3) as queue:
+        queue.add(CAREFUL, [item(number) for number in range(3)])
+        assert queue.verdicts() == []
+        queue.answer(1, "yes")
+        queue.answer(2, "no")
+        queue.answer(3, "no")
+        queue.answer(3, "no")  # said twice, counted once
+        said = item(1).answer
+        wrong = ["yes", "no", "no"].count("no" if said == "yes" else "yes")
+        assert queue.verdicts() == [Labels(CAREFUL.name, CAREFUL.version, 3, wrong, 0.0)]
+        queue.answer(1, "no")  # a later word replaces an earlier one
+        wrong = 3 if said == "yes" else 0
+        assert queue.verdicts() == [Labels(CAREFUL.name, CAREFUL.version, 3, wrong, 0.0)]
+        queue.add(CAREFUL, [item(number) for number in range(4, 9)])
+        assert queue.counts["answered"] < 3
+        assert queue.verdicts()[0].reviewed == 3
+
+
+def test_of_a_model_of_numbers_the_deviations_are_added_up(tmp_path: Path) -> None:
+    numbers = replace(CAREFUL, classes=())
+    with ReviewQueue(tmp_path / "review.db") as queue:
+        queue.add(numbers, [replace(item(one), answer=10.0) for one in range(3)])
+        for number, label in ((1, "12.5"), (2, "9"), (1, "10")):
+            queue.answer(number, label)
+        assert queue.verdicts() == [Labels(numbers.name, numbers.version, 2, 0, 1.0)]
+
+
+def test_a_queue_of_version_1_gets_the_totals_of_its_answers(tmp_path: Path) -> None:
+    path = tmp_path / "review.db"
+    with ReviewQueue(path) as queue:
+        queue.add(CAREFUL, [item(1), item(2), item(3)])
+        queue.answer(1, "yes")
+        queue.answer(2, "no")
+        totals = queue.verdicts()
+    with sqlite3.connect(path) as db:
+        db.executescript("DROP TABLE verdict; PRAGMA user_version = 1;")
+    db.close()
+    with ReviewQueue(path) as queue, ReviewQueue(path) as another:
+        assert queue.verdicts() == another.verdicts() == totals
 
 
 def test_a_damaged_queue_is_a_storage_fault(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from edgekit.collector.store import Store, open_store
 from edgekit.fleet.status import DeviceStatus, fleet_status
 from edgekit_contracts import topics
 from edgekit_contracts.state import Running, Status
-from edgekit_contracts.telemetry import Envelope, Gap, Software, Window, encode, encode_message
+from edgekit_contracts.telemetry import Envelope, Gap, Labels, Software, Window, encode, encode_message
 from tests.telemetry_samples import NOW_MS, envelope, reference_parts, window
 
 DT_MS = 10_000
@@ -41,6 +41,14 @@ def born(store: Store, *, dead: bool = False, at_ms: int = NOW_MS, refused: str 
     run = Running(model="diabetes", version="1.0.0", bundle_sha256="0" * 64, bins_id="0" * 16)
     status = Status(device="pump-1", session=1, dead=dead, running=() if dead or refused else (run,), refused=refused)
     store.ingest([Birth(status, at_ms)])
+
+
+def test_what_people_said_on_the_device_is_counted(store: Store) -> None:
+    born(store)
+    for number, version in enumerate(("0.9", "1.0.0"), start=1):
+        ingest(store, envelope(Labels("diabetes", version, 10 * number, number, 0.0), sequence=number, n=10 * number))
+    line = status_of(store)
+    assert (line.version, line.reviewed, line.wrong, line.alarms) == ("1.0.0", 20, 2, ())
 
 
 def test_a_healthy_device_has_a_line_without_alarms(store: Store) -> None:

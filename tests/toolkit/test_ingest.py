@@ -16,6 +16,7 @@ from edgekit_contracts.telemetry import (
     Event,
     Gap,
     Kind,
+    Labels,
     Software,
     Window,
     encode,
@@ -207,6 +208,11 @@ def test_moments_of_another_number_of_features_are_refused() -> None:
         envelope(WINDOW, n=ROWS + 1),
         envelope(WINDOW, n=ROWS, kind=Kind.GAP),
         envelope(WINDOW, n=ROWS, kind=Kind.LABELS),
+        envelope(Labels("diabetes", "1.0.0", 3, 4, 0.0), n=3),
+        envelope(Labels("diabetes", "1.0.0", 3, 1, 0.0), n=4),
+        envelope(Labels("diabetes", "1.0.0", 3, 1, float("inf")), n=3),
+        envelope(Labels("diabetes", "1.0.0", 3, 1, float("nan")), n=3),
+        envelope(Labels("diabetes", "1.0.0", 3, 1, -1.0), n=3),
         envelope(msgspec.structs.replace(WINDOW, counts=WINDOW.counts[:-1]), n=ROWS),
         envelope(msgspec.structs.replace(WINDOW, counts=encode_varints([2**62] * 5)), n=ROWS),
         envelope(Gap(first=1, last=1, records=limits.RECORD_MAX_ROWS + 1, rows=0, bytes=0, reason="")),
@@ -237,7 +243,7 @@ def test_a_status_is_read_and_its_device_must_be_its_topics() -> None:
     assert refusal(Message(topics.status("pump-2"), encode_json(status), NOW_MS)).reason == "wrong device"
     assert refusal(Message(topics.status("pump-1"), b"{", NOW_MS)).reason == "garbage"
     assert refusal(Message(topics.status("pump-1"), b"[" * 20_000, NOW_MS)).reason == "too large"
-    newer = encode_json(status).replace(b"status/1.0", b"status/2.0")
+    newer = encode_json(msgspec.structs.replace(status, format="edgekit-status/2.0"))
     assert refusal(Message(topics.status("pump-1"), newer, NOW_MS)).reason == "newer version"
     assert read(Message(topics.status("pump-1"), b"", NOW_MS), Knows()) == []
 

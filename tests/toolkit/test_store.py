@@ -11,7 +11,7 @@ from edgekit.collector.ingest import Birth, Message, Reading, read
 from edgekit.collector.store import Ingested, Store, open_store
 from edgekit_contracts import limits, topics
 from edgekit_contracts.state import Status
-from edgekit_contracts.telemetry import Ack, Envelope, Event, Gap, Kind, encode, encode_message
+from edgekit_contracts.telemetry import Ack, Envelope, Event, Gap, Kind, Labels, encode, encode_message
 from tests.telemetry_samples import BINS_ID, NOW_MS, REFERENCE, VERSION, envelope, reference_parts, window
 
 CORPUS = Path(__file__).parents[1] / "corpus"
@@ -52,6 +52,18 @@ def windows(first: int, last: int) -> list[Envelope]:
 def gap(first: int, last: int) -> Envelope:
     body = Gap(first=first, last=last, records=last - first + 1, rows=0, bytes=0, reason="outbox full")
     return envelope(body, sequence=last)
+
+
+def test_of_what_people_said_the_newest_totals_count(store: Store) -> None:
+    def said(sequence: int, reviewed: int, version: str = "1.0.0", epoch: int = 7) -> Envelope:
+        return envelope(Labels("diabetes", version, reviewed, 1, 0.5), sequence=sequence, n=reviewed, epoch=epoch)
+
+    assert ingest(store, said(1, 3), said(3, 5), said(2, 4)).stored == 3
+    assert store.labels() == {"pump-1": [Labels("diabetes", "1.0.0", 5, 1, 0.5)]}
+    assert ingest(store, said(3, 5)).duplicates == 1
+    # Another version has totals of its own; in another epoch sequences begin anew.
+    ingest(store, said(4, 2, "2.0.0"), said(1, 6, epoch=8))
+    assert [one.reviewed for one in store.labels()["pump-1"]] == [6, 2]
 
 
 def test_storing_a_batch_again_changes_nothing_and_is_acknowledged_again(store: Store) -> None:

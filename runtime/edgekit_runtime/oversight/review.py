@@ -19,10 +19,11 @@ import msgspec
 
 from edgekit_contracts.errors import StorageFault, UnsupportedFormat, UsageError
 from edgekit_contracts.manifest import ClassLabel, Manifest
+from edgekit_contracts.telemetry import Labels
 from edgekit_runtime.transaction import transaction
 
 FILE: Final = "review.db"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 DEFAULT_ITEMS: Final = 10_000
 DEFAULT_BYTES: Final = 16_000_000
 BUSY_S: Final = 5.0
@@ -30,6 +31,10 @@ BUSY_S: Final = 5.0
 
 Reason = Literal["abstain", "confirm"]
 
+_VERDICT: Final = """
+CREATE TABLE verdict (  -- totals, which outlive the items
+    model INTEGER PRIMARY KEY REFERENCES model, items INTEGER NOT NULL, wrong INTEGER NOT NULL, deviation REAL NOT NULL
+)"""
 _SCHEMA: Final = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE model (
@@ -49,6 +54,7 @@ CREATE TABLE item (
 );
 CREATE TABLE dropped (items INTEGER NOT NULL);
 INSERT INTO dropped VALUES (0);
+{_VERDICT};
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
@@ -104,6 +110,9 @@ class ReviewQueue:
                 raise UnsupportedFormat(f"review queue {path}", f"version {version}", f"version {SCHEMA_VERSION}")
             if version == 0:
                 db.executescript(_SCHEMA)
+            elif version == 1:
+                with transaction(db):
+                    _bring_up_to_date(db)
         except BaseException as error:
             if db is not None:
                 db.close()
@@ -172,13 +181,33 @@ class ReviewQueue:
         """
         with self._writing() as db:
             row = db.execute(
-                "SELECT classes FROM item JOIN model ON model.id = item.model WHERE item.id = ?", (number,)
+                "SELECT model, classes, answer, label FROM item JOIN model ON model.id = item.model WHERE item.id = ?",
+                (number,),
             ).fetchone()
             if row is None:
                 raise UsageError(f"the review queue has no item {number}", "see 'edgekit-runtime review list'")
-            said = _json(_label(label, msgspec.json.decode(row[0], type=tuple[ClassLabel, ...])))
+            model, classes, answer, before = row
+            said = _json(_label(label, msgspec.json.decode(classes, type=tuple[ClassLabel, ...])))
             db.execute("UPDATE item SET label = ?, answered_ms = ? WHERE id = ?", (said, _now_ms(), number))
+            if before is not None:
+                _count(db, model, classes, answer, before, -1)
+            _count(db, model, classes, answer, said, 1)
         return next(item for item in self.items() if item.id == number)
+
+    def verdicts(self) -> list[Labels]:
+        """What people said of each model's answers, all in all.
+
+        Raises:
+            StorageFault: The file cannot be read.
+        """
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT name, version, items, wrong, deviation FROM verdict JOIN model ON model.id = verdict.model"
+                " WHERE items > 0 ORDER BY model.id"
+            ).fetchall()
+        return [
+            Labels(name, version, items, wrong, max(0.0, deviation)) for name, version, items, wrong, deviation in rows
+        ]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -226,6 +255,32 @@ class ReviewQueue:
     def _writing(self) -> Iterator[sqlite3.Connection]:
         with self._reading() as db, transaction(db):
             yield db
+
+
+def _bring_up_to_date(db: sqlite3.Connection) -> None:
+    """A file of version 1 gets the totals of the answers that are still in it; another process may have been first."""
+    if db.execute("PRAGMA user_version").fetchone() != (1,):
+        return
+    db.execute(_VERDICT)
+    rows = db.execute(
+        "SELECT model, classes, answer, label FROM item JOIN model ON model.id = item.model WHERE label IS NOT NULL"
+    ).fetchall()
+    for model, classes, answer, label in rows:
+        _count(db, model, classes, answer, label, 1)
+    db.execute("PRAGMA user_version = 2")
+
+
+def _count(db: sqlite3.Connection, model: int, classes: str, answer: str, label: str, times: int) -> None:
+    """Adds a person's word to a model's totals, or (-1) takes it back."""
+    said, truth = msgspec.json.decode(answer), msgspec.json.decode(label)
+    numbers = classes == "[]"
+    wrong = times * (not numbers and said != truth)
+    deviation = times * abs(said - truth) if numbers else 0.0
+    db.execute(
+        "INSERT INTO verdict VALUES (?, ?, ?, ?) ON CONFLICT (model) DO UPDATE SET items = items + excluded.items,"
+        " wrong = wrong + excluded.wrong, deviation = deviation + excluded.deviation",
+        (model, times, wrong, deviation),
+    )
 
 
 def _item(row: tuple[Any, ...]) -> Item:
