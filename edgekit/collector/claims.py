@@ -162,9 +162,9 @@ class Claims:
             return
         self._fault = None
         if held != self._held:
+            self._on_change(held)
             self._held = held
             log.info("collector %s holds %s; %d live", self._name, spans(held), living)
-            self._on_change(held)
 
     def _exchange(self) -> tuple[frozenset[int], int]:
         """One renewal: what is held after it, and how many collectors live."""

@@ -251,8 +251,10 @@ class Uplink:
                 host = decode_host(payload) if payload else None
                 with self._condition:
                     if host is not None and host.alive:
-                        # A collector that comes back may never have seen what was sent before.
-                        self._restarted = self._restarted or collector not in self._hosts
+                        # A collector that comes back may never have seen what was sent before; of several, those
+                        # that stood there when we came have.
+                        back = collector not in self._hosts and not received.retained
+                        self._restarted = self._restarted or back
                         self._hosts[collector] = host
                     else:
                         self._hosts.pop(collector, None)
