@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 
-.PHONY: aarch64 chaos outage compiler demo test test-wheel runtimes lint format schema steady throughput coverage foreign-suites hostile malformed telemetry broker database node node-red clean
+.PHONY: aarch64 chaos outage compiler demo test test-wheel runtimes lint format schema steady takeover throughput coverage foreign-suites hostile malformed telemetry broker database node node-red clean
 
 demo: .venv/ready
 	$(BIN)/edgekit demo
@@ -43,10 +43,15 @@ schema: .venv/ready
 	$(BIN)/python -m edgekit_contracts.schema docs/formats
 
 # 100,000 records of 16 devices under 200 kills, cuts of the network and full disks: nothing lost, nothing twice.
-# BROKER: mosquitto, nats, nats-cluster or amqtt.
+# BROKER: mosquitto, nats, nats-cluster or amqtt. STORE: sqlite, or postgresql with three collectors.
 BROKER ?= mosquitto
+STORE  ?= sqlite
 chaos: .venv/ready
-	$(BIN)/python -m benchmarks.chaos --broker $(BROKER)
+	$(BIN)/python -m benchmarks.chaos --broker $(BROKER) --store $(STORE)
+
+# Three collectors on PostgreSQL, one killed: seconds until the others store what it would have.
+takeover: .venv/ready
+	$(BIN)/python benchmarks/takeover.py
 
 # What telemetry costs: bytes of a window and of a day at each budget, beside whylogs and Mosquitto's own counters.
 telemetry: .venv/ready

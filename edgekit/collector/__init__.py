@@ -19,6 +19,7 @@
 | `export`, `tables`, `parquet_files` | all of it as Parquet |
 | `keep`, `retention` | how long what is kept; removing what is older, in small transactions |
 | `upkeep` | what is done once an hour, beside taking in |
+| `claims`, `leases` | which partitions this collector holds, where several share PostgreSQL; pure: who takes which |
 | `service` | the MQTT side: presence, batches, acknowledgements after the commit |
 
 A record is keyed (device, epoch, sequence): storing it twice changes nothing, so devices and brokers may repeat at
