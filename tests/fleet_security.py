@@ -17,8 +17,9 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edgekit.fleet import enrolment
-from edgekit.fleet.authority import CERTIFICATE_NAME, Authority, private_pem
+from edgekit.fleet.authority import CERTIFICATE_NAME, Authority
 from edgekit.fleet.broker_config import Plan, write_mosquitto
+from edgekit_runtime.identity import private_pem
 from edgekit_runtime.mqtt import Broker
 from tests.brokers import Mosquitto, wait_until
 

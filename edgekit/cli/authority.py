@@ -26,7 +26,12 @@ def _folder() -> Path:
 
 
 _authority = click.option(
-    "--authority", "folder", type=click.Path(path_type=Path), envvar="EDGEKIT_AUTHORITY", help="The authority's folder."
+    "--authority",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=_folder,
+    envvar="EDGEKIT_AUTHORITY",
+    help="The authority's folder (default: edgekit/authority in your configuration directory).",
 )
 _days = click.option(
     "--days", type=click.IntRange(1, 3650), default=90, show_default=True, help="The certificate's life."
@@ -41,11 +46,11 @@ def ca() -> None:
 @ca.command()
 @_authority
 @click.option("--name", default="edgekit fleet", show_default=True, help="Its own name.")
-def init(folder: Path | None, name: str) -> None:
+def init(folder: Path, name: str) -> None:
     """Make an authority. Its folder holds the fleet's most precious key: copy it to a safe place."""
     from edgekit.fleet.authority import Authority
 
-    with Authority.create(folder or _folder(), name) as made:
+    with Authority.create(folder, name) as made:
         click.echo(made.folder)
         click.echo(f"fingerprint {made.fingerprint.hex()}; its key is in {made.folder}, for you alone", err=True)
 
@@ -53,11 +58,11 @@ def init(folder: Path | None, name: str) -> None:
 @ca.command("list")
 @_authority
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
-def list_(folder: Path | None, as_json: bool) -> None:
+def list_(folder: Path, as_json: bool) -> None:
     """Show every certificate that was given out, and what became of it."""
     from edgekit.fleet.authority import Authority
 
-    with Authority(folder or _folder()) as authority:
+    with Authority(folder) as authority:
         issued, now_ms = authority.register.issued(), _now_ms()
     if as_json:
         rows = [
@@ -89,19 +94,20 @@ def list_(folder: Path | None, as_json: bool) -> None:
 @click.argument("name")
 @_days
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="The file to write (default: NAME.pem).")
-def issue(folder: Path | None, name: str, days: int, out: Path | None) -> None:
+def issue(folder: Path, name: str, days: int, out: Path | None) -> None:
     """Make a key and a certificate for NAME here, in one file: collector.NAME for `edgekit collect`, app.NAME."""
     from cryptography.hazmat.primitives.asymmetric import ec
 
     from edgekit.fleet import enrolment
-    from edgekit.fleet.authority import Authority, private_pem
+    from edgekit.fleet.authority import Authority
+    from edgekit_runtime.identity import private_pem
     from edgekit_runtime.replacing import replace
 
     path = out or Path(f"{name}.pem")
     if path.exists():
         raise UsageError(f"there is a file {path} already", "name another one with --out")
     key = ec.generate_private_key(ec.SECP256R1())
-    with Authority(folder or _folder()) as authority:
+    with Authority(folder) as authority:
         issued = enrolment.issue(authority, name, key.public_key(), days, "here")
         replace(path, private_pem(key) + issued.pem, 0o600)
     click.echo(path)
@@ -113,12 +119,12 @@ def issue(folder: Path | None, name: str, days: int, out: Path | None) -> None:
 @ca.command("publish")
 @_authority
 @click.argument("broker", type=click.Path(path_type=Path))
-def publish(folder: Path | None, broker: Path) -> None:
+def publish(folder: Path, broker: Path) -> None:
     """Write what was revoked into the folder of `broker-config`; then have the broker read it (SIGHUP)."""
     from edgekit.fleet import broker_config
     from edgekit.fleet.authority import Authority
 
-    with Authority(folder or _folder()) as authority:
+    with Authority(folder) as authority:
         broker_config.publish(authority, broker)
     click.echo(f"{broker} is up to date; systemctl reload mosquitto has the broker read it", err=True)
 
@@ -133,7 +139,7 @@ def enrol() -> None:
 @click.argument("name")
 @click.option("--for", "life", default="1h", show_default=True, help="How long the token is good: 30min, 1h, 7d.")
 @_days
-def token(folder: Path | None, name: str, life: str, days: int) -> None:
+def token(folder: Path, name: str, life: str, days: int) -> None:
     """Print a token for NAME, good once: the device gives it to `edgekit-runtime enrol`."""
     from edgekit.fleet.authority import Authority
     from edgekit.fleet.enrolment import new_token
@@ -141,7 +147,7 @@ def token(folder: Path | None, name: str, life: str, days: int) -> None:
     match = _LIFE.fullmatch(life)
     if match is None or not int(match[1]):
         raise UsageError(f"'{life}' is not a time", "write 30min, 1h or 7d")
-    with Authority(folder or _folder()) as authority:
+    with Authority(folder) as authority:
         made = new_token(authority, name, datetime.timedelta(**{_UNITS[match[2]]: int(match[1])}), days)
     click.echo(made)
     click.echo(f"on {name}, within {life}: edgekit-runtime enrol https://HOST:8884 TOKEN", err=True)
@@ -153,7 +159,7 @@ def token(folder: Path | None, name: str, life: str, days: int) -> None:
 @click.option("--name", help="Whom the request must be of.")
 @_days
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="The file to write (default: REQUEST.grant).")
-def sign(folder: Path | None, request: Path, name: str | None, days: int, out: Path | None) -> None:
+def sign(folder: Path, request: Path, name: str | None, days: int, out: Path | None) -> None:
     """Sign a REQUEST that was carried here, and write what is to be carried back."""
     from edgekit.fleet.authority import Authority
     from edgekit.fleet.enrolment import sign_request
@@ -169,7 +175,7 @@ def sign(folder: Path | None, request: Path, name: str | None, days: int, out: P
     if len(data) > limits.ENROLMENT_MAX_BYTES:
         raise TooLarge("request", request.stat().st_size, limits.ENROLMENT_MAX_BYTES)
     path = out or request.with_suffix(".grant")
-    with Authority(folder or _folder()) as authority:
+    with Authority(folder) as authority:
         found, grant = sign_request(authority, data.decode("ascii", "replace"), name, days)
     try:
         path.write_bytes(encode_json(grant))
@@ -184,13 +190,13 @@ def sign(folder: Path | None, request: Path, name: str | None, days: int, out: P
 @click.option("--host", multiple=True, required=True, help="By what name devices reach this (repeatable).")
 @click.option("--listen", default="0.0.0.0", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8884, show_default=True)
-def serve(folder: Path | None, host: tuple[str, ...], listen: str, port: int) -> None:
+def serve(folder: Path, host: tuple[str, ...], listen: str, port: int) -> None:
     """Answer devices that enrol or renew, over HTTPS, until Ctrl-C."""
     from edgekit.fleet.enrolment_server import EnrolmentServer
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     ended = threading.Event()
-    with EnrolmentServer(folder or _folder(), host, listen=listen, port=port) as server:
+    with EnrolmentServer(folder, host, listen=listen, port=port) as server:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: ended.set())
         click.echo(f"enrolling at https://{host[0]}:{server.port}; Ctrl-C ends", err=True)
@@ -201,12 +207,12 @@ def serve(folder: Path | None, host: tuple[str, ...], listen: str, port: int) ->
 @_authority
 @click.argument("name")
 @click.option("--broker", type=click.Path(path_type=Path), help="The folder of `broker-config`: written there at once.")
-def revoke(folder: Path | None, name: str, broker: Path | None) -> None:
+def revoke(folder: Path, name: str, broker: Path | None) -> None:
     """Revoke every certificate of NAME, and end its tokens."""
     from edgekit.fleet import broker_config
     from edgekit.fleet.authority import Authority
 
-    with Authority(folder or _folder()) as authority:
+    with Authority(folder) as authority:
         revoked = authority.revoke(name)
         if broker is not None:
             broker_config.publish(authority, broker)
@@ -234,7 +240,7 @@ def revoke(folder: Path | None, name: str, broker: Path | None) -> None:
 @click.option("--place", help="Where the files will lie on the broker's machine (default: the folder of --out).")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
 def broker_config(
-    folder: Path | None,
+    folder: Path,
     broker: str,
     host: tuple[str, ...],
     port: int,
@@ -262,7 +268,7 @@ def broker_config(
         home_assistant=home_assistant,
         sparkplug=sparkplug,
     )
-    with Authority(folder or _folder()) as authority:
+    with Authority(folder) as authority:
         for path in write_mosquitto(authority, out, plan):
             click.echo(path)
     click.echo(f"there: chown -R mosquitto {plan.folder}; mosquitto -c {plan.folder}/mosquitto.conf", err=True)

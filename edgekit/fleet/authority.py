@@ -10,36 +10,27 @@
 A certificate's name says what its holder is: a device's name has no dot, `collector.NAME` and `app.NAME` have one. So
 no device can hold a collector's certificate, and brokers tell them apart by the name alone. Clients' certificates are
 good for clients, servers' for servers: no device can pass for a broker.
-
-Source: RFC 5280.
 """
 
 from __future__ import annotations
 
 import datetime
-import ipaddress
 import os
 from pathlib import Path
 from typing import Final, Self
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
-from cryptography.hazmat.primitives.hashes import SHA256, Hash
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-)
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
+from edgekit.fleet.certificates import Signer, key_digest, now_utc
 from edgekit.fleet.register import How, Issued, Register
 from edgekit_contracts.errors import AuthorityRefused, MissingFile, StorageFault, UsageError
 from edgekit_contracts.names import check_holder
-from edgekit_runtime.identity import common_name
+from edgekit_runtime.identity import private_pem
 from edgekit_runtime.replacing import replace
 
 KEY_NAME: Final = "authority.key"
@@ -50,8 +41,6 @@ CRL_NAME: Final = "crl.pem"
 AUTHORITY_DAYS: Final = 3652
 DEVICE_DAYS: Final = 90
 SERVER_DAYS: Final = 365
-BACKDATED: Final = datetime.timedelta(hours=1)
-"""So that a broker whose clock is a little behind takes a certificate of this minute."""
 GOOD_MAX: Final = 16
 """Good certificates of one name: beyond, something renews without end."""
 
@@ -89,7 +78,7 @@ class Authority:
             raise StorageFault(
                 str(key_path), f"it is not the key of {CERTIFICATE_NAME}", "put the files back from a copy"
             )
-        self._key = key
+        self._signer = Signer(self.certificate, key)
         self.register = Register(folder / REGISTER_NAME)
         if _listed(self.crl_path) != {int(one.serial, 16) for one in self._revoked()}:
             self.write_crl()  # a revocation was cut off between register and list
@@ -105,21 +94,7 @@ class Authority:
         if (folder / KEY_NAME).exists():
             raise UsageError(f"there is an authority in {folder} already", "use it, or name another folder")
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        now = _now()
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - BACKDATED)
-            .not_valid_after(now + datetime.timedelta(days=AUTHORITY_DAYS))
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_usage(signs_certificates=True), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .sign(key, SHA256())
-        )
+        certificate = Signer.create(key, name, AUTHORITY_DAYS).certificate
         try:
             folder.mkdir(parents=True, exist_ok=True)
             os.chmod(folder, 0o700)
@@ -159,52 +134,35 @@ class Authority:
             AuthorityRefused: The key is too weak, or the name has too many certificates.
         """
         check_holder(name)
-        now_ms = round(_now().timestamp() * 1000)
+        now_ms = _now_ms()
         if sum(one.good(now_ms) for one in self.register.issued(name)) >= GOOD_MAX:
             raise AuthorityRefused(
                 f"{name} has {GOOD_MAX} good certificates already",
                 "look why it asks without end; `edgekit fleet revoke` ends them all",
             )
-        return self._enter(name, self._sign(name, key, days, server=()), how)
+        return self._enter(name, self._signer.client(name, key, days), how)
 
     def issue_server(self, hosts: tuple[str, ...], key: ec.EllipticCurvePublicKey, days: float = SERVER_DAYS) -> Issued:
         """Issues a server's certificate for host names and addresses."""
-        return self._enter(f"server {hosts[0]}", self._sign(hosts[0], key, days, server=hosts), "here")
+        return self._enter(f"server {hosts[0]}", self._signer.server(hosts, key, days), "here")
 
     def revoke(self, name: str) -> int:
         """Revokes the good certificates of a name, ends its tokens, and writes the list; returns how many it was."""
-        revoked = self.register.revoke(name, round(_now().timestamp() * 1000))
+        revoked = self.register.revoke(name, _now_ms())
         self.write_crl()
         return revoked
 
     def write_crl(self) -> None:
-        """Writes the list of what is revoked.
-
-        It is pushed to the broker, not fetched; and where a list has expired, OpenSSL refuses everybody. So it ends
-        with the authority.
-        """
-        now = _now()
-        builder = (
-            x509.CertificateRevocationListBuilder()
-            .issuer_name(self.certificate.subject)
-            .last_update(now - BACKDATED)
-            .next_update(self.certificate.not_valid_after_utc)
-            .add_extension(x509.CRLNumber(int(now.timestamp() * 1000)), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
-        )
-        for one in self._revoked():
-            assert one.revoked_ms is not None
-            builder = builder.add_revoked_certificate(
-                x509.RevokedCertificateBuilder()
-                .serial_number(int(one.serial, 16))
-                .revocation_date(datetime.datetime.fromtimestamp(one.revoked_ms / 1000, datetime.UTC))
-                .build()
-            )
-        replace(self.crl_path, builder.sign(self._key, SHA256()).public_bytes(Encoding.PEM))
+        """Writes the list of what is revoked."""
+        revoked = [
+            (int(one.serial, 16), datetime.datetime.fromtimestamp((one.revoked_ms or 0) / 1000, datetime.UTC))
+            for one in self._revoked()
+        ]
+        replace(self.crl_path, self._signer.revocations(revoked))
 
     def denied(self) -> list[str]:
         """Names whose certificates were revoked, all of them: a connection that was made before may still stand."""
-        now_ms = round(_now().timestamp() * 1000)
+        now_ms = _now_ms()
         good = {one.name for one in self.register.issued() if one.good(now_ms)}
         return sorted({one.name for one in self._revoked()} - good)
 
@@ -219,7 +177,7 @@ class Authority:
         self.close()
 
     def _revoked(self) -> list[Issued]:
-        now_ms = round(_now().timestamp() * 1000)
+        now_ms = _now_ms()
         return [one for one in self.register.issued() if one.revoked_ms is not None and one.expires_ms > now_ms]
 
     def _enter(self, name: str, certificate: x509.Certificate, how: How) -> Issued:
@@ -228,98 +186,12 @@ class Authority:
             name=name,
             how=how,
             key=key_digest(certificate.public_key()),
-            issued_ms=round(_now().timestamp() * 1000),
+            issued_ms=_now_ms(),
             expires_ms=round(certificate.not_valid_after_utc.timestamp() * 1000),
             pem=certificate.public_bytes(Encoding.PEM),
         )
         self.register.add(issued)
         return issued
-
-    def _sign(
-        self, name: str, key: CertificatePublicKeyTypes, days: float, *, server: tuple[str, ...]
-    ) -> x509.Certificate:
-        _check_key(key)
-        now = _now()
-        end = min(now + datetime.timedelta(days=days), self.certificate.not_valid_after_utc)
-        usage = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-            .issuer_name(self.certificate.subject)
-            .public_key(key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - BACKDATED)
-            .not_valid_after(end)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_usage(signs_certificates=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
-        )
-        if server:
-            builder = builder.add_extension(
-                x509.SubjectAlternativeName([_general_name(host) for host in server]), critical=False
-            )
-        return builder.sign(self._key, SHA256())
-
-
-def read_request(text: str) -> tuple[str, CertificatePublicKeyTypes]:
-    """The name and the key of a signing request; whatever else it asks for is ignored.
-
-    Raises:
-        AuthorityRefused: It is none, or not signed by its own key.
-        UnknownName: Its name may not stand in a certificate.
-    """
-    try:
-        csr = x509.load_pem_x509_csr(text.encode())
-        if not csr.is_signature_valid:
-            raise ValueError("it is not signed by its own key")
-        return check_holder(common_name(csr)), csr.public_key()
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise AuthorityRefused(
-            f"that is no signing request in PEM: {str(error)[:200]}", "make one with edgekit-runtime enrol --request"
-        ) from error
-
-
-def key_digest(key: CertificatePublicKeyTypes) -> bytes:
-    """SHA-256 of a public key."""
-    digest = Hash(SHA256())
-    digest.update(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
-    return digest.finalize()
-
-
-def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """A private key in PEM, without a password."""
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def _check_key(key: CertificatePublicKeyTypes) -> None:
-    strong = isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1)
-    if not strong and not (isinstance(key, rsa.RSAPublicKey) and 2048 <= key.key_size <= 4096):
-        raise AuthorityRefused(
-            "the key is of a kind that is not certified", "use EC P-256 or P-384, or RSA of 2048 bits"
-        )
-
-
-def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _general_name(host: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        return x509.DNSName(host)
 
 
 def _listed(path: Path) -> set[int] | None:
@@ -329,5 +201,5 @@ def _listed(path: Path) -> set[int] | None:
         return None
 
 
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+def _now_ms() -> int:
+    return round(now_utc().timestamp() * 1000)

@@ -13,10 +13,11 @@ from typing import Final
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from edgekit.fleet.authority import CERTIFICATE_NAME, CRL_NAME, Authority, private_pem
+from edgekit.fleet.authority import CERTIFICATE_NAME, CRL_NAME, Authority
 from edgekit_contracts import limits, topics
 from edgekit_contracts.errors import MissingFile, UsageError
 from edgekit_contracts.names import check_device
+from edgekit_runtime.identity import private_pem
 from edgekit_runtime.replacing import replace
 
 CONFIG_NAME: Final = "mosquitto.conf"

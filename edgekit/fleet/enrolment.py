@@ -16,7 +16,8 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
-from edgekit.fleet.authority import DEVICE_DAYS, Authority, key_digest, read_request
+from edgekit.fleet.authority import DEVICE_DAYS, Authority
+from edgekit.fleet.certificates import key_digest, read_request
 from edgekit.fleet.register import How, Issued, Ticket
 from edgekit_contracts.enrolment import SECRET_BYTES, Grant, Request, Token
 from edgekit_contracts.errors import AuthorityRefused, EnrolmentRefused, UsageError

@@ -27,12 +27,13 @@ import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from edgekit.fleet.authority import CERTIFICATE_NAME, Authority, private_pem
+from edgekit.fleet.authority import CERTIFICATE_NAME, Authority
 from edgekit.fleet.enrolment import grant_for_certificate, grant_for_token
 from edgekit_contracts import limits
 from edgekit_contracts.decode import encode_json
 from edgekit_contracts.enrolment import AUTHORITY_PATH, ENROL_PATH, RENEW_PATH, Refusal, decode_request
 from edgekit_contracts.errors import EdgekitError, EnvironmentFault, PortInUse
+from edgekit_runtime.identity import private_pem
 from edgekit_runtime.replacing import replace
 from edgekit_runtime.strategies.budget import TokenBucket
 

@@ -14,7 +14,7 @@ import msgspec
 from edgekit_contracts import limits
 from edgekit_contracts.enrolment import Token, decode_grant
 from edgekit_contracts.errors import MissingFile, StorageFault, UsageError
-from edgekit_contracts.names import check_device
+from edgekit_contracts.names import check_holder
 from edgekit_runtime.config import DeviceConfig, Telemetry
 from edgekit_runtime.enrolment import Address, enrol, renew
 from edgekit_runtime.identity import Identity, signing_request
@@ -86,7 +86,7 @@ def _place(options: argparse.Namespace) -> _Place:
             )
         cert, ca = Path(telemetry.cert), Path(telemetry.ca or ca)
     state_dir = None if config is None else Path(config.state_dir)
-    return _Place(check_device(device), Identity(cert.absolute(), ca.absolute()), telemetry, state_dir)
+    return _Place(check_holder(device), Identity(cert.absolute(), ca.absolute()), telemetry, state_dir)
 
 
 def _request(place: _Place, path: Path) -> int:

@@ -80,7 +80,7 @@ class Identity:
         if isinstance(found, ec.EllipticCurvePrivateKey):
             return found
         key = ec.generate_private_key(ec.SECP256R1())
-        replace(self._next, _pem(key), 0o600)
+        replace(self._next, private_pem(key), 0o600)
         return key
 
     def install(self, grant: Grant, name: str, *, authority: bytes | None = None) -> x509.Certificate:
@@ -111,7 +111,7 @@ class Identity:
             )
         # The authority first: with it the old identity is as good as the new one.
         replace(self.ca, b"".join(one.public_bytes(Encoding.PEM) for one in authorities), 0o644)
-        replace(self.path, _pem(key) + certificate.public_bytes(Encoding.PEM), 0o600)
+        replace(self.path, private_pem(key) + certificate.public_bytes(Encoding.PEM), 0o600)
         self._next.unlink(missing_ok=True)
         return certificate
 
@@ -185,5 +185,6 @@ def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
     return True
 
 
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """A private key in PEM, without a password."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -10,7 +10,7 @@ import pytest
 from cryptography.x509 import load_pem_x509_certificate
 
 import edgekit_runtime
-from edgekit.fleet.authority import read_request
+from edgekit.fleet.certificates import read_request
 from edgekit_contracts import telemetry
 from edgekit_contracts.alerts import decode_alert
 from edgekit_contracts.decode import decode_json, decode_msgpack

@@ -12,10 +12,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from edgekit.collector.service import Collector
 from edgekit.fleet import broker_config
-from edgekit.fleet.authority import CERTIFICATE_NAME, Authority, private_pem
+from edgekit.fleet.authority import CERTIFICATE_NAME, Authority
 from edgekit_contracts import topics
 from edgekit_contracts.errors import BrokerUnreachable, UnknownName, UsageError
 from edgekit_contracts.telemetry import encode, encode_message
+from edgekit_runtime.identity import private_pem
 from edgekit_runtime.mqtt import probe
 from tests.brokers import Mosquitto, wait_until
 from tests.fleet_security import Client, address, certify, secured_mosquitto
@@ -191,7 +192,7 @@ def test_the_collector_takes_nothing_of_a_name_that_another_authority_would_cert
         for name in ("dev-1/..", "+", "#"):
             key = ec.generate_private_key(ec.SECP256R1())
             path = tmp_path / "strange.pem"
-            certificate = authority._sign(name, key.public_key(), 1, server=())
+            certificate = authority._signer.client(name, key.public_key(), 1)
             path.write_bytes(private_pem(key) + certificate.public_bytes(Encoding.PEM))
             stranger = enter.with_file(path)
             assert stranger.publish(up("dev-1"), record) == DENIED

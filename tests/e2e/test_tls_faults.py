@@ -10,8 +10,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
-from edgekit.fleet.authority import CERTIFICATE_NAME, Authority, private_pem
+from edgekit.fleet.authority import CERTIFICATE_NAME, Authority
 from edgekit_contracts.errors import BrokerUnreachable, StorageFault
+from edgekit_runtime.identity import private_pem
 from edgekit_runtime.mqtt import Broker, probe
 from edgekit_runtime.tls import client_context
 from tests.brokers import Mosquitto

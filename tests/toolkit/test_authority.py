@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from edgekit.fleet.authority import GOOD_MAX, Authority, read_request
+from edgekit.fleet.authority import GOOD_MAX, Authority
+from edgekit.fleet.certificates import read_request
 from edgekit.fleet.enrolment import grant_for_certificate, grant_for_token, issue, new_token, sign_request
 from edgekit_contracts.enrolment import Grant, Request, Token
 from edgekit_contracts.errors import (
