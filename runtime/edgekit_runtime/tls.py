@@ -60,11 +60,11 @@ def explain(fault: str, cert: Path | None) -> str:
     if "EOF occurred" in fault or "ALERT" in fault or "reset by peer" in fault:
         if cert is None:
             return f"it ended the TLS connection; it may ask for a client's certificate, and none is set ({fault})"
-        return f"it ended the TLS connection: {_of_ours(cert)} ({fault})"
+        return f"it ended the TLS connection: {_of_ours(cert, fault)} ({fault})"
     return fault
 
 
-def _of_ours(cert: Path) -> str:
+def _of_ours(cert: Path, fault: str) -> str:
     from cryptography import x509  # a collector needs it for nothing else
 
     try:
@@ -74,6 +74,10 @@ def _of_ours(cert: Path) -> str:
     until = ours.not_valid_after_utc
     if until < datetime.datetime.now(datetime.UTC):
         return f"our certificate expired on {until:%Y-%m-%d}{_now()}"
+    if "CERTIFICATE_REVOKED" in fault:
+        return "our certificate is revoked"
+    if "UNKNOWN_CA" in fault:
+        return "our certificate is of an authority that it does not trust"
     return "our certificate may be revoked, or of an authority that it does not trust"
 
 
