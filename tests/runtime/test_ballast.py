@@ -54,8 +54,8 @@ try:
     while outbox.records:
         outbox.give_keys(64, 0)
         for one in {e.epoch for e in outbox.waiting()}:
-            outbox.acknowledge(Ack(one, 200 if one != outbox.epoch or not again else outbox._given))
-            outbox.acknowledge(Ack(outbox.epoch, outbox._given))
+            outbox.acknowledge(Ack(one, 200 if one != outbox.epoch or not again else outbox._records.given))
+            outbox.acknowledge(Ack(outbox.epoch, outbox._records.given))
         fill()
 except StorageFault as fault:
     print("stuck", outbox.records < produced)
@@ -66,7 +66,7 @@ for _ in range(3):
     now[0] += 60.0
     outbox.append(Kind.EVENT, body, t0_ms=1)
     outbox.give_keys(1, 0)
-    outbox.acknowledge(Ack(outbox.epoch, outbox._given))
+    outbox.acknowledge(Ack(outbox.epoch, outbox._records.given))
 assert outbox.ballast.held and (folder / "outbox.db.ballast").stat().st_blocks
 print("emptied", produced, outbox.produced)
 """

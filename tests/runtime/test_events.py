@@ -83,12 +83,12 @@ def test_an_event_waits_while_the_disk_refuses_it(tmp_path: Path, monkeypatch: p
     with Outbox(tmp_path / "outbox.db", "pump-1") as outbox:
         reporter, source = Reporter(outbox, lambda: None, events), make_source(bundle)
         reporter.start([source])
-        whole, full = outbox._db, sqlite3.connect(":memory:")
+        whole, full = outbox._records.db, sqlite3.connect(":memory:")
         full.close()
-        monkeypatch.setattr(outbox, "_db", full)
+        monkeypatch.setattr(outbox._records, "db", full)
         reporter.close_window(source)
         wait_until(lambda: events.oldest, "it is told")
-        monkeypatch.setattr(outbox, "_db", whole)
+        monkeypatch.setattr(outbox._records, "db", whole)
         reporter.stop()
         assert [one.name for one in stored(outbox)] == ["disk refuses"]
 

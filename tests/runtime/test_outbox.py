@@ -154,7 +154,7 @@ def test_an_outbox_put_back_to_an_earlier_state_uses_no_key_again(tmp_path: Path
         event(outbox)
         outbox.give_keys(8, 8)
         sqlite3.connect(path).close()
-        outbox._db.execute(f"VACUUM INTO '{copy}'")
+        outbox._records.db.execute(f"VACUUM INTO '{copy}'")
         lost = event(outbox)
         outbox.give_keys(8, 8)
         first, last = ((one.epoch, one.sequence) for one in envelopes(outbox))
@@ -319,8 +319,8 @@ def test_a_full_disk_stores_nothing_uses_no_number_and_heals(tmp_path: Path) -> 
     with Outbox(tmp_path / "outbox.db", "pump-1") as outbox:
         event(outbox)
         size = outbox.size
-        (pages,) = outbox._db.execute("PRAGMA page_count").fetchone()
-        outbox._db.execute(f"PRAGMA max_page_count = {pages}")
+        (pages,) = outbox._records.db.execute("PRAGMA page_count").fetchone()
+        outbox._records.db.execute(f"PRAGMA max_page_count = {pages}")
 
         def fill() -> None:
             for _ in range(100):
@@ -331,7 +331,7 @@ def test_a_full_disk_stores_nothing_uses_no_number_and_heals(tmp_path: Path) -> 
         before = outbox.produced
         assert outbox.records == len(envelopes(outbox)) == before
         assert outbox.size >= size
-        outbox._db.execute("PRAGMA max_page_count = 100000")
+        outbox._records.db.execute("PRAGMA max_page_count = 100000")
         assert event(outbox) == before + 1
 
 
@@ -367,7 +367,7 @@ def test_a_record_that_is_given_up_leaves_a_gap_and_joins_its_neighbours(tmp_pat
         for _ in range(5):
             event(outbox)
         outbox.give_keys(5, 0)
-        outbox._db.execute("UPDATE record SET data = x'c1c1' WHERE id = 3")
+        outbox._records.db.execute("UPDATE record SET data = x'c1c1' WHERE id = 3")
         outbox.give_up(3, "unreadable")
         assert gaps(outbox) == [Gap(first=3, last=3, records=1, rows=0, bytes=2, reason="unreadable")]
         outbox.give_up(2, "unreadable")
@@ -386,7 +386,7 @@ def test_an_overfull_outbox_gives_up_what_the_disk_spoiled_too(tmp_path: Path) -
     with Outbox(tmp_path / "outbox.db", "pump-1", max_bytes=1500) as outbox:
         for _ in range(5):
             event(outbox)
-        outbox._db.execute("UPDATE record SET data = zeroblob(LENGTH(data)) WHERE id IN (1, 3)")
+        outbox._records.db.execute("UPDATE record SET data = zeroblob(LENGTH(data)) WHERE id IN (1, 3)")
         for _ in range(30):
             event(outbox)
         spoiled, full = sorted(gaps(outbox), key=lambda gap: gap.records)

@@ -333,7 +333,7 @@ def test_a_record_that_the_disk_spoiled_is_given_up_and_the_others_travel(
     for _ in range(3):
         append_window(outbox)
     outbox.give_keys(0, 2)  # of the third it is seen when it gets its key
-    outbox._db.execute("UPDATE record SET data = x'c1c1' WHERE id IN (2, 3)")
+    outbox._records.db.execute("UPDATE record SET data = x'c1c1' WHERE id IN (2, 3)")
     with centre_of(mosquitto.broker) as centre, running(patient(outbox, mosquitto.broker)):
         centre.say_alive(True)
         wait_until(lambda: {1, 2, 3} <= set(centre.sequences()), "all are sent, two as gaps")

@@ -173,7 +173,7 @@ class World:
 
     def kill(self, number: int) -> None:
         """At one of the next statements."""
-        self.outbox._db = Killing(self.outbox._db, number)  # type: ignore[assignment]
+        self.outbox._records.db = Killing(self.outbox._records.db, number)  # type: ignore[assignment]
 
     def restart(self, number: int = 0) -> None:
         self.outbox.close()
@@ -252,7 +252,7 @@ def test_an_outbox_put_back_to_an_earlier_state_loses_nothing_that_it_produces_t
     world = World(tmp_path, 1_000_000)
     world.append(8)
     world.send(4)
-    world.outbox._db.execute(f"VACUUM INTO '{tmp_path / 'copy.db'}'")
+    world.outbox._records.db.execute(f"VACUUM INTO '{tmp_path / 'copy.db'}'")
     before = world.windows
     world.append(9)
     lost = range(before, world.windows)
