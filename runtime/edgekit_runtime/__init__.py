@@ -16,7 +16,7 @@ request's time. A program that holds the bundle itself asks `model`, which answe
 | `resent` | requests that come twice |
 | `model`, `rows`, `single`, `ring` | what `load` gives: rows of any kind in, answers out; one row makes no array |
 | `outbox`, `records`, `outfile` | records on disk until the collector has said that it stored them |
-| `overflow`, `merging`, `ballast` | an outbox that is full: windows are merged before anything is given up; a full disk |
+| `overflow`, `merging`, `ballast` | a full outbox: windows are merged before anything is given up; a full disk |
 | `transaction` | all of it, or nothing: SQLite, for `outbox`, the review queue and the collector |
 | `mqtt`, `connection`, `uplink`, `flight` | the way to the broker and back; what is on its way |
 | `ledger`, `thrift` | what that costs, byte by byte; budgets and the daily cap |
