@@ -102,7 +102,7 @@ class Batch:
             return
         self.stored += 1
         if taken is Taken.LATE:
-            self._come_late(cursor, *name, envelope.sequence)
+            self._come_late(cursor, *name, envelope.sequence, 1 + envelope.merged)
         if isinstance(body, Window):
             windows.append((received_ms, envelope.dt_ms))
             if accepted.quarantined:
@@ -134,12 +134,12 @@ class Batch:
             cursor.lost += lost - sum(before for (before,) in swallowed)
         return taken
 
-    def _come_late(self, cursor: Cursor, device: str, epoch: int, sequence: int) -> None:
+    def _come_late(self, cursor: Cursor, device: str, epoch: int, sequence: int, records: int) -> None:
         self._db.run(
-            "UPDATE gap SET lost = lost - 1 WHERE dev = ? AND epoch = ? AND first <= ? AND last >= ? AND lost > 0",
-            (device, epoch, sequence, sequence),
+            "UPDATE gap SET lost = lost - ? WHERE dev = ? AND epoch = ? AND first <= ? AND last >= ? AND lost >= ?",
+            (records, device, epoch, sequence, sequence, records),
         )
-        cursor.lost -= 1
+        cursor.lost = max(0, cursor.lost - records)
 
     def _take_part(self, envelope: Envelope, part: ReferencePart, received_ms: int) -> None:
         try:
@@ -160,7 +160,7 @@ class Batch:
                     self.duplicates += 1
                     return
                 if taken is Taken.LATE:
-                    self._come_late(cursor, device, epoch, sequence)
+                    self._come_late(cursor, device, epoch, sequence, 1)
         self._buried.append(refused)
 
     # --- set by set: writing ---

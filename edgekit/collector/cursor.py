@@ -165,7 +165,8 @@ class Cursor:
         """Receives a gap.
 
         Where it names fewer records than it spans, some of them live on in others, and which ones is not known: a copy
-        of one of those that is still on its way must not be stored beside them.
+        of one of those that is still on its way must not be stored beside them. Where it names more, its one sequence
+        was that of a window with others in it.
 
         Returns:
             What became of it, and how many of its records are lost.
@@ -178,7 +179,7 @@ class Cursor:
         here = size([span]) - size(fresh) - size(self.missing.within(*span))
         if not self._receive(*span):
             return Taken.BEYOND, 0
-        if gap.records == size([span]):
+        if gap.records >= size([span]):
             for hole in fresh:
                 self.missing.add(*hole)
             self.missing.keep_last(RANGES_MAX)

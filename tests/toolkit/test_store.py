@@ -237,6 +237,15 @@ def test_what_is_really_lost_are_the_records_of_gaps_that_are_not_here(store: St
     assert store.lost() == {"pump-1": 4}
 
 
+def test_a_window_with_others_in_it_that_was_given_up_and_comes_after_all_is_not_lost(store: Store) -> None:
+    ingest(store, *reference_records(), *windows(4, 4))
+    ingest(store, envelope(Gap(first=3, last=3, records=6, rows=0, bytes=0, reason="outbox full"), sequence=3))
+    assert store.lost() == {"pump-1": 6}
+    late = msgspec.structs.replace(envelope(WINDOW, sequence=3, n=ROWS), merged=5)
+    assert (ingest(store, late).stored, store.lost()) == (1, {})
+    assert (ingest(store, late).stored, store.lost()) == (0, {})
+
+
 @pytest.mark.parametrize(
     ("first", "second", "dead"),
     [
