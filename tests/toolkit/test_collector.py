@@ -23,6 +23,7 @@ from edgekit_runtime.mqtt import Broker, Link, Publication, Receipt
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.uplink import Uplink
 from tests.brokers import QUICK, Mosquitto, ScriptedBroker, free_port, wait_until
+from tests.postgres import Postgres
 from tests.telemetry_samples import NOW_MS, append_reference, append_window, envelope, window
 
 WINDOW, ROWS = window()
@@ -268,6 +269,29 @@ def test_a_full_disk_stops_the_acknowledgements_and_passes(
         assert centre.fault is None
         assert sequences(centre.store) == list(range(3, 203))
     assert sum("acknowledges nothing" in record.message for record in caplog.records) == 1
+
+
+def test_a_killed_database_stops_the_acknowledgements_and_passes(
+    mosquitto: Mosquitto, own_postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "RETRY_SECONDS", 0.02)
+    with (
+        Collector(mosquitto.broker, own_postgres.url(), "centre", timing=QUICK, clock_ms=lambda: NOW_MS) as centre,
+        device(mosquitto.broker, tmp_path) as (outbox, uplink),
+    ):
+        append_reference(outbox)
+        for first in (0, 200):
+            produce(outbox, uplink, 100)
+            wait_until(lambda: centre.counts.stored > first, "it flows")  # noqa: B023
+            own_postgres.kill()
+            produce(outbox, uplink, 100)
+            wait_until(lambda: centre.fault, "it says so")
+            assert outbox.records > 0
+            own_postgres.start()
+        wait_until(lambda: outbox.records == 0, "all is acknowledged")
+        assert centre.fault is None
+        assert sequences(centre.store) == list(range(3, 403))
+        assert centre.store.lost() == {}
 
 
 def test_a_message_that_we_stumble_over_is_logged_and_stops_nothing(

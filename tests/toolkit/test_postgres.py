@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -27,30 +26,21 @@ from tests.toolkit.test_store import WINDOW as BODY
 DAY = NOW_MS // 86_400_000
 
 
-@pytest.fixture
-def server() -> Iterator[Postgres]:
-    """One that the test may kill."""
-    own = Postgres()
-    own.start()
-    yield own
-    own.stop()
-
-
 def days(store: Store) -> list[str]:
     with store.database.reading() as db:
         rows = db.rows("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'edgekit.window'::regclass")
     return sorted(name for (name,) in rows)
 
 
-def test_a_killed_server_is_a_storage_fault_and_nothing_is_lost_or_doubled(server: Postgres) -> None:
-    with open_store(server.url()) as store:
+def test_a_killed_server_is_a_storage_fault_and_nothing_is_lost_or_doubled(own_postgres: Postgres) -> None:
+    with open_store(own_postgres.url()) as store:
         ingest(store, *reference_records(), *windows(3, 4))
-        server.kill()
+        own_postgres.kill()
         for _ in range(2):
             with pytest.raises(StorageFault) as caught:
                 ingest(store, *windows(5, 6))
             assert caught.value.exit_code == 3
-        server.start()
+        own_postgres.start()
         assert ack(ingest(store, *windows(4, 6))) == Ack(epoch=7, high=6)
         assert [one.sequence for one in store.windows("pump-1", 0)] == [3, 4, 5, 6]
 
