@@ -57,6 +57,7 @@ from edgekit_contracts.telemetry import (
     WindowCounts,
     encode,
     encode_counts,
+    encode_distances,
     encode_message,
 )
 from tests.brokers import Mosquitto
@@ -107,7 +108,7 @@ def main() -> None:
         load = folder / "mqtt_load"
         subprocess.run(["cc", "-O2", "-o", str(load), str(HERE / "mqtt_load.c")], check=True)
         for bundle in BUNDLES:
-            (folder / f"messages-{bundle}.bin").write_bytes(fleet_file(options.devices, bundle))
+            (folder / f"messages-{bundle}.bin").write_bytes(fleet_file(options.devices, bundle, full=options.full))
         if options.minutes:
             steady(folder, options)
             return
@@ -129,6 +130,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=0, help="instead: a steady rate for so long")
     parser.add_argument("--rate", type=int, default=STEADY, help=f"windows/s of that (default {STEADY:,})")
     parser.add_argument("--bundle", type=int, default=8, choices=BUNDLES, help="windows a message of that (default 8)")
+    parser.add_argument(
+        "--full", action="store_true", help="windows with moments and distances too, as devices send them"
+    )
     parser.add_argument("--folder", help="where stores and broker write (default: where temporary files lie)")
     options = parser.parse_args()
     if options.devices % 64:
@@ -139,7 +143,7 @@ def arguments() -> argparse.Namespace:
 # --- what is sent -----------------------------------------------------------------------------------------------------
 
 
-def fleet_file(devices: int, bundle: int) -> bytes:
+def fleet_file(devices: int, bundle: int, *, full: bool = False) -> bytes:
     """What mqtt_load.c sends: each device's reference, then a message of `bundle` windows for each."""
     dice = np.random.default_rng(5)
     bins = Bins(
@@ -165,7 +169,7 @@ def fleet_file(devices: int, bundle: int) -> bytes:
         for number, name in enumerate(names)
     ]
     for number, name in enumerate(names):
-        body = encode(window(dice))
+        body = encode(window(dice, full=full))
         records = [record(name, MARK + i, Kind.WINDOW, body, reference.bins_id, n=ROWS) for i in range(bundle)]
         payload = encode_message(records)
         places = [payload.index(struct.pack(">BQ", 0xCF, MARK + i)) + 1 for i in range(bundle)]
@@ -173,7 +177,7 @@ def fleet_file(devices: int, bundle: int) -> bytes:
     return b"".join(sent)
 
 
-def window(dice: np.random.Generator) -> Window:
+def window(dice: np.random.Generator, *, full: bool = False) -> Window:
     def spread(bins: int, most: float = 1.0) -> tuple[int, ...]:
         return tuple(int(count) for count in dice.multinomial(ROWS, dice.dirichlet(np.full(bins, 10 * most))))
 
@@ -187,7 +191,19 @@ def window(dice: np.random.Generator) -> Window:
         latency=(0,) * 20 + spread(12) + (0,) * (LATENCY_BINS - 32),
     )
     software = Software(calls=ROWS, rejected=0, failed=0, rss_kb=80_000, cpu_ms=150, uptime_s=86_400, outbox_records=3)
-    return Window(model="bench", model_version="1", counts=encode_counts(counts), moments=b"", software=software)
+    moments = np.tile(np.array([0.0, ROWS / 2, -3.0, 3.0], "<f4"), FEATURES).tobytes() if full else b""
+    return Window(
+        model="bench",
+        model_version="1",
+        counts=encode_counts(counts),
+        moments=moments,
+        software=software,
+        distances=encode_distances(b"size", spread(BINS)) if full else b"",
+    )
+
+
+def window_bytes(options: argparse.Namespace) -> int:
+    return len(encode(window(np.random.default_rng(5), full=options.full)))
 
 
 def record(device: str, sequence: int, kind: Kind, body: bytes, bins_id: bytes, n: int = 0) -> bytes:
@@ -338,8 +354,8 @@ def report(runs: Runs, options: argparse.Namespace) -> None:
     median = statistics.median
     machine(runs["edgekit", 1, INFLIGHT][0].broker)
     print(
-        f"{options.devices} devices, {options.window} messages out at a time; medians of {options.rounds} rounds of "
-        f"{options.seconds:g} s\n"
+        f"{options.devices} devices, windows of {window_bytes(options):,} bytes, {options.window} messages out at a "
+        f"time; medians of {options.rounds} rounds of {options.seconds:g} s\n"
     )
     print("| consumer | windows a message | windows/s | lag ms, p50 | p99 | CPU us a window | broker | fleet | MB |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")

@@ -21,6 +21,8 @@ from typing import Any, Final
 import paho.mqtt.client as paho
 
 PIECE_BYTES: Final = 65_536
+FAREWELL_S: Final = 1.0
+"""How long a connection that ends waits for the system to take the rest."""
 PACKETS_IN_A_TURN: Final = 256
 """Read before what waits is written."""
 
@@ -48,7 +50,7 @@ class Connection(paho.Client):
             None  # another thread writes into one, and poll returns
         )
         self.on_socket_register_write = self._interrupt
-        self.on_socket_close = lambda _client, _user, sock: self._flush(sock)
+        self.on_socket_close = self._finish
 
     def turn(self, timeout_s: float = 1.0) -> bool:
         """Waits for something to do, and does it; False: the connection has ended."""
@@ -108,8 +110,18 @@ class Connection(paho.Client):
         return found
 
     def _sock_send(self, buf: bytes | bytearray) -> int:
+        if len(self._unsent) >= PIECE_BYTES:
+            self._flush(self.socket())
+            if len(self._unsent) >= PIECE_BYTES:
+                raise BlockingIOError
         self._unsent += buf
         return len(buf)
+
+    def _finish(self, _client: paho.Client, _user: object, sock: Any) -> None:
+        """The farewell is among what is not sent yet."""
+        with contextlib.suppress(OSError):
+            sock.settimeout(FAREWELL_S)
+        self._flush(sock)
 
     def _flush(self, sock: Any) -> None:
         """Writes what the system takes; that the connection is broken shows when it is read from."""

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import random
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from edgekit_runtime.connection import PIECE_BYTES, Connection
+from edgekit_runtime.mqtt import Broker, Link, Publication, Received, Timing
+from tests.brokers import QUICK, Mosquitto, wait_until
+
+
+@contextmanager
+def link(
+    broker: Broker, name: str, heard: list[Received] | None = None, topic: str = "t/#", *, by_hand: bool = False
+) -> Iterator[Link]:
+    found: list[Received] = [] if heard is None else heard
+    one = Link(
+        broker,
+        name,
+        will=lambda: None,
+        subscriptions=(topic,),
+        on_up=lambda: None,
+        on_message=found.append,
+        on_down=lambda reason: None,
+        timing=QUICK,
+        by_hand=by_hand,
+    )
+    one.start()
+    assert one.wait_first(30) is None
+    try:
+        yield one
+    finally:
+        one.stop()
+
+
+def exchange(broker: Broker, messages: int = 2000) -> None:
+    """Messages of all sizes, from several threads at once: each arrives whole, those of one thread in order."""
+    dice = random.Random(3)
+    sent = [[dice.randbytes(int(10 ** dice.uniform(0, 4.7))) for _ in range(messages // 4)] for _ in range(4)]
+    heard: list[Received] = []
+    with link(broker, "reader", heard), link(broker, "writer", topic="nothing") as writer:
+
+        def publish(number: int) -> None:
+            for payload in sent[number]:
+                assert writer.publish(Publication(f"t/{number}", payload), qos=1)
+
+        threads = [threading.Thread(target=publish, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        wait_until(lambda: len(heard) == messages, "all of them came")
+        wait_until(lambda: writer.outstanding == 0, "and are acknowledged")
+    for number in range(4):
+        assert [one.payload for one in heard if one.topic == f"t/{number}"] == sent[number]
+    assert max(len(payload) for some in sent for payload in some) > PIECE_BYTES / 2
+
+
+@pytest.fixture
+def roomy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    broker = Mosquitto(tmp_path_factory.mktemp("broker"), "max_queued_messages 0\n")
+    broker.start()
+    yield broker.broker
+    broker.stop()
+
+
+def test_a_burst_arrives_whole_and_in_order(roomy: Broker) -> None:
+    exchange(roomy)
+
+
+def test_a_paho_that_reads_and_writes_for_itself_is_only_slower(roomy: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(Connection, "_sock_recv")
+    monkeypatch.delattr(Connection, "_sock_send")
+    exchange(roomy, 200)
+
+
+def test_what_the_system_does_not_take_at_once_is_written_when_it_does() -> None:
+    """To somebody who does not read for a while: far more than the buffers of a socket hold."""
+    messages, payload = 100, bytes(250_000)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        wanted: list[bytes] = []
+        reading = threading.Event()
+
+        def serve() -> None:
+            with server.accept()[0] as opened:
+                opened.recv(4096)
+                opened.sendall(b"\x20\x02\x00\x00")  # CONNACK
+                opened.recv(4096)
+                opened.sendall(b"\x90\x03\x00\x01\x00")  # SUBACK
+                assert reading.wait(60)
+                data = bytearray()
+                while more := opened.recv(1 << 20):
+                    data += more
+                wanted.append(bytes(data))
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        with link(Broker(host="127.0.0.1", port=server.getsockname()[1]), "writer", topic="x") as writer:
+            for _ in range(messages):
+                assert writer.publish(Publication("t", payload), qos=0)
+            reading.set()
+        serving.join(60)
+    one = b"\x30" + bytes([0x80 | (250_003 & 0x7F), 0x80 | (250_003 >> 7 & 0x7F), 250_003 >> 14]) + b"\0\1t" + payload
+    assert wanted == [one * messages + b"\xe0\x00"]
+
+
+def test_a_message_is_acknowledged_on_the_connection_that_it_came_on_and_on_no_other(
+    mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acknowledged: list[tuple[Connection, int]] = []
+    monkeypatch.setattr(Connection, "ack", lambda self, mid, _qos: acknowledged.append((self, mid)))
+    heard: list[Received] = []
+    with link(mosquitto.broker, "reader", heard, by_hand=True) as reader:
+        assert reader.publish(Publication("t/1", b"x"))
+        wait_until(lambda: len(heard) == 1, "it came")
+        first = reader._client
+        reader.renew()
+        wait_until(lambda: reader._client not in {None, first}, "there is another connection")
+        assert reader.publish(Publication("t/1", b"x"))
+        wait_until(lambda: len(heard) == 2, "the second came")
+        receipts = [one.receipt for one in heard if one.receipt is not None]
+        assert len(receipts) == len(heard)
+        reader.acknowledge(receipts)
+        assert acknowledged == [(reader._client, receipts[-1].identifier)]
+
+
+def test_a_message_that_needs_no_acknowledgement_has_no_receipt(mosquitto: Mosquitto) -> None:
+    heard: list[Received] = []
+    with link(mosquitto.broker, "reader", heard, by_hand=True) as reader:
+        assert reader.publish(Publication("t/1", b"x"), qos=0)
+        wait_until(lambda: heard, "it came")
+    assert heard[0].receipt is None
+
+
+def test_a_connection_is_kept_while_nothing_is_said(mosquitto: Mosquitto) -> None:
+    downs: list[str] = []
+    one = Link(
+        mosquitto.broker,
+        "quiet",
+        will=lambda: None,
+        subscriptions=("t",),
+        on_up=lambda: None,
+        on_message=lambda received: None,
+        on_down=downs.append,
+        timing=Timing(keepalive_s=1),
+    )
+    one.start()
+    assert one.wait_first(30) is None
+    first = one._client
+    threading.Event().wait(2.2)
+    assert one._client is first
+    one.stop()
+    assert downs == []
