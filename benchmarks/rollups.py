@@ -247,7 +247,7 @@ def line_ms(store: Store, now_ms: int, hours: int) -> float:
 def main() -> None:
     """Prints a table and some figures for each kind of store."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--devices", type=int, default=400)
+    parser.add_argument("--devices", type=int, default=2000)
     parser.add_argument("--repeat", type=int, default=3)
     given = parser.parse_args()
     print(f"{platform.machine()}, Python {platform.python_version()}; {given.devices} devices")
@@ -273,7 +273,7 @@ def measure(place: Place, devices: int, repeat: int) -> None:
     for every, found in ways.items():
         print(f"| {every} | {' | '.join(f'{statistics.median(column):.0f}' for column in zip(*found, strict=True))} |")
     print()
-    for what, value in sizes(place, devices // 10, 48).items():
+    for what, value in sizes(place, devices // 50, 48).items():
         print(f"{what}: {value:,.1f}")
 
 

@@ -41,20 +41,20 @@ MEASURED: Final = {
     ),
     "tls_ms": Figure(2.8, "ms CPU", "Mosquitto, a connection with mutual TLS (P-256)", "[1](#sources)"),
     "tls_kb": Figure(20.5, "kB", "Mosquitto, memory of such a connection", "[1](#sources)"),
-    "SQLite ingest_us": Figure(75, "us CPU", "SQLite: a window checked, stored and committed", "[2](#sources)"),
+    "SQLite ingest_us": Figure(68, "us CPU", "SQLite: a window checked, stored and committed", "[2](#sources)"),
     "SQLite rollup_us": Figure(
-        54, "us CPU", "SQLite: a window taken into the roll-ups, twelve an hour", "[2](#sources)"
+        49, "us CPU", "SQLite: a window taken into the roll-ups, twelve an hour", "[2](#sources)"
     ),
     "SQLite window_b": Figure(2_119, "B", "SQLite: a window with its indexes", "[2](#sources)"),
-    "SQLite rollup_b": Figure(3_377, "B", "SQLite: a roll-up with its indexes", "[2](#sources)"),
+    "SQLite rollup_b": Figure(3_395, "B", "SQLite: a roll-up with its indexes", "[2](#sources)"),
     "PostgreSQL ingest_us": Figure(
-        151, "us CPU", "PostgreSQL: a window checked, stored and committed", "[2](#sources)"
+        94, "us CPU", "PostgreSQL: a window checked, stored and committed", "[2](#sources)"
     ),
     "PostgreSQL rollup_us": Figure(
-        175, "us CPU", "PostgreSQL: a window taken into the roll-ups, twelve an hour", "[2](#sources)"
+        79, "us CPU", "PostgreSQL: a window taken into the roll-ups, twelve an hour", "[2](#sources)"
     ),
-    "PostgreSQL window_b": Figure(1_726, "B", "PostgreSQL: a window with its indexes", "[2](#sources)"),
-    "PostgreSQL rollup_b": Figure(3_191, "B", "PostgreSQL: a roll-up with its indexes", "[2](#sources)"),
+    "PostgreSQL window_b": Figure(1_723, "B", "PostgreSQL: a window with its indexes", "[2](#sources)"),
+    "PostgreSQL rollup_b": Figure(3_183, "B", "PostgreSQL: a roll-up with its indexes", "[2](#sources)"),
     "tiny_kb": Figure(10.0, "kB", "MQTT bytes of a day, both ways: 10 features, budget `tiny`", "[3](#sources)"),
     "normal_kb": Figure(50.0, "kB", "MQTT bytes of a day, both ways: 10 features, budget `normal`", "[3](#sources)"),
 }
