@@ -9,15 +9,19 @@ Whoever measures again, or pays other prices, changes a figure here and runs it.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 from typing import Final
+
+from edgekit.collector.keep import DAY_MS, Keep
 
 PAGE: Final = Path(__file__).parent.parent / "docs" / "operations.md"
 FLEETS: Final = (10, 100, 1_000, 10_000, 100_000, 1_000_000)
 DAY_S: Final = 86_400
+YEAR: Final = 365
+"""Days."""
 
 
 @dataclass(frozen=True)
@@ -47,22 +51,19 @@ MEASURED: Final = {
     ),
     "SQLite window_b": Figure(2_119, "B", "SQLite: a window with its indexes", "[2](#sources)"),
     "SQLite rollup_b": Figure(3_395, "B", "SQLite: a roll-up with its indexes", "[2](#sources)"),
-    "PostgreSQL ingest_us": Figure(
-        94, "us CPU", "PostgreSQL: a window checked, stored and committed", "[2](#sources)"
-    ),
+    "PostgreSQL ingest_us": Figure(94, "us CPU", "PostgreSQL: a window checked, stored and committed", "[2](#sources)"),
     "PostgreSQL rollup_us": Figure(
         79, "us CPU", "PostgreSQL: a window taken into the roll-ups, twelve an hour", "[2](#sources)"
     ),
     "PostgreSQL window_b": Figure(1_723, "B", "PostgreSQL: a window with its indexes", "[2](#sources)"),
     "PostgreSQL rollup_b": Figure(3_183, "B", "PostgreSQL: a roll-up with its indexes", "[2](#sources)"),
-    "tiny_kb": Figure(10.0, "kB", "MQTT bytes of a day, both ways: 10 features, budget `tiny`", "[3](#sources)"),
-    "normal_kb": Figure(50.0, "kB", "MQTT bytes of a day, both ways: 10 features, budget `normal`", "[3](#sources)"),
+    "tiny_kb": Figure(8.8, "kB", "MQTT bytes of a day, both ways: 10 features, budget `tiny`", "[3](#sources)"),
+    "normal_kb": Figure(45.5, "kB", "MQTT bytes of a day, both ways: 10 features, budget `normal`", "[3](#sources)"),
 }
 ASSUMED: Final = {
     "window_s": Figure(300, "s", "length of a window", "`[telemetry] window_s`"),
-    "window_days": Figure(14, "days", "windows are kept", "retention"),
-    "hour_days": Figure(90, "days", "hours are kept", "retention"),
-    "day_days": Figure(1825, "days", "days are kept", "retention"),
+    "window_days": Figure(14, "days", "windows are kept at least, where disk is dear", "`--keep-windows 14d`"),
+    "hour_days": Figure(90, "days", "hours likewise", "`--keep-hours 90d`"),
     "load": Figure(0.5, "", "of a core that may be in use, so that peaks and catching up fit", "a habit"),
     "reconnect_s": Figure(
         300, "s", "in which every device is to be connected again after a broker's restart", "a wish"
@@ -113,7 +114,7 @@ class Size:
     @property
     def brokers(self) -> int:
         """Processes of Mosquitto, one core each."""
-        return max(1, ceil(self.broker_cores / given("load")), ceil(self.connect_s / given("reconnect_s")))
+        return max(1, math.ceil(self.broker_cores / given("load")), math.ceil(self.connect_s / given("reconnect_s")))
 
     @property
     def collector_cores(self) -> float:
@@ -123,7 +124,7 @@ class Size:
     @property
     def collectors(self) -> int:
         """Processes, one core each."""
-        return max(1, ceil(self.collector_cores / given("load")))
+        return max(1, math.ceil(self.collector_cores / given("load")))
 
     @property
     def store(self) -> str:
@@ -135,22 +136,33 @@ class Size:
         """Stored in a day."""
         return self.windows_s * DAY_S * given(f"{self.store} window_b") / 1e9
 
-    def rollups_gb(self, days: int) -> float:
-        """Of the hours and days of so many days."""
-        hours = 24 * min(days, given("hour_days"))
-        return self.devices * (hours + min(days, given("day_days"))) * given(f"{self.store} rollup_b") / 1e9
+    def kept_gb(self, window_days: float, hour_days: float) -> float:
+        """After a year, of which windows and hours are kept so long, and days all."""
+        rollups = self.devices * (24 * min(hour_days, YEAR) + YEAR) * given(f"{self.store} rollup_b") / 1e9
+        return self.windows_day_gb * min(window_days, YEAR) + rollups
 
     @property
-    def kept_gb(self) -> float:
-        """After a year with retention."""
-        return self.windows_day_gb * given("window_days") + self.rollups_gb(365)
+    def default_gb(self) -> float:
+        """As it is kept where nobody says otherwise."""
+        keep = Keep()
+        assert keep.days is None
+        return self.kept_gb((keep.windows or math.inf) / DAY_MS, (keep.hours or math.inf) / DAY_MS)
+
+    @property
+    def least_gb(self) -> float:
+        """With the retention that is assumed."""
+        return self.kept_gb(given("window_days"), given("hour_days"))
+
+    def mobile_mb(self, budget: str) -> float:
+        """A device and month."""
+        return given(f"{budget}_kb") / 1000 * 30
 
     @property
     def money(self) -> tuple[float, float, float]:
         """A month's cores, disk, and mobile data at budget `tiny`."""
         cores = self.brokers + self.collectors + (self.store == "PostgreSQL")
-        mobile = self.devices * given("tiny_kb") / 1000 * 30 * given("mobile")
-        return cores * given("core"), self.kept_gb * given("disk"), mobile
+        mobile = self.devices * self.mobile_mb("tiny") * given("mobile")
+        return cores * given("core"), self.least_gb * given("disk"), mobile
 
 
 def tables() -> str:
@@ -178,9 +190,9 @@ def tables() -> str:
                 {
                     "store": lambda one: one.store,
                     "windows GB/day": lambda one: _short(one.windows_day_gb),
-                    "kept for ever GB/year": lambda one: _short(one.windows_day_gb * 365),
-                    "roll-ups GB/year": lambda one: _short(one.rollups_gb(365)),
-                    "with retention GB": lambda one: _short(one.kept_gb),
+                    "kept for ever, after a year GB": lambda one: _short(one.kept_gb(YEAR, YEAR)),
+                    "by default": lambda one: _short(one.default_gb),
+                    "14 days of windows, 90 of hours": lambda one: _short(one.least_gb),
                 },
             ),
             _columns(

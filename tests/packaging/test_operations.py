@@ -26,5 +26,5 @@ def test_a_larger_fleet_never_needs_less() -> None:
     for smaller, larger in pairwise(sizes):
         assert larger.brokers >= smaller.brokers
         assert larger.collectors >= smaller.collectors
-        assert larger.kept_gb > smaller.kept_gb
+        assert larger.least_gb > smaller.least_gb
         assert sum(larger.money) > sum(smaller.money)
