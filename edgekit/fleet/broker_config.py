@@ -148,11 +148,11 @@ acl_file {plan.folder}/{ACL_NAME}
 
 # The largest {what}, and its topic; a larger packet ends the connection.
 max_packet_size {largest + 1024}
-# To one client: messages that it has not taken over yet, on their way and waiting. A collector that falls behind loses
-# what does not fit, and devices send it again, because it was not acknowledged. 0 would be without bound.
-max_inflight_messages 1000
-max_queued_messages 20000
-max_queued_bytes {64 * limits.MIB}
+# What is under way to a collector has no bound: it takes all that it hears, and lets go what it has no room for. What
+# waits for one that does not read is bounded; devices send again what is dropped, because it was not acknowledged.
+max_inflight_messages 0
+max_queued_messages 100000
+max_queued_bytes {256 * limits.MIB}
 # A client that is silent for longer than it said is gone; nobody may be silent for long.
 max_keepalive 300
 # What a client left behind that asked to be remembered, and did not come back.
