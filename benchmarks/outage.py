@@ -57,7 +57,7 @@ class Plan(NamedTuple):
 FULL = Plan(
     window_s=10, features=30, budget=1_000_000, restarts=8, pace=1000.0 * float(Telemetry(broker="").replay_kb_s)
 )
-SHORT = Plan(window_s=60, features=10, budget=65_000, restarts=8, pace=None)
+SHORT = Plan(window_s=90, features=10, budget=45_000, restarts=4, pace=None)
 
 
 class Outcome(NamedTuple):
@@ -236,7 +236,7 @@ def _until(condition: Callable[[], bool], within_s: float = 1800.0) -> None:
 def main() -> int:
     """Runs it and prints what came out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true", help="windows a minute, 10 features, and no pace")
+    parser.add_argument("--short", action="store_true", help="a window every 90 s, 10 features, and no pace")
     plan = SHORT if parser.parse_args().short else FULL
     with tempfile.TemporaryDirectory() as name:
         try:

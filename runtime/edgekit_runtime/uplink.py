@@ -181,6 +181,7 @@ class Uplink:
             self._stopping = True
             self._condition.notify()
         self._thread.join(timeout_s)
+        self._outbox.live = False
         death = self._publication(self._death())
         if self._link.connected:
             self._ledger.carried(len(death.payload), ("births", 1))

@@ -105,7 +105,16 @@ def test_a_merged_window_of_telemetry_1_is_read() -> None:
         (1, 300, 2, 30_000),
         (2, 100, 0, 10_000),
     ]
-    # Before there was such a field: it stands for itself.
+    # A release without that field reads them as windows.
+    older_release = msgspec.defstruct(
+        "Envelope",
+        [(one.name, one.type) for one in msgspec.structs.fields(telemetry.Envelope) if one.name != "merged"],
+        array_like=True,
+    )
+    data = (CORPUS / "telemetry-1" / "merged.msgpack").read_bytes()
+    for one, plain in zip(windows, msgspec.msgpack.decode(data, type=list[older_release]), strict=True):  # type: ignore[valid-type]
+        assert [getattr(plain, name) for name in ("sequence", "n", "dt_ms")] == [one.sequence, one.n, one.dt_ms]
+    # And one of a device without it stands for itself.
     older = telemetry.decode_message((CORPUS / "telemetry-1" / "message.msgpack").read_bytes())
     assert {one.merged for one in older} == {0}
 

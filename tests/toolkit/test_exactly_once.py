@@ -113,7 +113,10 @@ class World:
         )
 
     def _open(self) -> Outbox:
-        return Outbox(self.folder / "outbox.db", "pump-1", max_bytes=self.max_bytes)
+        outbox = Outbox(self.folder / "outbox.db", "pump-1", max_bytes=self.max_bytes)
+        # A process that dies loses nothing by it, only a machine without power would; and it is much quicker.
+        outbox._records.db.execute("PRAGMA synchronous = OFF")
+        return outbox
 
     # --- what happens ---
 
@@ -225,7 +228,7 @@ SELDOM = ("tell", "live", "kill", "restart", "give_up")
 STEPS = st.lists(st.tuples(st.sampled_from(3 * OFTEN + SELDOM), st.integers(1, 60)), max_size=80)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(STEPS)
 def test_each_record_is_stored_once_or_counted_in_a_gap(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]
