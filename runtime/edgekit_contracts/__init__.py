@@ -13,8 +13,10 @@ wheel, and import the standard library and msgspec only.
 | `reference` | bins and statistics of the reference data, and `bins_id` |
 | `golden` | inputs and expected answers that travel in the bundle |
 | `profile` | a board: what it is, its limits, its calibrated rates with their sources |
-| `telemetry` | envelope, window, gap, reference part, acknowledgement: MessagePack |
-| `state` | what a device says it runs (retained birth and last will) |
+| `telemetry` | envelope, window, gap, event, labels, reference part, acknowledgement: MessagePack |
+| `state` | what a device says it runs (retained birth and last will), and its scalars |
+| `alerts` | how grave an event is; alerts in JSON |
+| `latency` | percentiles from latency bins |
 | `enrolment` | token, request and grant of a certificate |
 | `topics` | the MQTT topic tree as frozen values |
 | `schema` | JSON Schema of all of them, kept in docs/formats |

@@ -18,11 +18,13 @@ request's time. A program that holds the bundle itself asks `model`, which answe
 | `outbox`, `records`, `outfile` | records on disk until the collector has said that it stored them |
 | `overflow`, `merging`, `ballast` | a full outbox: windows are merged before anything is given up; a full disk |
 | `transaction` | all of it, or nothing: SQLite, for `outbox`, the review queue and the collector |
-| `mqtt`, `connection`, `uplink`, `flight` | the way to the broker and back; what is on its way |
+| `mqtt`, `connection`, `dialect`, `uplink`, `flight` | the way to the broker and back; what is on its way |
 | `ledger`, `thrift` | what that costs, byte by byte; budgets and the daily cap |
 | `tls`, `identity` | the way is encrypted; the device's own key and certificate |
 | `enrolment`, `enrolling`, `renewal` | a first certificate for a token, the next ones for the last |
 | `reporter` | a window every so often: observe -> outbox -> uplink |
+| `events` | what happened here, on its way to the outbox |
+| `readings`, `outlets`, `sparkplug`, `home_assistant` | scalars for other tools |
 | `served`, `route`, `interface` | which bundle answers a request, and who does if it fails |
 | `strategies` | shadow and canary: what they cost, and what they tell |
 | `oversight` | levels of automation, doubtful answers, the review queue |

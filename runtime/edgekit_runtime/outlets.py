@@ -8,7 +8,7 @@ from edgekit_runtime.config import DeviceConfig, Telemetry
 from edgekit_runtime.home_assistant import HomeAssistant, withdraw
 from edgekit_runtime.ledger import Ledger
 from edgekit_runtime.models import Models
-from edgekit_runtime.mqtt import Broker
+from edgekit_runtime.mqtt import Broker, Timing
 from edgekit_runtime.observe import ClosedWindow
 from edgekit_runtime.readings import Readings
 from edgekit_runtime.sparkplug.node import EdgeNode
@@ -25,6 +25,7 @@ class Outlets:
         models: What is live.
         uplink: Not yet started.
         ledger: Counts the bytes.
+        timing: Of a further connection.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Outlets:
         models: Models,
         uplink: Uplink,
         ledger: Ledger,
+        timing: Timing,
     ) -> None:
         self._uplink = uplink
         self._readings = readings = Readings(config.device, lambda: models.running)
@@ -48,7 +50,16 @@ class Outlets:
             uplink.on_up = lambda: withdraw(config.device, uplink.publish, state_dir)
         if telemetry.sparkplug:
             group, host = telemetry.sparkplug_group, telemetry.sparkplug_host
-            self._node = EdgeNode(broker, config.device, lambda: readings.now, ledger, group=group, host=host)
+            self._node = EdgeNode(
+                broker,
+                config.device,
+                lambda: readings.now,
+                ledger,
+                uplink.affords,
+                group=group,
+                host=host,
+                timing=timing,
+            )
             readings.tell(self._node.update)
 
     def start(self) -> None:

@@ -238,7 +238,7 @@ def _start_telemetry(
             uplink.announce()  # it says how often to expect windows
 
     reporter = Reporter(outbox, uplink.wake, events, counting)
-    outlets = Outlets(config, telemetry, broker, models, uplink, ledger)
+    outlets = Outlets(config, telemetry, broker, models, uplink, ledger, timing)
     reporter.on_closed = outlets.note
     models.changed = outlets.changed
     uplink.start()

@@ -167,11 +167,15 @@ class Uplink:
         self._link.renew()
 
     def publish(self, publication: Publication, qos: int = 1) -> bool:
-        """Hands a message of others to the connection; False while there is none."""
-        said = self._link.publish(publication, qos)
+        """Hands a message of others to the connection; False while there is none, or the day's bytes are used up."""
+        said = self.affords(len(publication.payload)) and self._link.publish(publication, qos)
         if said:
             self._ledger.carried(len(publication.payload), ("others", 1))
         return said
+
+    def affords(self, size: int) -> bool:
+        """Whether a payload of so many bytes, of what is not telemetry, fits into the rest of the day."""
+        return self._thrift.room(self._ledger.today, time.time(), urgent=False) >= size + MESSAGE_BYTES
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """Says farewell (a death of this session), disconnects and ends the threads; the outbox keeps what waits."""

@@ -184,6 +184,29 @@ def test_data_holds_what_changed_by_alias_and_counts_to_255(mosquitto: Mosquitto
         assert sequences == [*range(2, 256), *range(6)]
 
 
+def test_what_the_day_cannot_afford_is_not_said_and_counts_as_not_said(mosquitto: Mosquitto, host: Host) -> None:
+    device, affords = Device(), [False]
+    device.node = EdgeNode(
+        mosquitto.broker, "pump-1", lambda: device.now, None, lambda size: affords[0], group="edgekit", timing=QUICK
+    )
+    device.node.start()
+    try:
+        wait_until(lambda: device.node._session == 0, "it would be born")
+        assert host.idle
+        affords[0] = True
+        device.node.update()
+        assert host.message().kind == "NBIRTH"
+        affords[0] = False
+        device.set(requests=8)
+        wait_until(lambda: not device.node._woken, "it has looked")
+        affords[0] = True
+        device.node.update()
+        data = host.message()
+        assert (data.payload["seq"], data.payload["metrics"][0]["value"]) == (1, 8)
+    finally:
+        device.node.stop()
+
+
 def test_another_model_is_told_by_a_new_birth(mosquitto: Mosquitto, host: Host) -> None:
     with running(mosquitto.broker) as device:
         host.message()

@@ -16,6 +16,7 @@ from edgekit_contracts.telemetry import Ack, Event, Kind, decode_message, encode
 from edgekit_runtime.flight import Flight, Packet, packets
 from edgekit_runtime.mqtt import Broker, Link, Publication, Received, full_jitter, probe, read_password
 from edgekit_runtime.outbox import IN_FLIGHT_MAX, Outbox, Waiting
+from edgekit_runtime.thrift import Thrift
 from edgekit_runtime.uplink import Uplink
 from tests.brokers import QUICK, Mosquitto, ScriptedBroker, free_port, wait_until
 from tests.telemetry_samples import append_window
@@ -534,3 +535,17 @@ def test_a_callback_that_publishes_and_a_thread_that_does_never_wait_for_each_ot
     assert not sender.is_alive()
     wait_until(lambda: answered, "it hears itself")
     link.stop()
+
+
+def test_what_other_tools_are_told_ends_with_the_day_s_bytes(mosquitto: Mosquitto, outbox: Outbox) -> None:
+    uplink = Uplink(mosquitto.broker, outbox, timing=QUICK, thrift=Thrift(20_000, keepalive_s=900))
+    with running(uplink):
+        wait_until(lambda: uplink.state.state != "connecting", "it is connected")
+        assert uplink.publish(Publication("a", bytes(5000)))
+        assert not uplink.publish(Publication("a", bytes(18_000)))
+        wait_until(lambda: uplink.state.bytes.today.streams["others"] == 5000, "it is counted")
+        said = 1
+        while uplink.publish(Publication("a", bytes(5000))):
+            said += 1
+            wait_until(lambda: uplink.state.bytes.today.sent > 5000 * said, "it is on the wire")  # noqa: B023
+        assert said == 3

@@ -73,6 +73,7 @@ class EdgeNode:
         device: The edge node's identifier.
         now: What there is to say.
         ledger: Counts the bytes.
+        affords: Whether a payload of so many bytes may still be sent today.
         group: The group's identifier.
         host: The primary host's; None waits for nobody.
         timing: Of the connection.
@@ -84,12 +85,13 @@ class EdgeNode:
         device: str,
         now: Callable[[], Now],
         ledger: Ledger | None = None,
+        affords: Callable[[int], bool] = lambda size: True,
         *,
         group: str,
         host: str | None = None,
         timing: Timing | None = None,
     ) -> None:
-        self._now, self._ledger = now, ledger or Ledger()
+        self._now, self._ledger, self._affords = now, ledger or Ledger(), affords
         self._topic = f"spBv1.0/{group}/{{}}/{device}"
         self._state_topic = None if host is None else f"spBv1.0/STATE/{host}"
         # What is the matter; under the condition.
@@ -227,7 +229,8 @@ class EdgeNode:
             self._seq, self._born = 0, metrics
 
     def _publish(self, kind: str, data: bytes) -> bool:
-        said = self._link.publish(Publication(self._topic.format(kind), data), qos=0)
+        topic = self._topic.format(kind)
+        said = self._affords(len(data)) and self._link.publish(Publication(topic, data), qos=0)
         if said:
             self._ledger.carried(len(data), ("others", 1))
         return said
