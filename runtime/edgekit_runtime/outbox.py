@@ -194,10 +194,12 @@ class Outbox:
         """Adds windows without keys to those before them, up to this length: rows and counts are kept.
 
         Raises:
-            StorageFault: They are as they were.
+            StorageFault: Some are as they were.
         """
-        with self._records.writing() as db:
-            self._overflow.condense(db, span_s)
+        after: int | None = 0
+        while after is not None:
+            with self._records.writing() as db:
+                after = self._overflow.condense(db, span_s, after)
 
     def pending(self, most: int = 256) -> list[Waiting]:
         """The records that have keys: what may be on its way. The oldest, events before others."""

@@ -17,7 +17,7 @@ from edgekit_runtime.records import NO_KEY, Records, Row, gap_of, level_of
 
 MERGE_WINDOWS: Final = 64
 """Windows that are looked at together for pairs to merge."""
-CONDENSE_WINDOWS: Final = 4096
+CONDENSE_WINDOWS: Final = 1024
 """Windows that are added up in one step."""
 SPAN_SLACK: Final = 1.05
 """A window lasts some milliseconds longer than it was to; twelve of them are no less an hour."""
@@ -55,11 +55,21 @@ class Overflow:
         while self._records.size > max_bytes and (self._merge_some(db) or self._give_up_oldest(db)):
             pass
 
-    def condense(self, db: sqlite3.Connection, span_s: float) -> None:
-        """Adds windows without keys to those before them, up to this length."""
-        where = "sequence IS NULL AND kind = ? ORDER BY id LIMIT ?"
-        rows = self._records.rows(db, where, Kind.WINDOW, CONDENSE_WINDOWS)
+    def condense(self, db: sqlite3.Connection, span_s: float, after: int) -> int | None:
+        """Adds some windows without keys to those before them, up to this length.
+
+        Args:
+            db: In a transaction.
+            span_s: The length.
+            after: The number behind which they begin.
+
+        Returns:
+            Where the next ones begin; None where there are none.
+        """
+        where = "sequence IS NULL AND kind = ? AND id > ? ORDER BY id LIMIT ?"
+        rows = self._records.rows(db, where, Kind.WINDOW, after, CONDENSE_WINDOWS)
         self._merge_pairs(db, rows, span_ms=SPAN_SLACK * 1000 * span_s)
+        return rows[-1].id if len(rows) == CONDENSE_WINDOWS else None
 
     def survey(self, db: sqlite3.Connection) -> None:
         """Counts the windows without keys by level; where those of a level begin, those above it end."""

@@ -105,6 +105,7 @@ class Uplink:
         self._pace, self._appended = pace, outbox.appended_bytes
         self._resume_s: float | None = None  # when the pace allows more
         self._windows_s: float | None = None  # when windows that wait may be sent
+        self._gathered = -1  # records that had been produced when those that wait were added up
         self._handed: deque[tuple[Publication, Packet]] = deque(maxlen=4 * MESSAGES_AT_BROKER_MAX)
         self._untaken: list[int] = []
         self._birth_of = birth
@@ -364,10 +365,10 @@ class Uplink:
         if not self._capped:
             self._held_room = 0.0
         self._windows_s = due_s if waiting and due_s > now_s else None
-        if waiting and self._capped:
-            self._outbox.condense(DAY_S)
-        elif waiting and due_s <= now_s and self._thrift.rhythm.merge_s:
-            self._outbox.condense(self._thrift.rhythm.merge_s)
+        span_s = DAY_S if self._capped else self._thrift.rhythm.merge_s
+        if span_s and (self._capped or due_s <= now_s) and self._gathered != (now := self._outbox.produced):
+            self._outbox.condense(span_s)
+            self._gathered = now
         return due_s <= now_s
 
     def _is_affordable(self, packet: Packet, payload: bytes) -> bool:

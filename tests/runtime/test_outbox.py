@@ -21,7 +21,7 @@ from edgekit_runtime.outbox import IN_FLIGHT_MAX, Outbox
 from edgekit_runtime.reporter import Reporter, Source
 from tests import bundles
 from tests.brokers import wait_until
-from tests.telemetry_samples import append_reference, append_window
+from tests.telemetry_samples import BINS_ID, NOW_MS, append_reference, append_window, window
 
 CORPUS = Path(__file__).parents[1] / "corpus"
 
@@ -486,3 +486,28 @@ def test_a_bundle_that_is_not_live_reports_only_what_it_was_asked(tmp_path: Path
             (Kind.WINDOW, 0),  # that it failed once
             (Kind.WINDOW, 0),  # the live one's
         ]
+
+
+@pytest.mark.parametrize("step", [3, 1024])
+def test_windows_are_added_up_to_a_length_each_model_for_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    monkeypatch.setattr("edgekit_runtime.overflow.CONDENSE_WINDOWS", step)
+    body, n = window()
+    other = encode(msgspec.structs.replace(body, model="another"))
+    with Outbox(tmp_path / "outbox.db", "pump-1") as outbox:
+        append_window(outbox)
+        outbox.give_keys(0, 1)
+        for at in range(1, 9):
+            append_window(outbox, t0_ms=NOW_MS + 10_000 * at)
+            outbox.append(Kind.WINDOW, other, bins_id=BINS_ID, n=n, t0_ms=NOW_MS + 10_000 * at, dt_ms=10_003)
+        outbox.condense(30.0)
+        found = list(outbox.waiting())
+        assert found[0].merged == 0, "it may have left"
+        assert sum(one.n for one in found) == 17 * n
+        assert sum(1 + one.merged for one in found) == outbox.produced == 17
+        assert max(one.dt_ms for one in found) <= 31_500
+        if step > 16:
+            assert [one.dt_ms for one in found[1:]] == [30_000, 30_009, 30_000, 30_009, 20_000, 20_006]
+        outbox.condense(30.0)
+        assert len(list(outbox.waiting())) <= len(found)
