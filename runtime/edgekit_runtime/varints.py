@@ -27,24 +27,31 @@ def encode_varint_block(values: NDArray[Any]) -> bytes:
     Args:
         values: Shape (count,), integers of 0 to 2^63 - 1.
     """
-    long = values > 0x7F
-    places = long.nonzero()[0]
-    longer = values[places].tolist()
-    if longer and max(longer) >= _TWO_BYTES:
-        return encode_varints(values.tolist())
-    if len(longer) > _FEW:
-        pairs = np.empty((len(values), 2), np.uint8)
-        pairs[:, 0] = values
-        pairs[places, 0] |= 0x80
-        pairs[:, 1] = values >> 7
-        written = np.ones(pairs.shape, dtype=bool)
-        written[:, 1] = long
-        return pairs[written].tobytes()
+    places = (values > 0x7F).nonzero()[0]
+    if len(places) > _FEW:
+        return _encode_many(values, places)
     octets = bytearray(values.astype(np.uint8))
-    for shift, (at, value) in enumerate(zip(places.tolist(), longer, strict=True)):
+    for shift, at in enumerate(places.tolist()):
+        value = values.item(at)
+        if value >= _TWO_BYTES:
+            return encode_varints(values.tolist())
         octets[at + shift] |= 0x80
         octets.insert(at + shift + 1, value >> 7)
     return bytes(octets)
+
+
+def _encode_many(values: NDArray[Any], places: NDArray[np.intp]) -> bytes:
+    """The same, where the numbers at many places take more than one byte."""
+    if values.max() >= _TWO_BYTES:
+        return encode_varints(values.tolist())
+    pairs = np.empty((len(values), 2), np.uint8)
+    pairs[:, 0] = values
+    pairs[places, 0] |= 0x80
+    pairs[:, 1] = values >> 7
+    written = np.zeros(pairs.shape, dtype=bool)
+    written[:, 0] = True
+    written[places, 1] = True
+    return pairs[written].tobytes()
 
 
 def decode_varint_block(data: bytes) -> NDArray[np.int64]:
