@@ -135,6 +135,7 @@ class Claims:
 
     def _enter(self) -> None:
         end = time.monotonic() + self._terms.lease_s + self._terms.renew_s
+        said = False
         while True:
             with self._database.writing() as db:
                 for partition in range(PARTITIONS):
@@ -143,6 +144,9 @@ class Claims:
                     return
             if time.monotonic() > end:
                 raise UsageError(f"a collector named '{self._name}' runs already", "give this one another --name")
+            if not said:
+                log.info("collector %s waits for its name, which the last to have it has not given up", self._name)
+                said = True
             time.sleep(0.1)
 
     def _run(self) -> None:

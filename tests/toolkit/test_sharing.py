@@ -101,6 +101,18 @@ def test_two_collectors_share_the_devices_and_one_goes_on_alone(
         assert {windows(one, name) for name in names} == {40}
 
 
+def test_two_collectors_on_one_file_each_take_everything_and_it_is_stored_once(
+    mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "store.db")
+    with collector(mosquitto.broker, path, "one") as one, collector(mosquitto.broker, path, "two") as two:
+        with device(mosquitto.broker, tmp_path, NAMES[0], again_s=30.0) as outbox:
+            wait_until(lambda: outbox.records == 0, "all is acknowledged")
+            wait_until(lambda: one.counts.messages == two.counts.messages, "both have taken it in")
+        assert windows(one, NAMES[0]) == 20
+        assert one.counts.stored + two.counts.stored == one.counts.duplicates + two.counts.duplicates == 22
+
+
 def test_a_collector_of_a_shared_store_is_named_after_its_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for host, name in (
         ("Node7.example.org", "collector-node7"),
