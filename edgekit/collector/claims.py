@@ -36,7 +36,7 @@ _NOW: Final = "SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::bigint"
 _ENROL: Final = (
     "INSERT INTO collector (name, instance, until_ms) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE"
     " SET instance = excluded.instance, until_ms = excluded.until_ms"
-    " WHERE collector.instance = excluded.instance OR collector.until_ms <= ?"
+    " WHERE collector.instance = excluded.instance OR collector.until_ms NOT BETWEEN ? AND ?"
 )
 
 
@@ -178,7 +178,8 @@ class Claims:
             if not self._enrol(db, now_ms):
                 log.error("collector %s: another one took this name; it stores nothing", self._name)
                 return frozenset(), 0
-            db.run("DELETE FROM collector WHERE until_ms <= ?", (now_ms,))
+            # A word that holds for longer than any that is given: the clock was set back, and its giver may be dead.
+            db.run("DELETE FROM collector WHERE until_ms NOT BETWEEN ? AND ?", self._holding(now_ms))
             living = {instance for (instance,) in db.rows("SELECT instance FROM collector")}
             change = move(self._instance, living, holders)
             for partitions, holder in ((change.take, self._instance), (change.give, 0)):
@@ -188,8 +189,12 @@ class Claims:
             return frozenset(ours | change.take) - change.give, len(living)
 
     def _enrol(self, db: Transaction, now_ms: int) -> bool:
-        until_ms = now_ms + round(self._terms.lease_s * 1000)
-        return db.run(_ENROL, (self._name, self._instance, until_ms, now_ms)) == 1
+        first_ms, last_ms = self._holding(now_ms)
+        return db.run(_ENROL, (self._name, self._instance, last_ms, first_ms, last_ms)) == 1
+
+    def _holding(self, now_ms: int) -> tuple[int, int]:
+        """Until when a word that holds can hold, from and to."""
+        return now_ms + 1, now_ms + round(self._terms.lease_s * 1000)
 
 
 def spans(partitions: frozenset[int]) -> str:

@@ -100,6 +100,22 @@ def test_nobody_takes_over_while_a_transaction_is_on_its_way(database: str) -> N
         wait_until(lambda: b.held == ALL, "the other one holds all")
 
 
+def test_a_clock_that_was_set_back_keeps_no_dead_collector_alive(database: str) -> None:
+    with living(database, "a") as (a,), open_store(database) as store:
+        wait_until(lambda: a.held == ALL, "it holds all")
+        with store.database.writing() as db:
+            db.run("INSERT INTO collector (name, instance, until_ms) VALUES ('b', 7, ?)", (2**53,))
+            db.run("UPDATE lease SET instance = 7")
+
+        def of_the_dead() -> int:
+            with store.database.reading() as db:
+                ((count,),) = db.rows("SELECT COUNT(*) FROM lease WHERE instance = 7")
+            return int(count)
+
+        wait_until(lambda: of_the_dead() == 0, "they are taken over")
+        wait_until(lambda: a.held == ALL, "it holds all again")
+
+
 def test_of_one_name_only_one_lives_and_its_name_is_free_again_after_it_was_killed(database: str) -> None:
     with living(database, "a") as (a,):
         wait_until(lambda: a.held == ALL, "it holds all")

@@ -64,7 +64,9 @@ def test_what_another_collector_took_is_not_stored_and_its_neighbours_are(
     kept, taken = (next(name for name in NAMES if partition(name) == p) for p in (0, 1))
     with collector(mosquitto.broker, database, "one", UNAWARE) as centre:
         wait_until(lambda: len(centre.held) == PARTITIONS, "it holds all")
-        run(centre, "INSERT INTO collector (name, instance, until_ms) VALUES ('ghost', ?, ?)", GHOST, 2**62)
+        run(
+            centre, "INSERT INTO collector (name, instance, until_ms) SELECT 'ghost', ?, until_ms FROM collector", GHOST
+        )
         run(centre, "UPDATE lease SET instance = ? WHERE p = ?", GHOST, partition(taken))
         with device(mosquitto.broker, tmp_path, taken) as lost, device(mosquitto.broker, tmp_path, kept) as stored:
             wait_until(lambda: stored.records == 0, "what it holds is stored and acknowledged")
