@@ -70,6 +70,10 @@ class Transaction(Protocol):
         """Adds rows, or writes them over those of the same keys."""
         ...
 
+    def make_day(self, table: Table, day: int) -> None:
+        """Prepares a numbered table for rows of a day, so that the first of them need not."""
+        ...
+
     def days(self, table: Table) -> list[int]:
         """The days that a numbered table may have rows of."""
         ...

@@ -219,6 +219,15 @@ class PostgresTransaction:
         if rows:
             self._execute(_put(table), _columns(rows))
 
+    def make_day(self, table: Table, day: int) -> None:  # noqa: D102
+        name = day_name(table, day)
+        self._execute("SELECT pg_advisory_xact_lock(?, 1)", (_SCHEMA_LOCK,))
+        if not self.rows("SELECT FROM pg_tables WHERE schemaname = 'edgekit' AND tablename = ?", (name,)):
+            # Attached, not created as a partition: that would wait for everybody who reads the table.
+            self._execute(f'CREATE TABLE {name} (LIKE "{table.name}" INCLUDING DEFAULTS INCLUDING INDEXES)')
+            self._execute(f'ALTER TABLE "{table.name}" ATTACH PARTITION {name} FOR VALUES IN ({day})')
+        self._days.add(day)
+
     def days(self, table: Table) -> list[int]:  # noqa: D102
         sql = "SELECT relname FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE inhparent = ?::regclass"
         names = [name for (name,) in self.rows(sql, (f'edgekit."{table.name}"',))]
@@ -250,16 +259,6 @@ class PostgresTransaction:
         ):
             if keys:
                 self._execute("SELECT pg_advisory_xact_lock(?, key) FROM unnest(?::int[]) key", (number, keys))
-
-    def make_day(self, table: Table, day: int) -> None:
-        """Makes the partition of a day, where there is none."""
-        name = day_name(table, day)
-        self._execute("SELECT pg_advisory_xact_lock(?, 1)", (_SCHEMA_LOCK,))
-        if not self.rows("SELECT FROM pg_tables WHERE schemaname = 'edgekit' AND tablename = ?", (name,)):
-            # Attached, not created as a partition: that would wait for everybody who reads the table.
-            self._execute(f'CREATE TABLE {name} (LIKE "{table.name}" INCLUDING DEFAULTS INCLUDING INDEXES)')
-            self._execute(f'ALTER TABLE "{table.name}" ATTACH PARTITION {name} FOR VALUES IN ({day})')
-        self._days.add(day)
 
     def _execute(self, sql: str, values: Sequence[object] = ()) -> psycopg.Cursor[Row]:
         return self.connection.execute(_marked(sql), values)

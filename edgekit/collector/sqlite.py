@@ -131,6 +131,9 @@ class SqliteTransaction:
     def put(self, table: Table, rows: Sequence[Row]) -> None:  # noqa: D102
         self.connection.executemany(_put(table), rows)
 
+    def make_day(self, table: Table, day: int) -> None:
+        """Nothing: all days lie together."""
+
     def days(self, table: Table) -> list[int]:
         """By the index on days: one look for each."""
         found: list[int] = []

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from edgekit.collector import retention, rolled
-from edgekit.collector.keep import HOUR_MS, Keep
+from edgekit.collector.keep import DAY_MS, HOUR_MS, Keep
 from edgekit.collector.retention import SteadyClock
+from edgekit.collector.schema import WINDOW
 from edgekit.collector.store import Store
 from edgekit_contracts.errors import StorageFault
 from edgekit_contracts.topics import PARTITIONS
@@ -95,6 +96,8 @@ class Upkeep:
         now_ms = self._clock.now_ms()
         if now_ms is None or self._stopping.is_set():
             return
+        with store.database.writing() as db:
+            db.make_day(WINDOW, now_ms // DAY_MS + 1)
         removed = retention.remove(store.database, self._keep, now_ms, self._stopping.wait)
         if removed:
             rows = ", ".join(f"{count} {what}" for what, count in removed.items())

@@ -125,7 +125,7 @@ def test_windows_lie_in_a_partition_for_each_day(where_postgres: str) -> None:
         ingest(store, *reference_records(), *windows(3, 4))
         assert days(store) == ["window_20270115"]
         with store.database.writing() as db:
-            db.make_day(WINDOW, DAY + 1)  # type: ignore[attr-defined]
+            db.make_day(WINDOW, DAY + 1)
         assert days(store) == ["window_20270115", "window_20270116"]
         with open_store(where_postgres) as second:
             assert ingest(second, *windows(5, 5)).stored == 1
