@@ -91,15 +91,17 @@ class Batch:
             detail = f"sequence {envelope.sequence} is {ahead} ahead"
             self._buried.append(Refused(topic, "jump", detail, encode(envelope)[:HEAD_BYTES], received_ms))
             return
-        windows = self._moved.setdefault(name, [])
+        windows = self._moved.get(name)
+        if windows is None:
+            windows = self._moved[name] = []
         if isinstance(body, Gap):
             taken = self._take_gap(cursor, envelope, body, received_ms)
         else:
             taken = cursor.take(envelope.sequence)
-        if taken is Taken.KNOWN:
-            self.duplicates += 1
-        if taken is Taken.KNOWN or taken is Taken.BEYOND:
-            return
+        if taken is not Taken.NEW:
+            self.duplicates += taken is Taken.KNOWN
+            if taken is not Taken.LATE:
+                return
         self.stored += 1
         if taken is Taken.LATE:
             self._come_late(cursor, *name, envelope.sequence, 1 + envelope.merged)

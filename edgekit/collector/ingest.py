@@ -89,7 +89,7 @@ class Key(NamedTuple):
         return cls(envelope.device, envelope.epoch, envelope.sequence)
 
 
-class Accepted(msgspec.Struct, frozen=True):
+class Accepted(msgspec.Struct, frozen=True, gc=False):
     """A record to store; a window in quarantine waits for its reference."""
 
     envelope: Envelope
@@ -152,8 +152,9 @@ def read_batch(messages: Iterable[Message], known: Known) -> list[Reading]:
         readings = _read_other(message) if device is None else _read_records(message, device, known)
         for record, reading in enumerate(readings):
             if type(reading) is Accepted and type(reading.body) is Window and not reading.quarantined:
-                place = _Place(len(found) + record, message, record)
-                unchecked.setdefault(reading.envelope.bins_id, []).append(place)
+                envelope, window = reading.envelope, reading.body
+                place = (len(found) + record, message, record, envelope, window)
+                unchecked.setdefault(envelope.bins_id, []).append(place)
         found += readings
     for bins_id, places in unchecked.items():
         bins = known.bins(bins_id)
@@ -198,14 +199,8 @@ def _read_status(message: Message, device: str) -> list[Reading]:
     return [Birth(status, message.received_ms)]
 
 
-class _Place(NamedTuple):
-    """Where a window stands whose counts are still to be checked."""
-
-    at: int
-    """Among the readings."""
-    message: Message
-    record: int
-    """Of the message."""
+_Place = tuple[int, Message, int, Envelope, Window]
+"""A window whose counts are still to be checked: its place among the readings, its message, which record of that."""
 
 
 @lru_cache(maxsize=1 << 16)
@@ -304,19 +299,16 @@ def _plain_window(envelope: Envelope) -> Window | None:
 
 def _check_windows(bins: Bins, places: list[_Place], found: list[Reading]) -> None:
     """Checks windows on the same bins together, and puts a refusal in the place of each that is wrong."""
-    accepted = [(one.envelope, one.body) for place in places if isinstance(one := found[place.at], Accepted)]
-    windows = [(envelope, body) for envelope, body in accepted if isinstance(body, Window)]
-    sums = sums_of(windows[0][0].bins_id, bins)
-    right = sums.right([window for _, window in windows], [envelope.n for envelope, _ in windows])
-    for place, (envelope, window), plain in zip(places, windows, right, strict=True):
+    sums = sums_of(places[0][3].bins_id, bins)
+    right = sums.right([window for *_, window in places], [envelope.n for *_, envelope, _ in places])
+    for (at, message, record, envelope, window), plain in zip(places, right, strict=True):
         try:
-            if plain:
-                decode_distances(window.distances, envelope.n)
-            else:
+            if not plain:
                 check_window(envelope, window, bins)
+            elif window.distances:
+                decode_distances(window.distances, envelope.n)
         except EdgekitError as error:
-            head = _head(place.message, place.record)
-            found[place.at] = _refused(place.message, "body", str(error), head, Key.of(envelope))
+            found[at] = _refused(message, "body", str(error), _head(message, record), Key.of(envelope))
 
 
 def _head(message: Message, place: int) -> bytes:

@@ -51,7 +51,7 @@ class Clock(IntEnum):
     SYNCED = 2
 
 
-class Envelope(msgspec.Struct, frozen=True, array_like=True):
+class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """`[1, device, epoch, sequence, kind, t0, dt, clock, bins_id, n, body, merged]`."""
 
     version: int
@@ -72,7 +72,7 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     """Windows that were added into this one: it stands for so many more."""
 
 
-class Software(msgspec.Struct, frozen=True, array_like=True):
+class Software(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The process in this window."""
 
     calls: Count
@@ -101,7 +101,7 @@ class Software(msgspec.Struct, frozen=True, array_like=True):
         )
 
 
-class Window(msgspec.Struct, frozen=True, array_like=True):
+class Window(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The body of a WINDOW record.
 
     `counts` is a run of LEB128 varints: for each feature its bins, then null, invalid (infinite) and out_of_range; then
