@@ -40,6 +40,7 @@ from edgekit_runtime.strategies.budget import TokenBucket
 SERVICE_NAME: Final = "service.pem"
 SERVICE_DAYS: Final = 90
 REISSUE_S: Final = 30 * 86_400.0
+RETRY_S: Final = 3600.0
 
 REQUEST_S: Final = 10.0
 """From the connection to the answer, the handshake included."""
@@ -88,7 +89,7 @@ class EnrolmentServer:
         self._open = 0
         self._all = TokenBucket(RATE, 2 * RATE)
         self._clients: dict[str, TokenBucket] = {}
-        self._loop = asyncio.new_event_loop()
+        self._runner = asyncio.Runner()
         self._started = threading.Event()
         self._fault: Exception | None = None
         self._ended = asyncio.Event()
@@ -111,16 +112,17 @@ class EnrolmentServer:
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
     ) -> None:
-        self._loop.call_soon_threadsafe(self._ended.set)
+        with contextlib.suppress(RuntimeError):  # it has ended by itself
+            self._runner.get_loop().call_soon_threadsafe(self._ended.set)
         self._thread.join()
 
     def _run(self) -> None:
         try:
-            self._loop.run_until_complete(self._serve())
+            with self._runner:  # ends what is under way, too
+                self._runner.run(self._serve())
         except Exception as error:
             self._fault = error
         finally:
-            self._loop.close()
             self._started.set()
 
     async def _serve(self) -> None:
@@ -146,11 +148,20 @@ class EnrolmentServer:
             async with server:
                 self.port = server.sockets[0].getsockname()[1]
                 self._started.set()
-                while not self._ended.is_set():
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._ended.wait(), REISSUE_S)
-                    if not self._ended.is_set():
+                wait_s = REISSUE_S
+                while not await self._ends_within(wait_s):
+                    try:
                         self._certify(authority)
+                        wait_s = REISSUE_S
+                    except Exception:
+                        # The one in force is good for weeks yet.
+                        log.exception("the service's own certificate cannot be made anew; it is tried again")
+                        wait_s = RETRY_S
+
+    async def _ends_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), seconds)
+        return self._ended.is_set()
 
     def _certify(self, authority: Authority) -> None:
         """A certificate for the service itself; what connects from now on sees it."""

@@ -23,6 +23,7 @@ from edgekit.fleet.enrolment_server import CLIENT_DEPTH, EnrolmentServer
 from edgekit.fleet.status import fleet_status
 from edgekit_contracts import limits
 from edgekit_contracts.enrolment import ENROL_PATH, RENEW_PATH
+from edgekit_contracts.errors import StorageFault
 from edgekit_runtime.__main__ import main
 from edgekit_runtime.config import Telemetry
 from edgekit_runtime.identity import Identity
@@ -197,6 +198,35 @@ def test_who_is_slow_is_cut_off_and_others_are_answered(authority: Authority, mo
         assert ask(server, authority, ENROL_PATH, b"{}")[0] == 403
         assert dripping.recv(1) == b""
         assert silent.recv(1) == b""
+
+
+def served(server: EnrolmentServer, authority: Authority) -> int:
+    """The serial number of the certificate that the service shows."""
+    context = ssl.create_default_context(cafile=str(authority.folder / CERTIFICATE_NAME))
+    with (
+        socket.create_connection(("127.0.0.1", server.port), timeout=20) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
+    ):
+        return x509.load_der_x509_certificate(connection.getpeercert(binary_form=True) or b"").serial_number
+
+
+def test_the_service_s_own_certificate_is_made_anew_while_it_answers_and_a_full_disk_does_not_end_it(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enrolment_server, "REISSUE_S", 0.1)
+    monkeypatch.setattr(enrolment_server, "RETRY_S", 0.1)
+    with EnrolmentServer(authority.folder, ("127.0.0.1",)) as server:
+        first = served(server, authority)
+        wait_until(lambda: served(server, authority) != first, "another certificate")
+
+        def full(*_: object) -> None:
+            raise StorageFault("register.db", "database or disk is full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Authority, "issue_server", full)
+            last = served(server, authority)
+            wait_until(lambda: served(server, authority) == last, "it answers")
+        wait_until(lambda: served(server, authority) != last, "another certificate again")
 
 
 def test_a_service_s_certificate_is_renewed_while_it_runs_and_nothing_is_lost(
