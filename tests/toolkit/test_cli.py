@@ -112,6 +112,22 @@ def test_collect_without_a_broker_is_exit_3(run: Run, tmp_path: Path) -> None:
     assert "Try:   start the broker" in err
 
 
+def test_collect_says_what_the_broker_speaks_and_where_it_takes_too_little(run: Run, tmp_path: Path) -> None:
+    small = Mosquitto(tmp_path, "max_packet_size 20000\n")
+    small.start()
+    try:
+        common = ("collect", "--broker", str(small.broker), "--store", tmp_path / "fleet.db", "--for", "0.1")
+        code, _, err = run(*common)
+        assert code == 0
+        assert "speaks MQTT 5 (packets of up to 20000 bytes, 20 at once); MQTT 3.1.1 is used" in err
+        assert "warning: devices send messages of up to 32768 bytes" in err
+        code, _, err = run(*common, "--protocol", "5")
+        assert code == 0
+        assert "speaks" not in err
+    finally:
+        small.stop()
+
+
 def test_a_wrong_broker_address_is_exit_2(run: Run, tmp_path: Path) -> None:
     code, _, err = run("collect", "--broker", "http://u:secret@x", "--store", tmp_path / "fleet.db")
     assert code == 2
