@@ -72,7 +72,7 @@ def look_back(store: Archive, device: str, since_ms: int) -> list[Total]:
         parts = _parts(store, device, since_ms, mark)
         with store.database.reading() as db:
             # Else a pass has just moved windows into the roll-ups, and a window might be seen twice or not at all.
-            if rolled.mark(db, p) == mark:
+            if parts is not None and rolled.mark(db, p) == mark:
                 break
     kinds: dict[tuple[bytes, bytes], list[Rows]] = {}
     for part in parts:
@@ -110,8 +110,8 @@ def distances_of(totals: Iterable[Total], distance: Distance | None) -> list[int
     return total
 
 
-def _parts(store: Archive, device: str, since_ms: int, mark: int) -> list[Rows]:
-    """What is to be added: windows, hours, days."""
+def _parts(store: Archive, device: str, since_ms: int, mark: int) -> list[Rows] | None:
+    """What is to be added: windows, hours, days; None where hours went while they were read."""
     hour_ms, day_ms = (-(-since_ms // length) * length for length in (HOUR_MS, DAY_MS))
     first_hour_ms, first_day_ms = (since_ms // length * length for length in (HOUR_MS, DAY_MS))
     with store.database.reading() as db:
@@ -129,8 +129,9 @@ def _parts(store: Archive, device: str, since_ms: int, mark: int) -> list[Rows]:
         if sum(number <= mark for number, _ in windows) < known.get((HOUR, first_hour_ms), 0):
             since_ms = hour_ms = first_hour_ms
         rest = [one for number, one in windows if one.at_ms >= since_ms and (one.at_ms < hour_ms or number > mark)]
-        return [
-            *(one.without_moments() for one in rows_of(rest, store.bins)),
-            *rollup_rows.read(db, device, HOUR, (hour_ms, day_ms)),
-            *rollup_rows.read(db, device, DAY, (day_ms, _FOREVER)),
-        ]
+        hours = rollup_rows.read(db, device, HOUR, (hour_ms, day_ms))
+        days = rollup_rows.read(db, device, DAY, (day_ms, _FOREVER))
+    wanted = sum(windows for (length, start), windows in known.items() if length == HOUR and hour_ms <= start < day_ms)
+    if sum(int(one.column("windows").sum()) for one in hours) != wanted:
+        return None
+    return [*(one.without_moments() for one in rows_of(rest, store.bins)), *hours, *days]

@@ -88,8 +88,14 @@ class Upkeep:
     def _roll_up(self, store: Store) -> int:
         windows = 0
         for p in self._partitions():
-            while not self._stopping.is_set() and (taken := rolled.take_in(store.database, p, store.bins)):
-                windows += taken
+            try:
+                while not self._stopping.is_set() and (taken := rolled.take_in(store.database, p, store.bins)):
+                    windows += taken
+            except StorageFault:
+                raise
+            except Exception:
+                # A window that somebody changed in the database: the other partitions go on.
+                log.exception("the windows of partition %d are not rolled up", p)
         return windows
 
     def _remove(self, store: Store) -> None:

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from edgekit.collector import rolled, rollup_rows
+from edgekit.collector.database import Transaction
 from edgekit.collector.ingest import Birth, Message, read
 from edgekit.collector.lookback import Total, counts_of, distances_of, look_back
 from edgekit.collector.rollup import DAY, EVERY_DEVICE, HOUR, HOUR_MS, LAST, SUMS, Rows, add_up, joined
@@ -192,6 +193,23 @@ def test_removed_windows_are_still_in_the_look_back_which_begins_with_a_whole_ho
     assert every(store, since_ms) == every(store, day_ms) == by_day
     roll_up(store)
     assert every(store, since_ms) == by_day
+
+
+def test_hours_that_are_removed_while_they_are_read_are_read_as_their_day(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(store, *history(13, 200))
+    roll_up(store)
+    since_ms, read = NOW_MS - 2 * DAY_MS - 1234, rollup_rows.read
+    by_day = say(look_back(store, "pump-1", since_ms // DAY_MS * DAY_MS))
+
+    def late(db: Transaction, *arguments: Any) -> list[Rows]:
+        monkeypatch.undo()
+        db.run("DELETE FROM rollup WHERE hours = 1")
+        return read(db, *arguments)
+
+    monkeypatch.setattr(rollup_rows, "read", late)
+    assert say(look_back(store, "pump-1", since_ms)) == by_day
 
 
 def test_the_fleet_s_lines_are_the_same_from_roll_ups_and_without_their_windows(store: Store) -> None:

@@ -20,6 +20,35 @@ def test_a_pass_begins_five_minutes_past_each_hour(now_s: float, wait_s: float) 
     assert until_next(now_s) == wait_s
 
 
+def test_a_window_that_cannot_be_read_holds_up_its_own_partition_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    body, n = window()
+    with open_store(tmp_path / "store.db") as store:
+        for device in ("pump-1", "valve-9"):
+            records = [*reference_parts(), body]
+            many = [envelope(one, sequence=i + 1, n=n * (one is body), device=device) for i, one in enumerate(records)]
+            message = Message(str(topics.Up(device)), encode_message([encode(one) for one in many]), NOW_MS)
+            store.ingest(read(message, store))
+        with store.database.writing() as db:
+            db.run("UPDATE window SET body = x'00' WHERE dev = 'pump-1'")
+        done = threading.Event()
+
+        def clock_s() -> float:
+            done.set()
+            return 0.0
+
+        upkeep = Upkeep(lambda: open_store(tmp_path / "store.db"), clock_s=clock_s, first_s=0.0)
+        upkeep.start()
+        assert done.wait(20)
+        upkeep.stop()
+        with store.database.reading() as db:
+            assert {dev for (dev,) in db.rows("SELECT dev FROM rollup")} == {"", "valve-9"}
+    assert [one.message for one in caplog.records if one.levelno == logging.ERROR] == [
+        f"the windows of partition {topics.partition('pump-1')} are not rolled up"
+    ]
+
+
 def test_windows_are_rolled_up_beside_the_collector_and_a_fault_does_not_end_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
