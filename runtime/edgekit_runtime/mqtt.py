@@ -317,9 +317,9 @@ class Link:
 
     def ask_again(self, topic: str) -> None:
         """Has the broker send what is retained under one of the topic filters once more."""
-        with self._lock:
-            if self._client is not None:
-                self._subscribe(self._client, [topic])
+        client = self._client
+        if client is not None:  # without the lock, as when a message is handed over
+            self._subscribe(client, [topic])
 
     def _subscribe(self, client: paho.Client, topics: Iterable[str]) -> None:
         for topic in topics:
