@@ -214,7 +214,8 @@ class EnrolmentServer:
             log.error("%s: %s; %s", peer, error.sentence, error.next_step)
             return "503 Service Unavailable", _refusal("the authority cannot write at present", "try again later")
         except EdgekitError as error:
-            log.warning("%s: refused on %s: %s", peer, parsed.path, error.sentence)
+            # A name that is refused may hold a line's end.
+            log.warning("%s: refused on %s: %s", peer, parsed.path, error.sentence.encode("unicode_escape").decode())
             return "403 Forbidden", _refusal(error.sentence, error.next_step)
         name = x509.load_pem_x509_certificate(grant.certificate.encode()).subject.rfc4514_string()
         log.info("%s: a certificate for %s (%s)", peer, name, parsed.path)

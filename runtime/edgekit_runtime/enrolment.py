@@ -137,7 +137,12 @@ def _exchange(
         raise AuthorityUnreachable(
             str(address), f"it answers with status {status}, and says nothing of ours"
         ) from error
-    raise EnrolmentRefused(refusal.error, refusal.next_step)
+    raise EnrolmentRefused(_printable(refusal.error), _printable(refusal.next_step))
+
+
+def _printable(text: str) -> str:
+    """What somebody on the way may have written; it must not steer a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _cut(connection: http.client.HTTPSConnection) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgekit.collector.service import Collector
 from edgekit.fleet import enrolment_server
@@ -22,11 +23,13 @@ from edgekit.fleet.enrolment import new_token
 from edgekit.fleet.enrolment_server import CLIENT_DEPTH, EnrolmentServer
 from edgekit.fleet.status import fleet_status
 from edgekit_contracts import limits
-from edgekit_contracts.enrolment import ENROL_PATH, RENEW_PATH
-from edgekit_contracts.errors import StorageFault
+from edgekit_contracts.decode import encode_json
+from edgekit_contracts.enrolment import ENROL_PATH, RENEW_PATH, Request
+from edgekit_contracts.errors import EnrolmentRefused, StorageFault
 from edgekit_runtime.__main__ import main
 from edgekit_runtime.config import Telemetry
-from edgekit_runtime.identity import Identity
+from edgekit_runtime.enrolment import Address, enrol
+from edgekit_runtime.identity import Identity, signing_request
 from edgekit_runtime.renewal import Renewal
 from tests import bundles
 from tests.brokers import free_port, wait_until
@@ -177,6 +180,21 @@ def test_what_is_no_request_is_refused_before_it_is_read(authority: Authority, s
     assert (status, "the limit is" in said) == (403, True)
     with pytest.raises((OSError, http.client.HTTPException)):
         ask(server, authority, ENROL_PATH, bytes(10 * limits.ENROLMENT_MAX_BYTES))
+
+
+def test_what_a_stranger_writes_steers_neither_a_log_nor_a_terminal(
+    authority: Authority, server: EnrolmentServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = "x\n2026 INFO all is well \x1b[2J"
+    request = Request(csr=signing_request(ec.generate_private_key(ec.SECP256R1()), name), token="t")
+    status, said = ask(server, authority, ENROL_PATH, encode_json(request))
+    assert (status, name in said) == (403, True)
+    (line,) = [one.message for one in caplog.records if "refused" in one.message]
+    assert line.isprintable()
+    token = new_token(authority, "dev-1", HOUR)
+    with pytest.raises(EnrolmentRefused) as refused:
+        enrol(Address.parse(url(server)), token, Identity(tmp_path / "own.pem", tmp_path / "ca.pem"), name)
+    assert refused.value.sentence.isprintable()
 
 
 def test_who_asks_without_end_is_put_off(authority: Authority, server: EnrolmentServer) -> None:

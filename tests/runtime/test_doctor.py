@@ -419,9 +419,11 @@ def test_a_broker_s_certificate_that_is_not_trusted_is_named(tmp_path: Path) -> 
         tls_broker = dataclasses.replace(server.broker, tls=True, ca=theirs.path)
         assert only(broker(tls_broker)).verdict == "ok"
         found = only(broker(dataclasses.replace(tls_broker, ca=ours.path)))
+        lacking = only(broker(dataclasses.replace(tls_broker, ca=tmp_path / "gone.pem")))
     finally:
         server.stop()
     assert "its certificate is refused: " in found.sentence
+    assert "gone.pem: No such file or directory" in lacking.sentence
 
 
 # --- software ---------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from edgekit_runtime.config import DeviceConfig, Serve
 from edgekit_runtime.doctor.finding import Finding
 from edgekit_runtime.doctor.machine import Machine
 from edgekit_runtime.mqtt import Broker, probe
+from edgekit_runtime.tls import client_context
 
 TIMEOUT_S: Final = 5.0
 
@@ -114,7 +115,10 @@ def _way(broker: Broker) -> Iterator[Finding]:
     try:
         with connection:
             if broker.tls:
-                _shake_hands(broker, connection)
+                context = client_context(broker.ca, broker.cert, broker.key)
+                context.wrap_socket(connection, server_hostname=broker.host).close()
+    except EdgekitError as error:
+        yield Finding.of("broker", error)
     except ssl.SSLCertVerificationError as error:
         step = "name the authority that issued its certificate with telemetry.ca, and check the clock"
         yield _broken(broker, f"its certificate is refused: {error.verify_message}", step)
@@ -124,13 +128,6 @@ def _way(broker: Broker) -> Iterator[Finding]:
         yield _broken(broker, f"the TLS handshake fails: {reason}", step)
     else:
         yield _mqtt(broker)
-
-
-def _shake_hands(broker: Broker, connection: socket.socket) -> None:
-    context = ssl.create_default_context(cafile=None if broker.ca is None else str(broker.ca))
-    if broker.cert is not None:
-        context.load_cert_chain(broker.cert, broker.key)
-    context.wrap_socket(connection, server_hostname=broker.host).close()
 
 
 def _mqtt(broker: Broker) -> Finding:
