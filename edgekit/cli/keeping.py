@@ -26,7 +26,7 @@ def keep_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for field in reversed(fields(Keep)):
         command = click.option(
             f"--keep-{field.name}",
-            default=said(field.default),
+            default=said(getattr(Keep(), field.name)),
             show_default=True,
             metavar="TIME",
             help=_WHAT[field.name],

@@ -169,7 +169,7 @@ class Postgres:
                 # Asked again under the lock: another collector may have come first.
                 if connection.execute(exists).fetchall() == [(False,)]:
                     for statement in ddl():
-                        connection.execute(statement)
+                        connection.execute(statement.encode())
         ((found,),) = connection.execute("SELECT version FROM version").fetchall()
         if found > VERSION:
             raise UnsupportedFormat(f"store {self.name}", f"version {found}", f"version {VERSION}")
@@ -205,11 +205,8 @@ class PostgresTransaction:
         at = list(table.columns).index("day")
         for day in {row[at] for row in rows} - self._days:
             self.make_day(table, day)
-        names = ", ".join(table.columns)
-        with (
-            self.connection.cursor() as cursor,
-            cursor.copy(f'COPY "{table.name}" ({names}) FROM STDIN (FORMAT BINARY)') as copy,
-        ):
+        statement = f'COPY "{table.name}" ({", ".join(table.columns)}) FROM STDIN (FORMAT BINARY)'
+        with self.connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
             copy.set_types([_BINARY[kind] for kind in table.columns.values()])
             for row in rows:
                 copy.write_row(row)
@@ -332,8 +329,8 @@ def _columns(rows: Sequence[Row]) -> list[list[Any]]:
 
 
 @cache
-def _marked(sql: str) -> str:
-    return sql.replace("?", "%s")
+def _marked(sql: str) -> bytes:
+    return sql.replace("?", "%s").encode()
 
 
 @cache

@@ -6,10 +6,12 @@ The acknowledgements come back from `ingest` after its commit, so a device forge
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from edgekit.collector.archive import Archive
 from edgekit.collector.batch import Batch, name_of
@@ -17,8 +19,12 @@ from edgekit.collector.database import Database, Fence
 from edgekit.collector.ingest import Accepted, Birth, Reading
 from edgekit.collector.postgres import Postgres, is_address
 from edgekit.collector.sqlite import Sqlite
+from edgekit_contracts.reference import Bins
 from edgekit_contracts.telemetry import Ack, Kind
 from edgekit_contracts.topics import partition
+
+UNKNOWN_S: Final = 1.0
+UNKNOWN_MAX: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,22 @@ class Store(Archive):
     def __init__(self, database: Database, *, fence: Fence | None = None) -> None:
         super().__init__(database)
         self._fence = fence
+        self._unknown: dict[bytes, float] = {}  # bins -> until when the database is not asked for them again
+
+    def bins(self, bins_id: bytes) -> Bins | None:
+        """As of the archive, but what was not here a moment ago is not looked for again.
+
+        A window that is sent into quarantine for that comes out at once: `ingest` looks again.
+        """
+        now_s = time.monotonic()
+        if self._unknown.get(bins_id, 0.0) > now_s:
+            return None
+        found = super().bins(bins_id)
+        if found is None:
+            if len(self._unknown) >= UNKNOWN_MAX:
+                self._unknown.clear()
+            self._unknown[bins_id] = now_s + UNKNOWN_S
+        return found
 
     def ingest(self, batch: Iterable[Reading]) -> Ingested:
         """Stores a batch in one transaction.
@@ -64,6 +86,8 @@ class Store(Archive):
             db.lock(partitions | births, names)
             work = Batch(db, readings)
             acks = work.store()
+        for bins_id in names:
+            self._unknown.pop(bins_id, None)
         return Ingested(acks, work.stored, work.duplicates, work.refused, work.ahead)
 
 
