@@ -12,6 +12,7 @@ closes the connection (RabbitMQ 3.10) or says nothing: then it is asked in 3.1.1
 from __future__ import annotations
 
 import logging
+import math
 import random
 import secrets
 import threading
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LOG_ERROR: Final = 8  # paho.mqtt.enums.LogLevel.MQTT_LOG_ERR
+RESUBSCRIBE_CAP_S: Final = 3600.0
+
 _PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 
 
@@ -156,6 +159,8 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     probe_s: float = 3.0
     """Of silence, after which a broker that is asked in MQTT 5 is taken for one of 3.1.1."""
     keepalive_s: int = 30
+    resubscribe_s: float = 10.0
+    """After which a refused subscription is tried again, then twice as long and so on, up to an hour."""
 
 
 def full_jitter(attempt: int, first_s: float, cap_s: float, draw: Callable[[], float] = random.random) -> float:
@@ -403,6 +408,8 @@ class Link:
         faults: list[str] = []  # what paho says of them only in its log
         was_up = answered = reached = False
         refusals: set[str] = set()
+        again: set[str] = set()
+        again_s, wait_s = math.inf, self._timing.resubscribe_s
 
         def refused(reason: str) -> None:
             # Once for each connection: a forbidden topic is refused for every message on it.
@@ -431,9 +438,15 @@ class Link:
             ended.append(f"connection lost: {code}")
 
         def subscribed(_client: paho.Client, _user: object, mid: int, codes: Sequence[Any], _props: object) -> None:
+            nonlocal again_s
             for code in codes:
                 if code.is_failure:
-                    refused(f"the broker refuses the subscription to {self._asked.get(mid, 'a topic')}: {code}")
+                    topic = self._asked.get(mid)
+                    refused(f"the broker refuses the subscription to {topic or 'a topic'}: {code}")
+                    # A cluster that has just lost a node refuses what it grants a little later.
+                    if topic is not None:
+                        again.add(topic)
+                        again_s = min(again_s, time.monotonic() + wait_s)
 
         def published(_client: paho.Client, _user: object, _mid: int, code: Any, _props: object) -> None:
             # Only MQTT 5 says so; and no lock of ours here, for paho holds its own.
@@ -466,7 +479,11 @@ class Link:
                     client.disconnect()
                     break
             while client.turn():
-                pass
+                if time.monotonic() > again_s:
+                    again_s, wait_s = math.inf, min(2 * wait_s, RESUBSCRIBE_CAP_S)
+                    with self._lock:
+                        self._subscribe(client, [one for one in self._subscriptions if one in again])
+                    again.clear()
         except (OSError, ValueError, StorageFault) as error:
             ended.insert(0, str(error) or type(error).__name__)
         except Exception as error:

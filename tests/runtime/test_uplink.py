@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from edgekit_contracts import limits, topics
 from edgekit_contracts.decode import encode_json
@@ -396,6 +397,14 @@ def test_a_subscription_that_the_broker_refuses_is_shown(outbox: Outbox, caplog:
     with ScriptedBroker(suback=0x80) as scripted, running(patient(outbox, scripted.broker)) as uplink:
         wait_until(lambda: "subscription to ek/1/" in str(uplink.state.last_error), "it says so")
     assert "the broker refuses the subscription to ek/1/dn/pump-1/ack" in caplog.text
+
+
+def test_a_subscription_that_the_broker_refuses_is_tried_again(outbox: Outbox) -> None:
+    # As a cluster does that has just lost a node: without the presence of a collector nothing would be sent for ever.
+    timing = replace(QUICK, resubscribe_s=0.05)
+    with ScriptedBroker(suback=0x80) as scripted, running(Uplink(scripted.broker, outbox, timing=timing)):
+        wait_until(lambda: scripted.heard.count("SUBSCRIBE") >= 6, "both are asked for again")
+        assert scripted.heard.count("CONNECT") == 1
 
 
 def test_a_message_that_a_broker_of_mqtt_5_refuses_is_shown_once(
