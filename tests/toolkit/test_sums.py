@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import random
 
+import msgspec
+import numpy as np
 import pytest
 
 from edgekit.collector.sums import Sums
 from edgekit_contracts.errors import FormatError
 from edgekit_contracts.reference import Bins, FeatureBins
-from edgekit_contracts.telemetry import decode_counts, decode_varints, encode_varints
+from edgekit_contracts.telemetry import Window, decode_counts, decode_varints, encode_varints
 from tests.telemetry_samples import BINS, window
 
 REGRESSION = Bins(features=(FeatureBins(name="x", edges=(0.0,)),), classes=(), score_edges=())
@@ -59,3 +61,29 @@ def test_counts_that_add_up_only_beyond_64_bits_are_refused(at: int) -> None:
         counts[place] += 2**62
     with pytest.raises(FormatError):
         Sums(BINS).check(encode_varints(counts), n)
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 40, 200])
+def test_of_many_windows_those_are_right_that_are_right_alone(wrong: int) -> None:
+    dice = random.Random(wrong)
+    windows, rows = [], []
+    for place in range(200):
+        body, n = window((dice.randrange(1000), 7, 7, 7), calls=dice.randrange(1, 1000))
+        counts = bytearray(body.counts)
+        if place < wrong:
+            counts[dice.randrange(len(counts))] ^= dice.choice((1, 2, 64, 128, 255))
+        moments = dice.choice((b"", np.array([[25, 3, 18, 40]], "<f4").tobytes(), bytes(dice.choice((16, 15)))))
+        windows.append(msgspec.structs.replace(body, counts=bytes(counts), moments=moments))
+        rows.append(n)
+    mixed = dice.sample(range(200), 200)
+    windows, rows = [windows[at] for at in mixed], [rows[at] for at in mixed]
+
+    def alone(body: Window, n: int) -> bool:
+        try:
+            return len(body.moments) != 15 and Sums(BINS).check(body.counts, n, body.moments) == body.software.calls
+        except FormatError:
+            return False
+
+    found = Sums(BINS).right(windows, rows)
+    assert found == [alone(body, n) for body, n in zip(windows, rows, strict=True)]
+    assert set(found) == {True, False}
