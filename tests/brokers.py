@@ -71,6 +71,7 @@ class Engine:
         self.port = free_port()
         self.broker = Broker(host="127.0.0.1", port=self.port)
         self._log = folder / f"{self.binary}.log"
+        self.program = found
         self._command = [found]
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -76,6 +78,17 @@ def test_two_of_three_nodes_killed_in_turn_lose_nothing_and_double_nothing(
         for outbox in outboxes:
             assert stored(centre, outbox) == list(range(3, 243))
         assert centre.store.lost() == {}
+
+
+def test_the_configuration_in_the_documentation_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/scale-out.md").read_text()
+    (found,) = re.findall(r"```\n(server_name:.*?)```", page, re.DOTALL)
+    config = tmp_path / "documented.conf"
+    config.write_text(found)
+    tried = subprocess.run(
+        [Nats(tmp_path).program, "-t", "-c", str(config)], check=False, capture_output=True, text=True
+    )
+    assert tried.returncode == 0, tried.stderr
 
 
 def test_presence_and_births_stand_again_after_the_broker_was_killed(other: Engine, tmp_path: Path) -> None:
