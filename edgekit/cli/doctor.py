@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
+from pathlib import Path
 
 import click
 
@@ -22,12 +23,15 @@ from edgekit_runtime.installed import installed_version
 
 @click.command()
 @click.option("--broker", help="Also try this MQTT broker.")
+@click.option("--ca", type=click.Path(path_type=Path), help="PEM file of the broker's authority.")
+@click.option("--cert", type=click.Path(path_type=Path), help="PEM file of a certificate to show it.")
+@click.option("--key", type=click.Path(path_type=Path), help="PEM file of its key.")
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
-def doctor(broker: str | None, as_json: bool) -> int:
+def doctor(broker: str | None, ca: Path | None, cert: Path | None, key: Path | None, as_json: bool) -> int:
     """Look at Python, the libraries, the runtime, keys, disk (and a broker); exit 3 if something is broken."""
     findings = [*chain.from_iterable(look() for look in _LOOKS)]
     if broker is not None:
-        findings.append(_broker(broker))
+        findings.append(_broker(broker, ca, cert, key))
     if as_json:
         echo_json({"findings": [asdict(finding) for finding in findings]})
     else:
@@ -118,11 +122,11 @@ def _mosquitto() -> Iterator[Finding]:
 _LOOKS: tuple[Callable[[], Iterator[Finding]], ...] = (_python, _libraries, _runtime, _keys, _disk, _mosquitto)
 
 
-def _broker(url: str) -> Finding:
+def _broker(url: str, ca: Path | None, cert: Path | None, key: Path | None) -> Finding:
     from edgekit_runtime.mqtt import Broker, probe
 
     try:
-        dialect = probe(Broker.parse(url, protocol="auto"))
+        dialect = probe(Broker.parse(url, ca=ca, cert=cert, key=key, protocol="auto"))
     except EdgekitError as error:
         return Finding.of("broker", error)
     return Finding("broker", "ok", f"{url} answers, and speaks {dialect}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
+from edgekit.cli import run
 from edgekit.fleet.authority import CERTIFICATE_NAME, Authority
 from edgekit_contracts.errors import BrokerUnreachable, StorageFault
 from edgekit_runtime.identity import private_pem
@@ -50,6 +52,18 @@ def fault(broker: Broker) -> str:
 
 def test_a_good_certificate_is_let_in(broker: Mosquitto, authority: Authority, tmp_path: Path) -> None:
     probe(address(broker, authority, certify(authority, "dev-1", tmp_path)))
+
+
+def test_the_desk_s_doctor_tries_a_broker_with_certificates(
+    broker: Mosquitto, authority: Authority, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["doctor", "--json", "--broker", f"mqtts://127.0.0.1:{broker.port}"]
+    where += ["--ca", str(authority.folder / CERTIFICATE_NAME)]
+    identity = str(certify(authority, "app.desk", tmp_path))
+    for shown, verdict in (([], "FAIL"), (["--cert", identity, "--key", identity], "ok")):
+        run([*where, *shown])
+        findings = json.loads(capsys.readouterr().out)["findings"]
+        assert [one["verdict"] for one in findings if one["check"] == "broker"] == [verdict]
 
 
 def test_ours_has_expired(broker: Mosquitto, authority: Authority, tmp_path: Path) -> None:
