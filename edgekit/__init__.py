@@ -9,7 +9,7 @@
 | `building`, `profiles`, `keys` | the desk: a model becomes a signed bundle |
 | `collector` | the centre: telemetry from MQTT into a store |
 | `monitor` | drift and latency out of counts |
-| `fleet` | what each device runs and how it fares |
+| `fleet` | what each device runs and how it fares; who may speak for whom |
 | `report` | the bundle's page for people |
 | `demo` | all of it on one machine |
 
