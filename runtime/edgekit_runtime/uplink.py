@@ -234,7 +234,7 @@ class Uplink:
         with self._condition:
             self._up = self._outbox.live = False
             self._hosts.clear()
-            self._untaken += [one for sent, packet in self._handed if sent in untaken for one in packet.ids]
+            self._untaken += [one for sent, packet in tuple(self._handed) if sent in untaken for one in packet.ids]
             self._handed.clear()
         self._show("connecting", reason)
 

@@ -189,6 +189,13 @@ class World:
         except Killed:
             self.restart()
 
+    def condense(self, number: int) -> None:
+        """As for a budget."""
+        try:
+            self.outbox.condense(60.0 * number)
+        except Killed:
+            self.restart()
+
     # --- what came of it ---
 
     def drain(self) -> None:
@@ -224,7 +231,7 @@ def account(world: World) -> tuple[Counter[int], int, int]:
 
 
 OFTEN = ("append", "send", "arrive", "acknowledge")
-SELDOM = ("tell", "live", "kill", "restart", "give_up")
+SELDOM = ("tell", "live", "kill", "restart", "give_up", "condense")
 STEPS = st.lists(st.tuples(st.sampled_from(3 * OFTEN + SELDOM), st.integers(1, 60)), max_size=80)
 
 
