@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -232,17 +232,20 @@ class PostgresTransaction:
 
     def remove_day(self, table: Table, day: int, marks: Mapping[int, int], limit: int) -> int:  # noqa: D102
         name = day_name(table, day)
-        # Who waits for a lock on the table makes everybody wait behind him: better another time.
-        self._execute("SET LOCAL lock_timeout = '200ms'")
         if self.rows("SELECT to_regclass(?) IS NULL", (f"edgekit.{name}",)) == [(True,)]:
             return 0
+        ((rows,),) = self.rows("SELECT reltuples::bigint FROM pg_class WHERE oid = ?::regclass", (f"edgekit.{name}",))
+        if rows < 0:
+            # Small, else the server would have looked at it.
+            ((rows,),) = self.rows(f"SELECT COUNT(*) FROM {name}")
+        # Who waits for a lock on the table makes everybody wait behind him: better another time.
+        self._execute("SET LOCAL lock_timeout = '200ms'")
         # Before the numbers are looked at: nobody adds to them now.
         self._execute(f'LOCK TABLE "{table.name}", {name} IN ACCESS EXCLUSIVE MODE')
         for p in range(PARTITIONS):
             ((newest,),) = self.rows(f"SELECT MAX(id) FROM {name} WHERE p = ?", (p,))
             if newest is not None and newest > marks.get(p, 0):
                 return 0
-        ((rows,),) = self.rows("SELECT reltuples::bigint FROM pg_class WHERE oid = ?::regclass", (f"edgekit.{name}",))
         self._execute(f"DROP TABLE {name}")
         self._days.discard(day)
         return max(1, int(rows))
@@ -328,7 +331,7 @@ def _columns(rows: Sequence[Row]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)]
 
 
-@cache
+@lru_cache(1024)
 def _marked(sql: str) -> bytes:
     return sql.replace("?", "%s").encode()
 
