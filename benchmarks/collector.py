@@ -254,6 +254,8 @@ def consumer_of(name: str, port: int, folder: Path, load: Path) -> Iterator[tupl
         else:
             raise SystemExit(f"{name} does not start:\n{''.join(said)}")
         yield process.pid, said
+        if process.poll() is not None:
+            raise SystemExit(f"{name} ended by itself:\n{''.join([*said, *process.stdout])}")
         process.terminate()
         said += process.stdout
         if process.wait(60):
@@ -291,12 +293,13 @@ def run(
                 fleet = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, text=True)
                 memory = watched(fleet, processes)
                 assert fleet.stdout is not None
-                if fleet.wait():
-                    raise SystemExit(f"{name}: the fleet ended with {fleet.returncode}")
-                told = json.loads(fleet.stdout.read())
+                out = fleet.stdout.read()
+                told = json.loads(out) if fleet.wait() == 0 else {}
                 cpu = {process: cpu_s(pid) - before[process] for process, pid in processes.items()}
         finally:
             mosquitto.kill()
+        if not told:
+            raise SystemExit(f"{name}: the fleet ended with {fleet.returncode}")
         stored = kept(name, own / "store.db", said, bundle, options.devices)
         if stored != told["records"]:
             raise SystemExit(f"{name} has {stored:,} of {told['records']:,} windows")
@@ -336,8 +339,9 @@ def cpu_s(pid: int) -> float:
 
 
 def resident_mb(pid: int) -> float:
+    """0 for a process that has ended."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) * 1024 / 1e6
+    return int(next((line for line in lines if line.startswith("VmRSS")), "VmRSS: 0").split()[1]) * 1024 / 1e6
 
 
 # --- saying -----------------------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ def main() -> None:
         nonlocal heard
         rows = []
         for record in msgspec.msgpack.decode(message.payload):
-            _version, device, epoch, sequence, kind, t0, _dt, _clock, _bins, n, body = record
+            _version, device, epoch, sequence, kind, t0, _dt, _clock, _bins, n, body, *_ = record
             rows.append((device, epoch, sequence, kind, t0, n, msgspec.msgpack.encode(body)))
         store.executemany("INSERT OR IGNORE INTO record VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
         store.commit()
