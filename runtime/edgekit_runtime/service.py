@@ -241,11 +241,13 @@ def _start_telemetry(
     outlets = Outlets(config, telemetry, broker, models, uplink, ledger, timing)
     reporter.on_closed = outlets.note
     models.changed = outlets.changed
+    sources = list(models.report_to(reporter))
+    counting([source.observer.bins for source in sources])
     uplink.start()
     stack.callback(uplink.stop)
     outlets.start()
     stack.callback(outlets.stop)
-    reporter.start(models.report_to(reporter))
+    reporter.start(sources)
     # In reverse: the last window is stored, a collector that is there gets a moment to take it, then the farewell.
     stack.callback(_drain, uplink)
     stack.callback(reporter.stop)
