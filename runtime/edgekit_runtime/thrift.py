@@ -39,7 +39,7 @@ LENGTHS_S: Final[tuple[float, ...]] = (
     43_200,
     DAY_S,
 )
-"""Lengths of windows that a budget chooses from; each goes into a day without remainder."""
+"""Lengths of windows that a budget chooses from; each goes into a day without remainder, and takes windows of 5 minutes whole."""
 MESSAGE_BYTES: Final = 150
 """What a message costs beside its payload: header, topic, PUBACK, and the collector's acknowledgement."""
 PING_BYTES: Final = 4
@@ -47,8 +47,8 @@ PING_BYTES: Final = 4
 DAILY_CAP: Final = "daily cap"
 """Why something is given up that no day can hold."""
 
-_BIN_BYTES: Final = 1.75
-"""Of a packed window, for each bin: what counts of some hundreds take, and some tens less."""
+_BIN_BYTES: Final = 2.0
+"""Of a packed window, for each bin: what counts of some thousands take; some tens take half of it."""
 _RECORD_BYTES: Final = 60
 _MOMENTS_BYTES: Final = 16
 
