@@ -39,7 +39,7 @@ LENGTHS_S: Final[tuple[float, ...]] = (
     43_200,
     DAY_S,
 )
-"""Lengths of windows that a budget chooses from; each goes into a day without remainder, and takes windows of 5 minutes whole."""
+"""Lengths of windows that a budget chooses from: each goes whole into a day, and 5 minutes into each."""
 MESSAGE_BYTES: Final = 150
 """What a message costs beside its payload: header, topic, PUBACK, and the collector's acknowledgement."""
 PING_BYTES: Final = 4
