@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgekit.collector.service import Collector
-from edgekit.fleet import enrolment_server
+from edgekit.fleet import broker_config, enrolment_server
 from edgekit.fleet.authority import CERTIFICATE_NAME, Authority
 from edgekit.fleet.enrolment import new_token
 from edgekit.fleet.enrolment_server import CLIENT_DEPTH, EnrolmentServer
@@ -247,7 +247,7 @@ def test_the_service_s_own_certificate_is_made_anew_while_it_answers_and_a_full_
         wait_until(lambda: served(server, authority) != last, "another certificate again")
 
 
-def test_a_service_s_certificate_is_renewed_while_it_runs_and_nothing_is_lost(
+def test_a_service_is_renewed_revoked_and_enrolled_again_while_it_runs_and_nothing_is_lost(
     authority: Authority, server: EnrolmentServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     collector_identity = certify(authority, "collector.collector", tmp_path)
@@ -279,6 +279,21 @@ def test_a_service_s_certificate_is_renewed_while_it_runs_and_nothing_is_lost(
                 ask_and_wait(3)
                 second = Identity(tmp_path / "own" / "identity.pem", tmp_path / "own" / "ca.pem").certificate()
                 assert first.serial_number != second.serial_number
+
+                # Revoked, the connection that stands carries nothing more, and the device keeps what it has to say.
+                authority.revoke("dev-1")
+                broker_config.publish(authority, tmp_path / "broker")
+                broker.reload()
+                assert service.infer()[0] == 200
+                wait_until(lambda: "Not authorized" in str(service.call("GET", "/edgekit/status")), "the refusal")
+                assert rows() == 12
+                assert main([*enrol, "--renew"]) == 1
+                assert "was revoked" in capsys.readouterr().err
+                # Enrolled again, it says all of it.
+                assert main([*enrol, url(server), str(new_token(authority, "dev-1", HOUR))]) == 0
+                broker_config.publish(authority, tmp_path / "broker")
+                broker.reload()
+                wait_until(lambda: rows() == 16, "what it kept")
                 assert collector.counts.refused == {}
                 assert service.stop() == 0
         finally:
