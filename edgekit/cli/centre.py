@@ -84,6 +84,7 @@ def collect(
         return
     from edgekit.collector.postgres import is_address
     from edgekit.collector.service import Collector
+    from edgekit_contracts.errors import EnvironmentFault
     from edgekit_contracts.limits import MESSAGE_TARGET_BYTES
     from edgekit_runtime.mqtt import Broker, probe, read_password
 
@@ -120,12 +121,17 @@ def collect(
             )
             stack.enter_context(telling)
             collector.on_stored = telling.stored
+        collector.on_superseded = ended.set
         stack.enter_context(collector)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: ended.set())
         click.echo(f"collecting from {address} into {collector.store.database.name}; Ctrl-C ends", err=True)
         click.echo(f"kept are {keep}", err=True)
         ended.wait(seconds)
+    if collector.superseded:
+        raise EnvironmentFault(
+            f"this collector stood still, and another one named '{name}' has taken its place", "nothing need be done"
+        )
     counts = collector.counts
     if as_json:
         echo_json({"counts": counts})

@@ -60,6 +60,7 @@ class Claims:
         name: The collector's. Of two that live, one can have it.
         connected: Whether there is a broker.
         on_change: Told what is held from now on.
+        on_superseded: Told that another one, started while this one stood still, has the name now. That is the end.
         terms: The same for all collectors.
     """
 
@@ -70,10 +71,11 @@ class Claims:
         *,
         connected: Callable[[], bool],
         on_change: Callable[[frozenset[int]], None],
+        on_superseded: Callable[[], None],
         terms: Terms | None = None,
     ) -> None:
-        self._terms = terms or Terms()
-        self._database, self._name, self._connected, self._on_change = database, name, connected, on_change
+        self._database, self._name, self._connected = database, name, connected
+        self._on_change, self._on_superseded, self._terms = on_change, on_superseded, terms or Terms()
         self._instance = secrets.randbelow(2**63 - 1) + 1  # 0 is nobody
         self._held: frozenset[int] = frozenset()
         self._fault: str | None = None
@@ -134,12 +136,13 @@ class Claims:
             raise LeaseLost(lost)
 
     def _enter(self) -> None:
+        with self._database.writing() as db:
+            for partition in range(PARTITIONS):
+                db.run("INSERT INTO lease (p, instance) VALUES (?, 0) ON CONFLICT (p) DO NOTHING", (partition,))
         end = time.monotonic() + self._terms.lease_s + self._terms.renew_s
         said = False
         while True:
             with self._database.writing() as db:
-                for partition in range(PARTITIONS):
-                    db.run("INSERT INTO lease (p, instance) VALUES (?, 0) ON CONFLICT (p) DO NOTHING", (partition,))
                 if self._enrol(db, _now_ms(db)):
                     return
             if time.monotonic() > end:
@@ -152,32 +155,42 @@ class Claims:
     def _run(self) -> None:
         while not self._stopping.is_set():
             if self._connected():
-                self._renew()
+                try:
+                    self._renew()
+                except Exception:
+                    # To stop renewing would be to give everything up.
+                    log.exception("collector %s cannot renew its leases", self._name)
             self._woken.wait(self._terms.renew_s)
             self._woken.clear()
 
     def _renew(self) -> None:
         try:
-            held, living = self._exchange()
+            exchanged = self._exchange()
         except StorageFault as fault:
             if str(fault) != self._fault:
                 log.warning("collector %s cannot renew its leases: %s", self._name, fault)
             self._fault = str(fault)
             return
         self._fault = None
+        if exchanged is None:
+            log.error("collector %s stood still, and another one has its name now", self._name)
+            self._held = frozenset()
+            self._stopping.set()
+            self._on_superseded()
+            return
+        held, living = exchanged
         if held != self._held:
             self._on_change(held)
             self._held = held
             log.info("collector %s holds %s; %d live", self._name, spans(held), living)
 
-    def _exchange(self) -> tuple[frozenset[int], int]:
-        """One renewal: what is held after it, and how many collectors live."""
+    def _exchange(self) -> tuple[frozenset[int], int] | None:
+        """One renewal: what is held after it, and how many collectors live; None where the name is another one's."""
         with self._database.writing() as db:
             holders: dict[int, int] = dict(db.rows("SELECT p, instance FROM lease ORDER BY p FOR UPDATE"))
             now_ms = _now_ms(db)
             if not self._enrol(db, now_ms):
-                log.error("collector %s: another one took this name; it stores nothing", self._name)
-                return frozenset(), 0
+                return None
             # A word that holds for longer than any that is given: the clock was set back, and its giver may be dead.
             db.run("DELETE FROM collector WHERE until_ms NOT BETWEEN ? AND ?", self._holding(now_ms))
             living = {instance for (instance,) in db.rows("SELECT instance FROM collector")}

@@ -90,6 +90,9 @@ class Collector:
         self._presence_said_s = float("-inf")
         self.on_stored: Callable[[Sequence[Reading]], None] = lambda readings: None
         """Told what a batch held, after its commit; must return soon, and not fail."""
+        self.on_superseded: Callable[[], None] = lambda: None
+        """Told that a collector of the same name, started while this one stood still, has taken its place."""
+        self.superseded = False
         self._stopping = threading.Event()
         self._store: Store | None = None
         self._claims: Claims | None = None
@@ -134,6 +137,7 @@ class Collector:
             self.name,
             connected=lambda: self._link.connected,
             on_change=self._listen,
+            on_superseded=self._step_aside,
             terms=self._terms,
         )
         claims.start()
@@ -194,6 +198,12 @@ class Collector:
 
     def _listen(self, held: frozenset[int]) -> None:
         self._link.listen((*self._always, *map(topics.every_up, sorted(held))))
+
+    def _step_aside(self) -> None:
+        # Without a farewell: the presence is the other one's. Else both would take the connection from each other.
+        self._link.stop()
+        self.superseded = True
+        self.on_superseded()
 
     # --- the link's thread ---
 

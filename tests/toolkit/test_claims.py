@@ -26,11 +26,13 @@ class Member(Claims):
     def __init__(self, database: str, name: str, terms: Terms = TERMS) -> None:
         self.awake = True
         self.told: list[frozenset[int]] = []
+        self.superseded = threading.Event()
         super().__init__(
             open_database(database),
             name,
             connected=lambda: self.awake,
             on_change=self.told.append,
+            on_superseded=self.superseded.set,
             terms=terms,
         )
 
@@ -128,7 +130,8 @@ def test_of_one_name_only_one_lives_and_its_name_is_free_again_after_it_was_kill
         try:
             wait_until(lambda: again.held == ALL, "it holds all")
             a.awake = True
-            wait_until(lambda: not a.held, "the first one is told that it holds nothing")
+            wait_until(a.superseded.is_set, "the first one is told")
+            assert not a.held
             assert again.held == ALL
         finally:
             again.stop()

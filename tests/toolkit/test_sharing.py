@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from edgekit.collector.service import Collector
 from edgekit_contracts.names import check_device
 from edgekit_contracts.topics import PARTITIONS, partition
 from edgekit_runtime.flight import Flight
-from edgekit_runtime.mqtt import Broker
+from edgekit_runtime.mqtt import Broker, Publication
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.uplink import Uplink
 from tests.brokers import QUICK, Mosquitto, wait_until
@@ -86,21 +87,36 @@ def test_two_collectors_share_the_devices_and_one_goes_on_alone(
     mosquitto: Mosquitto, database: str, tmp_path: Path
 ) -> None:
     names = NAMES[:12]
+
+    def send_all() -> None:
+        with ExitStack() as stack:
+            made = [stack.enter_context(device(mosquitto.broker, tmp_path, name, again_s=30.0)) for name in names]
+            wait_until(lambda: not any(outbox.records for outbox in made), "all is acknowledged")
+
     with collector(mosquitto.broker, database, "one") as one:
         with collector(mosquitto.broker, database, "two") as two:
             wait_until(lambda: len(one.held) == len(two.held) == 8, "each has its share")
-            for name in names:
-                with device(mosquitto.broker, tmp_path, name, again_s=30.0) as outbox:
-                    wait_until(lambda here=outbox: here.records == 0, "all is acknowledged")  # type: ignore[misc]
+            send_all()
             mine = sum(partition(name) in one.held for name in names)
             assert 0 < mine < len(names)
             assert (one.counts.stored, two.counts.stored) == (22 * mine, 22 * (len(names) - mine))
             assert one.counts.duplicates == two.counts.duplicates == 0
         wait_until(lambda: len(one.held) == PARTITIONS, "it holds all")
-        for name in names:
-            with device(mosquitto.broker, tmp_path, name, again_s=30.0) as outbox:
-                wait_until(lambda here=outbox: here.records == 0, "all is acknowledged")  # type: ignore[misc]
+        send_all()
         assert {windows(one, name) for name in names} == {40}
+
+
+def test_a_collector_whose_name_another_one_took_steps_aside(mosquitto: Mosquitto, database: str) -> None:
+    with collector(mosquitto.broker, database, "one", UNAWARE) as centre:
+        wait_until(lambda: len(centre.held) == PARTITIONS, "it holds all")
+        told = threading.Event()
+        centre.on_superseded = told.set
+        run(centre, "UPDATE collector SET instance = ?", GHOST)
+        assert centre._claims is not None
+        centre._claims.wake()
+        wait_until(told.is_set, "it is told")
+        assert centre.superseded
+        assert (centre.held, centre.publish(Publication("a", b""))) == (frozenset(), False)
 
 
 def test_two_collectors_on_one_file_each_take_everything_and_it_is_stored_once(
