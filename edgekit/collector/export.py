@@ -21,11 +21,10 @@ import pyarrow.parquet as pq
 from edgekit.collector import rollup_rows, tables
 from edgekit.collector.archive import Archive
 from edgekit.collector.parquet_files import File, Holds, held, holds
-from edgekit.collector.rollup import DAY, EVERY_DEVICE, HOUR, HOUR_MS, by_kind, rows_of_kind
+from edgekit.collector.rollup import DAY, DAY_MS, EVERY_DEVICE, HOUR, by_kind, rows_of_kind
 from edgekit_contracts.errors import UsageError
 from edgekit_contracts.reference import Bins
 
-DAY_MS: Final = DAY * HOUR_MS
 WINDOWS: Final = 1024
 """Made into tables at once."""
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 HOUR_MS: Final = 3_600_000
 HOUR, DAY = 1, 24
+DAY_MS: Final = DAY * HOUR_MS
 EVERY_DEVICE: Final = ""
 """In the place of a device's name: no device can be called so."""
 LONGEST_MS: Final = 2**40
