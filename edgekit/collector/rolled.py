@@ -8,7 +8,7 @@ day. What is beyond the mark is read from the windows themselves (`lookback`), s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -17,7 +17,19 @@ import msgspec
 from edgekit.collector import rollup_rows
 from edgekit.collector.archive import StoredWindow
 from edgekit.collector.database import Database, Row, Transaction
-from edgekit.collector.rollup import DAY, EVERY_DEVICE, HOUR, SUMS, Kind, Rows, add_up, by_kind, joined, rows_of_kind
+from edgekit.collector.rollup import (
+    DAY,
+    EVERY_DEVICE,
+    HOUR,
+    SUMS,
+    Key,
+    Kind,
+    Rows,
+    add_up,
+    by_kind,
+    joined,
+    rows_of_kind,
+)
 from edgekit.collector.schema import ROLLUP_MARK
 from edgekit_contracts.reference import Bins
 from edgekit_contracts.telemetry import Window
@@ -25,7 +37,7 @@ from edgekit_contracts.topics import PARTITIONS
 
 BLOCK_WINDOWS: Final = 1024
 """Read at once."""
-SUMS_MAX: Final = 4096
+SUMS_MAX: Final = 2048
 """Hours of devices that one transaction writes, about; ingest into their partition waits meanwhile."""
 
 _WINDOWS: Final = (
@@ -111,18 +123,27 @@ def _read_hours(
     Returns:
         The hours of each kind; how many windows they are; the last number.
     """
-    hours: dict[Kind, Rows] = {}
+    parts: dict[Kind, list[Rows]] = {}
+    keys: set[Key] = set()
     taken, (last, newest) = 0, between
-    while last < newest and sum(map(len, hours.values())) < sums_max:
+    while last < newest and len(keys) < sums_max:
         with database.reading() as db:
             values = (p, last, newest, BLOCK_WINDOWS)
             found = db.rows(f"{_WINDOWS} WHERE p = ? AND id > ? AND id <= ? ORDER BY id LIMIT ?", values)
         for kind, windows in by_kind(map(_window, found)).items():
-            rows = rows_of_kind(windows, kind[1], bins(kind[0]))
-            parts = [hours[kind], rows] if kind in hours else [rows]
-            hours[kind] = add_up(joined(parts), lambda key: key.of(HOUR))
+            rows = add_up(rows_of_kind(windows, kind[1], bins(kind[0])), lambda key: key.of(HOUR))
+            alike = parts.setdefault(kind, [])
+            alike.append(rows)
+            keys.update(rows.keys)
+            # Not with every block: each time all that are there are copied.
+            if sum(map(len, alike)) > 2 * len(keys) + BLOCK_WINDOWS:
+                alike[:] = [_added(alike)]
         taken, last = taken + len(found), found[-1][0] if len(found) == BLOCK_WINDOWS else newest
-    return list(hours.values()), taken, last
+    return [_added(alike) for alike in parts.values()], taken, last
+
+
+def _added(parts: Sequence[Rows]) -> Rows:
+    return add_up(joined(parts), lambda key: key)
 
 
 def _window(row: Row) -> StoredWindow:
