@@ -84,17 +84,11 @@ def take_in(database: Database, p: int, bins: BinsOf, *, sums_max: int = SUMS_MA
                 return taken
 
 
-def roll_up(
-    database: Database,
-    bins: BinsOf,
-    partitions: Iterable[int] = range(PARTITIONS),
-    *,
-    ended: Callable[[], bool] = lambda: False,
-) -> int:
-    """Takes in all windows beyond the marks of partitions, as `take_in`, until it is told to end; returns how many."""
+def roll_up(database: Database, bins: BinsOf, partitions: Iterable[int] = range(PARTITIONS)) -> int:
+    """Takes in all windows beyond the marks of partitions, as `take_in`; returns how many."""
     total = 0
     for p in partitions:
-        while not ended() and (taken := take_in(database, p, bins)):
+        while taken := take_in(database, p, bins):
             total += taken
     return total
 
