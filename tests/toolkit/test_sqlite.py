@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.collector import migration
 from edgekit.collector.store import Store, open_store
 from edgekit_contracts.errors import MissingFile, StorageFault, UnsupportedFormat
 from edgekit_contracts.telemetry import Ack, Event
@@ -72,6 +73,20 @@ def test_a_file_of_the_first_version_is_brought_up_to_date_and_answers_as_before
         assert ack(ingest(old, *windows(11, 11))) == Ack(epoch=7, high=11, ranges=((13, 14), (20, 21)))
     with open_store(tmp_path / "old.db") as again:
         assert again.count("window") == 10
+
+
+def test_a_file_whose_update_fails_midway_is_still_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(CORPUS / "store-1" / "fleet.db", tmp_path / "old.db")
+    with monkeypatch.context() as patch:
+        patch.setattr(migration, "RECENT_MAX", "not a number")
+        with pytest.raises(StorageFault, match="mismatch"):
+            open_store(tmp_path / "old.db")
+    with sqlite3.connect(tmp_path / "old.db") as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+        assert db.execute("SELECT COUNT(*) FROM window").fetchone() == (8,)
+    db.close()
+    with open_store(tmp_path / "old.db") as store:
+        assert (store.count("window"), store.lost()) == (8, {"pump-1": 2})
 
 
 def tables(store: Store) -> list[tuple[str, str]]:
