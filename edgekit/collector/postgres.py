@@ -339,14 +339,15 @@ def _marked(sql: str) -> bytes:
 @cache
 def _pick(table: Table) -> str:
     names = ", ".join(f"t.{name}" for name in table.columns)
-    arrays = ", ".join(f"?::{_TYPES[table.columns[name]]}[]" for name in table.key)
+    arrays = ", ".join(f"%b::{_TYPES[table.columns[name]]}[]" for name in table.key)
     keys = ", ".join(table.key)
     return f'SELECT {names} FROM "{table.name}" t JOIN unnest({arrays}) AS k ({keys}) USING ({keys})'
 
 
 @cache
 def _insert(table: Table) -> str:
-    arrays = ", ".join(f"?::{_TYPES[kind]}[]" for kind in table.columns.values())
+    # In binary: psycopg looks for what is to be escaped in every text of an array else.
+    arrays = ", ".join(f"%b::{_TYPES[kind]}[]" for kind in table.columns.values())
     names = ", ".join(table.columns)
     return f'INSERT INTO "{table.name}" ({names}) SELECT * FROM unnest({arrays}) ON CONFLICT DO NOTHING'
 
