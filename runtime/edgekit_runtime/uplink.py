@@ -376,7 +376,7 @@ class Uplink:
         whole = sum(size for _, size in packet.streams)
         counted = sum(size for stream, size in packet.streams if stream != "reference")
         room = self._thrift.room(self._ledger.today, time.time(), urgent=packet.lane == "e")
-        if len(payload) * counted <= room * whole:
+        if not counted or len(payload) * counted <= room * whole:
             return True
         if packet.lane == "e":
             return False

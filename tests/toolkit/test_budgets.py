@@ -12,7 +12,7 @@ import pytest
 
 from edgekit.collector.service import Collector
 from edgekit.fleet.status import fleet_status
-from edgekit_contracts.telemetry import Event, Kind, encode
+from edgekit_contracts.telemetry import Event, Kind, ReferencePart, encode
 from edgekit_runtime.ledger import Ledger
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.thrift import DAILY_CAP, DAY_S, Rhythm, Thrift
@@ -109,6 +109,18 @@ def test_what_passes_the_daily_cap_is_added_up_and_goes_the_next_day(collector: 
         assert rows(collector) == 80 * 100
         assert fleet_status(collector.store, NOW_MS)[0].lost_records == 0
         assert not uplink.state.capped
+
+
+def test_the_reference_is_no_matter_of_the_cap(collector: Collector, tmp_path: Path) -> None:
+    ledger = Ledger()
+    with device(collector, tmp_path, Thrift(4_000, keepalive_s=65_535), ledger) as (outbox, uplink):
+        part = ReferencePart("wide", "1", 0, 2, os.urandom(6_000))
+        outbox.append(Kind.REFERENCE, encode(part), bins_id=bytes(8), t0_ms=NOW_MS)
+        append_window(outbox)
+        uplink.wake()
+        wait_until(lambda: outbox.records == 0, "both are stored")
+        assert ledger.accounts.today.total > 6_000 > ledger.today
+        assert (rows(collector), uplink.state.capped) == (100, False)
 
 
 def test_what_no_day_can_hold_is_given_up_and_counted(collector: Collector, tmp_path: Path) -> None:
