@@ -238,10 +238,10 @@ class PostgresTransaction:
         if rows < 0:
             # Small, else the server would have looked at it.
             ((rows,),) = self.rows(f"SELECT COUNT(*) FROM {name}")
-        # Who waits for a lock on the table makes everybody wait behind him: better another time.
-        self._execute("SET LOCAL lock_timeout = '200ms'")
-        # Before the numbers are looked at: nobody adds to them now.
-        self._execute(f'LOCK TABLE "{table.name}", {name} IN ACCESS EXCLUSIVE MODE')
+        # Before the numbers are looked at: nobody adds to them then.
+        if not self._lock_table(f'"{table.name}", {name}'):
+            log.info("%s is being read: it is dropped another time", name)
+            return 0
         for p in range(PARTITIONS):
             ((newest,),) = self.rows(f"SELECT MAX(id) FROM {name} WHERE p = ?", (p,))
             if newest is not None and newest > marks.get(p, 0):
@@ -249,6 +249,18 @@ class PostgresTransaction:
         self._execute(f"DROP TABLE {name}")
         self._days.discard(day)
         return max(1, int(rows))
+
+    def _lock_table(self, names: str) -> bool:
+        """Whether nobody uses these tables now. Who waits for that makes all others wait behind him: not for long."""
+        import psycopg
+
+        self._execute("SET LOCAL lock_timeout = '200ms'")
+        try:
+            with self.connection.transaction():
+                self._execute(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE")
+        except psycopg.errors.LockNotAvailable:
+            return False
+        return True
 
     def lock(self, partitions: Iterable[int], names: Iterable[bytes]) -> None:  # noqa: D102
         # In one order everywhere, so that nobody waits in a circle. They end after the commit can be seen: of one
