@@ -124,7 +124,7 @@ class Batch:
             self._take_part(envelope, body, received_ms)
 
     def _take_gap(self, cursor: Cursor, envelope: Envelope, gap: Gap, received_ms: int) -> Taken:
-        taken, lost = cursor.give_up(gap)
+        taken, lost, fresh = cursor.give_up(gap)
         if taken is Taken.NEW:
             # A device's gap grows by swallowing its earlier self: the widest one counts.
             swallowed = self._db.rows(
@@ -133,7 +133,9 @@ class Batch:
             )
             values = (gap.first, gap.last, gap.records, gap.rows, gap.bytes, _text(gap.reason))
             self._db.insert(GAP, [(envelope.device, envelope.epoch, *values, received_ms, lost)])
-            cursor.lost += lost - sum(before for (before,) in swallowed)
+            # Where every sequence is a record, the new ones are newly lost, whatever rows of gaps are still here.
+            whole = gap.records == gap.last - gap.first + 1
+            cursor.lost += fresh if whole else lost - sum(before for (before,) in swallowed)
         return taken
 
     def _come_late(self, cursor: Cursor, device: str, epoch: int, sequence: int, records: int) -> None:

@@ -161,7 +161,7 @@ class Cursor:
             return Taken.LATE
         return Taken.NEW if self._receive(sequence, sequence) else Taken.BEYOND
 
-    def give_up(self, gap: Gap) -> tuple[Taken, int]:
+    def give_up(self, gap: Gap) -> tuple[Taken, int, int]:
         """Receives a gap.
 
         Where it names fewer records than it spans, some of them live on in others, and which ones is not known: a copy
@@ -169,21 +169,21 @@ class Cursor:
         was that of a window with others in it.
 
         Returns:
-            What became of it, and how many of its records are lost.
+            What became of it, how many of its records are lost, and how many of its sequences had not come before.
         """
         span = (gap.first, gap.last)
         fresh = self._received.holes(*span)
         if not fresh:
             # All of it was here, or was given up before: nothing is lost by it.
-            return Taken.KNOWN, 0
+            return Taken.KNOWN, 0, 0
         here = size([span]) - size(fresh) - size(self.missing.within(*span))
         if not self._receive(*span):
-            return Taken.BEYOND, 0
+            return Taken.BEYOND, 0, 0
         if gap.records >= size([span]):
             for hole in fresh:
                 self.missing.add(*hole)
             self.missing.keep_last(RANGES_MAX)
-        return Taken.NEW, max(0, gap.records - here)
+        return Taken.NEW, max(0, gap.records - here), size(fresh)
 
     def _receive(self, first: int, last: int) -> bool:
         received = self._received

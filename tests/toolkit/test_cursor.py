@@ -52,7 +52,7 @@ def test_a_cursor_tells_new_from_known_and_remembers_what_was_given_up(came: lis
             stored.add(one)
         else:
             span = set(range(one[0], one[1] + 1))
-            taken, _ = cursor.give_up(gap(*one))
+            taken, *_ = cursor.give_up(gap(*one))
             assert taken is (Taken.KNOWN if span <= stored | given_up else Taken.NEW)
             given_up |= span
         # As it is kept, and read again.
@@ -66,16 +66,16 @@ def test_a_gap_counts_as_lost_what_had_not_come() -> None:
     cursor = Cursor()
     for sequence in (1, 2, 5):
         assert cursor.take(sequence) is Taken.NEW
-    assert cursor.give_up(gap(2, 8)) == (Taken.NEW, 5)
-    assert cursor.give_up(gap(2, 10)) == (Taken.NEW, 7)
-    assert cursor.give_up(gap(2, 8)) == (Taken.KNOWN, 0)
+    assert cursor.give_up(gap(2, 8)) == (Taken.NEW, 5, 5)
+    assert cursor.give_up(gap(2, 10)) == (Taken.NEW, 7, 2)
+    assert cursor.give_up(gap(2, 8)) == (Taken.KNOWN, 0, 0)
     assert (cursor.take(6), cursor.take(6)) == (Taken.LATE, Taken.KNOWN)
-    assert cursor.give_up(gap(2, 11)) == (Taken.NEW, 7)
+    assert cursor.give_up(gap(2, 11)) == (Taken.NEW, 7, 1)
 
 
 def test_where_records_live_on_in_others_a_late_copy_is_not_stored_beside_them() -> None:
     cursor = Cursor()
-    assert cursor.give_up(gap(1, 4, records=1)) == (Taken.NEW, 1)
+    assert cursor.give_up(gap(1, 4, records=1)) == (Taken.NEW, 1, 4)
     assert cursor.take(2) is Taken.KNOWN
     assert cursor.high == 4
 
@@ -87,7 +87,7 @@ def test_a_cursor_remembers_a_bounded_number_of_islands_and_takes_no_more() -> N
     assert (cursor.take(5), cursor.take(9999), cursor.give_up(gap(3, 5))) == (
         Taken.BEYOND,
         Taken.BEYOND,
-        (Taken.BEYOND, 0),
+        (Taken.BEYOND, 0, 0),
     )
     # What touches an island, or the beginning, or swallows islands makes no further one.
     assert {cursor.take(11), cursor.take(1), cursor.give_up(gap(13, 20))[0]} == {Taken.NEW}

@@ -119,6 +119,8 @@ def test_what_was_lost_stays_counted_when_rows_and_gaps_are_removed(store: Store
     # One that had been given up comes after all.
     assert (ingest(store, *seen(9, 9)).stored, store.lost()) == (1, {"pump-1": 4})
     assert (ingest(store, *seen(9, 9)).stored, store.lost()) == (0, {"pump-1": 4})
+    # And the gap grows, though its earlier self is not here any more.
+    assert (ingest(store, gap(4, 12)).stored, store.lost()) == (1, {"pump-1": 6})
 
 
 def test_windows_that_waited_too_long_for_their_reference_are_counted_as_refused(store: Store) -> None:
