@@ -7,6 +7,7 @@ import logging
 import re
 import signal
 import socket
+import sys
 import threading
 import time
 from contextlib import ExitStack
@@ -107,6 +108,8 @@ def collect(
     # A batch makes thousands of objects and hardly ever a circle of them: looking for circles took a tenth of the time.
     gc.freeze()
     gc.set_threshold(50_000)
+    # At each call of the system the thread that receives waits so long for the one that stores; 5 ms is the default.
+    sys.setswitchinterval(0.0005)
     ended = threading.Event()
     name = name or (_host_name() if is_address(store) else "collector")
     collector = Collector(address, store, name, keep=keep)

@@ -1,7 +1,7 @@
 """paho's client with a loop of its own: bytes come and go in large pieces, and one thread alone writes.
 
 paho asks the system four times for the bytes of one message, once more whether there is one, and again for each
-acknowledgement; each time Python's lock goes to whoever waits for it. Here a piece of 64 KiB is read, and paho takes
+acknowledgement; each time Python's lock goes to whoever waits for it. Here a piece of 256 KiB is read, and paho takes
 its bytes from that; and what paho sends is written once a turn. The loop is what paho documents for programs that have
 one (`loop_read`, `loop_write`, `loop_misc`, `want_write`). Only `_sock_recv` and `_sock_send` are no documented names:
 should a later paho not ask them, it reads and writes for itself, and this is a plain loop.
@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import paho.mqtt.client as paho
 
-PIECE_BYTES: Final = 65_536
+PIECE_BYTES: Final = 262_144
 FAREWELL_S: Final = 1.0
 """How long a connection that ends waits for the system to take the rest."""
 PACKETS_IN_A_TURN: Final = 256

@@ -37,10 +37,10 @@ def link(
         one.stop()
 
 
-def exchange(broker: Broker, messages: int = 2000) -> None:
+def exchange(broker: Broker, messages: int = 1200) -> None:
     """Messages of all sizes, from several threads at once: each arrives whole, those of one thread in order."""
     dice = random.Random(3)
-    sent = [[dice.randbytes(int(10 ** dice.uniform(0, 4.7))) for _ in range(messages // 4)] for _ in range(4)]
+    sent = [[dice.randbytes(int(10 ** dice.uniform(0, 5.3))) for _ in range(messages // 4)] for _ in range(4)]
     heard: list[Received] = []
     with link(broker, "reader", heard), link(broker, "writer", topic="nothing") as writer:
 
