@@ -162,7 +162,7 @@ def window(loaded: Loaded, peer: dict[str, Any] | None) -> None:
         count(observer, loaded, rows_of(30, ROWS, seed), seed)
         bodies.append(observer.close().body)
     print(f"\na window: {len(loaded.bins.features)} features x 20 bins, {ROWS} rows\n")
-    print("| | bytes on the wire, alone | one of eight |\n|---|---:|---:|")
+    print("| | payload of a message, bytes | in one of eight |\n|---|---:|---:|")
     for words, keep in (("counts", False), ("counts and moments", True)):
         sent = [body if keep else msgspec.structs.replace(body, moments=b"") for body in bodies]
         records = [record(loaded, body, at + 1) for at, body in enumerate(sent)]
