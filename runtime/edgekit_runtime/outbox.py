@@ -9,9 +9,9 @@ centre may have it for ever. The first may be merged, given up and put in any or
 record itself is ever sent. The epoch is random and anew at each start: a lost file, or one that was put back to an
 earlier state (a restored image), cannot use a key twice.
 
-The file is bounded in bytes of records. On overflow windows without keys are merged by pairs, the oldest first
-(`merging`): rows and counts are kept, resolution in time is not. What cannot be merged gives way, the oldest first, to
-gap records, so `produced = delivered + what the waiting records stand for` holds at every moment. Parts of the
+The file is bounded in bytes of records. On overflow (`overflow`) windows without keys are merged by pairs, the oldest
+first: rows and counts are kept, resolution in time is not. What cannot be merged gives way, the oldest first, to gap
+records, so `produced = delivered + what the waiting records stand for` holds at every moment. Parts of the
 reference go last, because without them the centre cannot read any window.
 """
 
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import takewhile
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
@@ -61,7 +60,8 @@ class Outbox:
         clock_s: A monotonic clock.
 
     Attributes:
-        live: Whether what is appended is sent at once, and may be given its key in the same step; of the uplink.
+        live: Whether what is appended is sent at once, and is given its key in the same step, beside what has piled up;
+            of the uplink.
 
     Raises:
         StorageFault: The file cannot be opened or written.
@@ -142,7 +142,7 @@ class Outbox:
         """
         records, data = self._records, [self._record(kind, body, bins_id, n, t0_ms, dt_ms, clock) for body in bodies]
         with records.writing() as db:
-            at_once = self.live and not records.new and records.count < IN_FLIGHT_MAX
+            at_once = self.live and records.count - records.new < IN_FLIGHT_MAX
             numbers = list(range(records.produced + 1, records.produced + 1 + len(data)))
             # The service's own time goes on where it stood when the newest waiting record was stored.
             now_s = self._clock_s() - self._opened_s
@@ -156,11 +156,13 @@ class Outbox:
             return numbers
 
     def give_keys(self, events: int, others: int) -> int:
-        """Gives the next records their keys, in the order in which they are to be sent: events first.
+        """Gives the next records their keys, in the order in which they are to be sent.
+
+        Events come first, then references: without them the centre cannot read what is produced now.
 
         Args:
             events: Events that get one, at most.
-            others: Other records that get one, at most.
+            others: Windows and gaps that get one, at most; where any may, all parts of references do.
 
         Returns:
             How many got one.
@@ -174,17 +176,14 @@ class Outbox:
 
     def _give_keys(self, events: int, others: int) -> int:
         with self._records.writing() as db:
-            rows = self._records.rows(
-                db, "sequence IS NULL AND kind = ? ORDER BY id LIMIT ?", Kind.EVENT, max(0, events)
-            )
-            where = "sequence IS NULL AND kind <> ? ORDER BY id LIMIT ?"
-            rows += self._records.rows(db, where, Kind.EVENT, max(0, others))
-            if rows and rows[-1].kind == Kind.REFERENCE:
-                # The keys of the parts of one text are consecutive: by that the collector knows them.
-                after = self._records.rows(
-                    db, "sequence IS NULL AND id > ? ORDER BY id LIMIT ?", rows[-1].id, limits.REFERENCE_MAX_PARTS
+            kind, others_kinds = "sequence IS NULL AND kind = ?", "sequence IS NULL AND kind NOT IN (?, ?)"
+            rows = self._records.rows(db, f"{kind} ORDER BY id LIMIT ?", Kind.EVENT, max(0, events))
+            if others > 0:
+                # The keys of the parts of one text are consecutive, by that the collector knows them: all at once.
+                rows += self._records.rows(db, f"{kind} ORDER BY id", Kind.REFERENCE)
+                rows += self._records.rows(
+                    db, f"{others_kinds} ORDER BY id LIMIT ?", Kind.EVENT, Kind.REFERENCE, others
                 )
-                rows += takewhile(lambda row: row.kind == Kind.REFERENCE, after)
             for row in rows:
                 self._records.take(db, row.id)
                 self._records.put(db, self._records.with_key(row))
@@ -202,11 +201,18 @@ class Outbox:
                 after = self._overflow.condense(db, span_s, after)
 
     def pending(self, most: int = 256) -> list[Waiting]:
-        """The records that have keys: what may be on its way. The oldest, events before others."""
+        """The records that have keys: what may be on its way.
+
+        Events come before references before windows that were produced meanwhile before what has piled up.
+        """
         with self._records.reading() as db:
             rows = self._records.rows(db, "sequence IS NOT NULL ORDER BY id LIMIT ?", most)
-            rows.sort(key=lambda row: row.kind != Kind.EVENT)
-            return [Waiting(row.id, row.kind, row.data) for row in rows]
+            (piled_up,) = db.execute(
+                "SELECT MIN(id) FROM record WHERE sequence IS NULL AND kind = ?", (Kind.WINDOW,)
+            ).fetchone()
+        ranks = {Kind.EVENT: 0, Kind.REFERENCE: 1}
+        rows.sort(key=lambda row: ranks.get(Kind(row.kind), 2 + (piled_up is not None and row.id < piled_up)))
+        return [Waiting(row.id, row.kind, row.data) for row in rows]
 
     def waiting(self) -> Iterator[Envelope]:
         """The envelopes of all that waits, in order; the sequence of one without a key says nothing."""

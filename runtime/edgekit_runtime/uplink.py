@@ -290,7 +290,7 @@ class Uplink:
                     self._flight.clear(self._untaken)
                     self._restarted, self._untaken = False, []
                 sending = self._sending
-                self._outbox.live = sending and not self._thrift.waits
+                self._outbox.live = sending and not (self._thrift.waits or self._capped)
             self._ledger.save_in_time()
             try:
                 epoch = self._outbox.epoch

@@ -17,7 +17,7 @@ from edgekit_runtime.strategies.budget import TokenBucket
 from edgekit_runtime.uplink import Uplink
 from tests.brokers import QUICK, Mosquitto, wait_until
 from tests.runtime.test_uplink import Centre, centre_of, running
-from tests.telemetry_samples import append_window
+from tests.telemetry_samples import NOW_MS, append_window
 
 SMALL, LARGE = Waiting(1, Kind.WINDOW, bytes(900)), Waiting(2, Kind.WINDOW, bytes(9000))
 
@@ -130,8 +130,15 @@ def test_what_has_piled_up_is_paced_and_what_is_produced_meanwhile_is_not(mosqui
             outbox.append(Kind.EVENT, encode(Event("a", "b")), t0_ms=1)
             uplink.wake()
             wait_until(lambda: any("/e" in topic for topic, _ in centre.heard), "the event")
-            for _ in range(40):
-                append_window(outbox)
+            fresh = [NOW_MS + 1 + number for number in range(60)]
+            for t0_ms in fresh:
+                append_window(outbox, t0_ms=t0_ms)
                 uplink.wake()
-            wait_until(lambda: len(set(centre.sequences())) >= first + 40, "as much as was produced follows")
+
+            def dates() -> set[int]:
+                return {e.t0_ms for t, data in list(centre.heard) if topics.Up.parse(t) for e in decode_message(data)}
+
+            # The first of them pay for what was sent too much before.
+            wait_until(lambda: set(fresh[:40]) <= dates(), "it does not wait behind what has piled up")
+            assert len(set(centre.sequences())) < 200
         assert one.n == 100

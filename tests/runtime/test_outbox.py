@@ -69,21 +69,31 @@ def test_events_get_their_keys_before_routine_windows_and_go_first(tmp_path: Pat
         assert keyed(outbox) == [1, 3, 2]
 
 
-def test_what_is_sent_at_once_is_stored_with_its_key(tmp_path: Path) -> None:
+def test_what_is_sent_at_once_is_stored_with_its_key_beside_what_has_piled_up(tmp_path: Path) -> None:
     with Outbox(tmp_path / "outbox.db", "pump-1") as outbox:
-        outbox.live = True
-        append_window(outbox)
-        assert keyed(outbox) == [1]
-        outbox.live = False
-        append_window(outbox)
-        outbox.live = True
-        append_window(outbox)
-        assert keyed(outbox) == [1], "it does not overtake what waits"
-        assert outbox.give_keys(0, 8) == 2
-        outbox.live = True
+        for live in (True, False, True):
+            outbox.live = live
+            append_window(outbox)
+        assert [(one.id, sequence) for one, sequence in zip(outbox.pending(), keyed(outbox), strict=True)] == [
+            (1, 1),
+            (3, 2),
+        ]
+        assert outbox.give_keys(0, 8) == 1
         for _ in range(2 * IN_FLIGHT_MAX):
             append_window(outbox)
         assert outbox.keyed == IN_FLIGHT_MAX
+
+
+def test_references_go_before_the_windows_that_have_piled_up_and_their_parts_together(tmp_path: Path) -> None:
+    with Outbox(tmp_path / "outbox.db", "pump-1") as outbox:
+        append_window(outbox)
+        parts = append_reference(outbox, parts=3)
+        event(outbox)
+        append_window(outbox)
+        assert outbox.give_keys(8, 0) == 1
+        assert outbox.give_keys(8, 1) == 4
+        assert [one.id for one in outbox.pending()] == [5, *parts, 1]
+        assert keyed(outbox) == [1, 2, 3, 4, 5]
 
 
 def test_a_restart_keeps_the_records_grows_the_session_and_begins_an_epoch(tmp_path: Path) -> None:
