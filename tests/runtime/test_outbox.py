@@ -75,8 +75,8 @@ def test_what_is_sent_at_once_is_stored_with_its_key_beside_what_has_piled_up(tm
             outbox.live = live
             append_window(outbox)
         assert [(one.id, sequence) for one, sequence in zip(outbox.pending(), keyed(outbox), strict=True)] == [
-            (1, 1),
             (3, 2),
+            (1, 1),
         ]
         assert outbox.give_keys(0, 8) == 1
         for _ in range(2 * IN_FLIGHT_MAX):
