@@ -94,7 +94,8 @@ class Alerts:
         now: dict[tuple[str, str | None, AlarmKind], Alert] = {}
         for line in filter(lambda line: self._minds(line.device), self._look()):
             for kind, detail in zip(line.alarm_kinds, line.alarms, strict=True):
-                key, at_ms = (line.device, line.model, kind), self._clock_ms()
+                key: tuple[str, str | None, AlarmKind] = (line.device, line.model, kind)
+                at_ms = self._clock_ms()
                 now[key] = self._standing.get(key) or Alert(
                     id=f"{line.device}/{line.model or '-'}/{kind}/{at_ms}",
                     device=line.device,

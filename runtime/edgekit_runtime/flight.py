@@ -144,5 +144,7 @@ def packets(
 
 
 def _packet(lane: Literal["w", "e"], run: Sequence[Waiting]) -> Packet:
-    streams = tuple((_STREAMS.get(record.kind, "events"), len(record.data)) for record in run)
+    streams: tuple[tuple[Stream, int], ...] = tuple(
+        (_STREAMS.get(record.kind, "events"), len(record.data)) for record in run
+    )
     return Packet(lane, tuple(record.id for record in run), encode_message(record.data for record in run), streams)

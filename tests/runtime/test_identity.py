@@ -60,6 +60,7 @@ def test_a_device_that_is_killed_while_it_renews_has_the_old_identity_or_the_new
 ) -> None:
     old = identity.install(granted(authority, identity), "dev-1")
     seen = set[x509.Certificate]()
+    step, new = 0, old
     for step in count():
         grant = granted(authority, identity)
         new = x509.load_pem_x509_certificate(grant.certificate.encode())
@@ -117,6 +118,7 @@ def test_what_is_granted_must_be_what_was_asked_for(authority: Authority, identi
 def test_an_authority_that_is_cut_off_while_it_is_made_can_be_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    step = 0
     for step in count():
         folder = tmp_path / str(step)
         try:

@@ -54,8 +54,9 @@ def test_a_row_that_comes_alone_has_the_answer_of_the_usual_way_to_the_byte_and_
     service.ask(rows(1)[0])
     usual.ask(rows(1)[0])
     assert (service.member.single.ready, usual.member.single.ready) == (True, False)
-    for row in rows(3 * PLACES, seed=1).tolist():
-        assert service.ask(row) == usual.ask(row)
+    row, *others = rows(3 * PLACES, seed=1).tolist()
+    for one in (row, *others):
+        assert service.ask(one) == usual.ask(one)
     assert service.ask(row, outputs=names, id="7") == usual.ask(row, outputs=names, id="7")
     assert service.ask(row, outputs=[{"name": "none"}]) == usual.ask(row, outputs=[{"name": "none"}])
     # A missing value: a transformation's answer, and no answer of the others.

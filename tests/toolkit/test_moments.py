@@ -63,7 +63,7 @@ def test_moments_that_cannot_be_are_told(lie: tuple[float, float, float, float])
 
 
 def test_a_feature_without_a_value_has_no_moments_and_one_with_a_value_has() -> None:
-    assert fault((math.nan,) * 4, 0) is None
+    assert fault((math.nan, math.nan, math.nan, math.nan), 0) is None
     assert fault((0.0, 0.0, 0.0, 0.0), 0) is not None
     assert fault((math.nan, 0.0, math.nan, math.nan), 0) is not None
 
