@@ -21,11 +21,11 @@ from typing import Any, Final
 import paho.mqtt.client as paho
 
 PIECE_BYTES: Final = 262_144
+"""Read at once, and kept unsent at most."""
 FAREWELL_S: Final = 1.0
 """How long a connection that ends waits for the system to take the rest."""
 PACKETS_IN_A_TURN: Final = 256
 """Read before what waits is written."""
-
 
 Meter = Callable[[int, int], None]
 """Takes bytes sent and bytes received; of MQTT: inside TLS, where there is TLS."""
@@ -46,9 +46,8 @@ class Connection(paho.Client):
         self._piece, self._taken = b"", 0
         self._unsent = bytearray()
         self._poll = select.poll()
-        self._ends: tuple[socket.socket, socket.socket] | None = (
-            None  # another thread writes into one, and poll returns
-        )
+        # Another thread writes into the second, and `poll` returns for the first.
+        self._ends: tuple[socket.socket, socket.socket] | None = None
         self.on_socket_register_write = self._interrupt
         self.on_socket_close = self._finish
 
