@@ -81,9 +81,7 @@ def _text(feature: Feature, column: Column) -> tuple[FeatureBins, FeatureCounts]
 
 
 def _distance(columns: Sequence[Column]) -> tuple[Distance | None, tuple[int, ...]]:
-    fitted = distance.fit(
-        np.array([np.asarray(column, dtype=np.float64) for column in columns]).reshape(len(columns), -1)
-    )
+    fitted = distance.fit(np.array([np.asarray(column, np.float64) for column in columns])) if columns else None
     if fitted is None:
         return None, ()
     spec, found = fitted
