@@ -31,7 +31,8 @@ from typing import Final
 from edgekit_contracts import limits, topics
 from edgekit_contracts.decode import decode_msgpack
 from edgekit_contracts.telemetry import Ack
-from edgekit_runtime.mqtt import Broker, Link, Publication, Received, Timing
+from edgekit_runtime.broker import Broker
+from edgekit_runtime.mqtt import Link, Publication, Received, Timing
 from tests.brokers import Mosquitto, wait_until
 from tests.hostile import AHEAD, STRANGER, VICTIM, Attacker, Hostile, expected, honest, honest_reference
 

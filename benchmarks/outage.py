@@ -27,8 +27,8 @@ from benchmarks.chaos.centre import collector
 from edgekit_contracts.decode import encode_json
 from edgekit_contracts.reference import LATENCY_BINS, Bins, FeatureBins, FeatureCounts, Reference
 from edgekit_contracts.telemetry import Clock, Event, Kind, ReferencePart, Software, Window, encode
+from edgekit_runtime.broker import Broker
 from edgekit_runtime.config import Telemetry
-from edgekit_runtime.mqtt import Broker
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.strategies.budget import TokenBucket
 from edgekit_runtime.uplink import REPLAY_BURST_BYTES, Uplink

@@ -21,9 +21,10 @@ from typing import ClassVar, Final, Literal, Self, TypeVar
 import pytest
 
 from edgekit_contracts.errors import BrokerUnreachable
+from edgekit_runtime.broker import Broker
 from edgekit_runtime.config import Protocol
 from edgekit_runtime.ledger import Ledger
-from edgekit_runtime.mqtt import Broker, Link, Received, Timing, probe
+from edgekit_runtime.mqtt import Link, Received, Timing, probe
 
 T = TypeVar("T")
 

@@ -19,8 +19,8 @@ from paho.mqtt.reasoncodes import ReasonCode
 from edgekit.fleet import enrolment
 from edgekit.fleet.authority import CERTIFICATE_NAME, Authority
 from edgekit.fleet.broker_config import Plan, write_mosquitto
+from edgekit_runtime.broker import Broker
 from edgekit_runtime.identity import private_pem
-from edgekit_runtime.mqtt import Broker
 from tests.brokers import Mosquitto, wait_until
 
 

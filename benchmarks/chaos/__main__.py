@@ -25,7 +25,7 @@ import pytest
 from benchmarks.chaos.centre import Process, collector, started
 from benchmarks.chaos.network import Echo, Relay
 from benchmarks.chaos.outcome import Outcome, compare
-from edgekit_runtime.mqtt import Broker
+from edgekit_runtime.broker import Broker
 from tests.brokers import Amqtt, Engine, Mosquitto, Nats, NatsCluster
 from tests.postgres import Postgres
 

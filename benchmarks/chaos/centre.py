@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from edgekit_runtime.mqtt import Broker
+from edgekit_runtime.broker import Broker
 
 WITHIN_S: Final = 60.0
 

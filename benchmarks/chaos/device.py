@@ -32,8 +32,9 @@ from edgekit_contracts.telemetry import (
     encode,
     encode_counts,
 )
+from edgekit_runtime.broker import Broker
 from edgekit_runtime.flight import Flight
-from edgekit_runtime.mqtt import Broker, Timing
+from edgekit_runtime.mqtt import Timing
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.uplink import Uplink
 

@@ -12,7 +12,8 @@ from typing import Final, Self
 from benchmarks.chaos.centre import WITHIN_S
 from benchmarks.chaos.device import TIMING
 from edgekit_contracts import topics
-from edgekit_runtime.mqtt import Broker, Link, Publication, Received
+from edgekit_runtime.broker import Broker
+from edgekit_runtime.mqtt import Link, Publication, Received
 
 KEPT: Final = 500
 """Messages that are remembered for delivering them again."""

@@ -87,7 +87,8 @@ def collect(
     from edgekit.collector.service import Collector
     from edgekit_contracts.errors import EnvironmentFault
     from edgekit_contracts.limits import MESSAGE_TARGET_BYTES
-    from edgekit_runtime.mqtt import Broker, probe, read_password
+    from edgekit_runtime.broker import Broker, read_password
+    from edgekit_runtime.mqtt import probe
 
     keep = keep_of(keeping)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")

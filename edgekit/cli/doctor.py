@@ -123,7 +123,8 @@ _LOOKS: tuple[Callable[[], Iterator[Finding]], ...] = (_python, _libraries, _run
 
 
 def _broker(url: str, ca: Path | None, cert: Path | None, key: Path | None) -> Finding:
-    from edgekit_runtime.mqtt import Broker, probe
+    from edgekit_runtime.broker import Broker
+    from edgekit_runtime.mqtt import probe
 
     try:
         dialect = probe(Broker.parse(url, ca=ca, cert=cert, key=key, protocol="auto"))

@@ -33,7 +33,8 @@ from edgekit_contracts.errors import BrokerUnreachable, StorageFault
 from edgekit_contracts.names import check_device
 from edgekit_contracts.state import Host
 from edgekit_contracts.telemetry import PACKED, Ack, encode
-from edgekit_runtime.mqtt import Broker, Link, Publication, Receipt, Received, Timing
+from edgekit_runtime.broker import Broker
+from edgekit_runtime.mqtt import Link, Publication, Receipt, Received, Timing
 
 log = logging.getLogger(__name__)
 

@@ -23,8 +23,8 @@ from edgekit.fleet.status import DeviceStatus, fleet_status
 from edgekit.report.page import write_report
 from edgekit_contracts.errors import EnvironmentFault
 from edgekit_converters.signing import PRIVATE_NAME, PUBLIC_NAME, SigningKey
+from edgekit_runtime.broker import Broker
 from edgekit_runtime.bundle import open_bundle
-from edgekit_runtime.mqtt import Broker
 from edgekit_runtime.signature import load_public_keys
 
 NAMES: Final = ("clinic-1", "clinic-2", "clinic-3")

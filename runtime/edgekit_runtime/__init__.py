@@ -18,7 +18,7 @@ request's time. A program that holds the bundle itself asks `model`, which answe
 | `outbox`, `records`, `outfile` | records on disk until the collector has said that it stored them |
 | `overflow`, `merging`, `ballast` | a full outbox: windows are merged before anything is given up; a full disk |
 | `transaction` | all of it, or nothing: SQLite, for `outbox`, the review queue and the collector |
-| `mqtt`, `connection`, `dialect`, `uplink`, `flight` | the way to the broker and back; what is on its way |
+| `broker`, `mqtt`, `connection`, `dialect`, `uplink`, `flight` | the way to the broker and back; what is on its way |
 | `ledger`, `thrift` | what that costs, byte by byte; budgets and the daily cap |
 | `tls`, `identity` | the way is encrypted; the device's own key and certificate |
 | `enrolment`, `enrolling`, `renewal` | a first certificate for a token, the next ones for the last |

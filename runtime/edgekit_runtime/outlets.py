@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgekit_runtime.broker import Broker
 from edgekit_runtime.config import DeviceConfig, Telemetry
 from edgekit_runtime.home_assistant import HomeAssistant, withdraw
 from edgekit_runtime.ledger import Ledger
 from edgekit_runtime.models import Models
-from edgekit_runtime.mqtt import Broker, Timing
+from edgekit_runtime.mqtt import Timing
 from edgekit_runtime.observe import ClosedWindow
 from edgekit_runtime.readings import Readings
 from edgekit_runtime.sparkplug.node import EdgeNode

@@ -18,6 +18,7 @@ from edgekit_contracts.reference import Bins
 from edgekit_contracts.state import Status
 from edgekit_contracts.telemetry import Event, Kind, encode
 from edgekit_runtime import __version__
+from edgekit_runtime.broker import Broker, broker_of
 from edgekit_runtime.config import DeviceConfig
 from edgekit_runtime.events import Events
 from edgekit_runtime.keeper import Keeper
@@ -25,7 +26,7 @@ from edgekit_runtime.ledger import FILE as LEDGER
 from edgekit_runtime.ledger import Ledger
 from edgekit_runtime.lock import Lock, hold
 from edgekit_runtime.models import Models
-from edgekit_runtime.mqtt import Broker, Publication, Timing, broker_of, publish_once
+from edgekit_runtime.mqtt import Publication, Timing, publish_once
 from edgekit_runtime.notify import Notifier
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.outlets import Outlets

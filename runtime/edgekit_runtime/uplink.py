@@ -23,9 +23,10 @@ from edgekit_contracts.decode import decode_msgpack, encode_json
 from edgekit_contracts.errors import EdgekitError, StorageFault
 from edgekit_contracts.state import Host, Status, decode_host
 from edgekit_contracts.telemetry import PACKED, Ack, decode_envelope, pack_message
+from edgekit_runtime.broker import Broker
 from edgekit_runtime.flight import Flight, Packet, packets
 from edgekit_runtime.ledger import Accounts, Ledger
-from edgekit_runtime.mqtt import Broker, Link, Publication, Received, Timing
+from edgekit_runtime.mqtt import Link, Publication, Received, Timing
 from edgekit_runtime.outbox import IN_FLIGHT_MAX, Outbox, Waiting
 from edgekit_runtime.pulse import Pulse
 from edgekit_runtime.strategies.budget import TokenBucket

@@ -13,8 +13,9 @@ import pytest
 
 from edgekit.collector.service import Collector
 from edgekit_contracts import topics
+from edgekit_runtime.broker import Broker
 from edgekit_runtime.flight import Flight
-from edgekit_runtime.mqtt import Broker, Link
+from edgekit_runtime.mqtt import Link
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.uplink import Uplink
 from tests.brokers import QUICK, Amqtt, Engine, Nats, NatsCluster, wait_until

@@ -14,7 +14,8 @@ from edgekit.collector.service import Collector
 from edgekit.fleet.status import fleet_status
 from edgekit_contracts import topics
 from edgekit_contracts.errors import BrokerUnreachable
-from edgekit_runtime.mqtt import Broker, Link, Publication, Received, probe
+from edgekit_runtime.broker import Broker
+from edgekit_runtime.mqtt import Link, Publication, Received, probe
 from tests import bundles
 from tests.brokers import Mosquitto, wait_until
 from tests.certificates import Authority

@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from edgekit.cli import run
 from edgekit.fleet.authority import CERTIFICATE_NAME, Authority
 from edgekit_contracts.errors import BrokerUnreachable, StorageFault
+from edgekit_runtime.broker import Broker
 from edgekit_runtime.identity import private_pem
-from edgekit_runtime.mqtt import Broker, probe
+from edgekit_runtime.mqtt import probe
 from edgekit_runtime.tls import client_context
 from tests.brokers import Mosquitto
 from tests.fleet_security import address, certify, secured_mosquitto

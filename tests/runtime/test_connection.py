@@ -8,8 +8,9 @@ from contextlib import contextmanager
 
 import pytest
 
+from edgekit_runtime.broker import Broker
 from edgekit_runtime.connection import PIECE_BYTES, Connection
-from edgekit_runtime.mqtt import Broker, Link, Publication, Received, Timing
+from edgekit_runtime.mqtt import Link, Publication, Received, Timing
 from tests.brokers import QUICK, Mosquitto, wait_until
 
 

@@ -14,9 +14,10 @@ from msgspec import structs
 
 from edgekit.demo.broker import embedded_broker
 from edgekit_contracts.telemetry import Event, Gap, Kind, decode_body, decode_message, encode
+from edgekit_runtime.broker import Broker
 from edgekit_runtime.dialect import Dialect
 from edgekit_runtime.flight import Flight
-from edgekit_runtime.mqtt import Broker, Link, Publication, Timing, probe
+from edgekit_runtime.mqtt import Link, Publication, Timing, probe
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.uplink import Uplink
 from tests.brokers import QUICK, Mosquitto, Nats, ScriptedBroker, wait_until

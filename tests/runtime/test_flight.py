@@ -10,8 +10,8 @@ import pytest
 
 from edgekit_contracts import limits, topics
 from edgekit_contracts.telemetry import Ack, Event, Gap, Kind, decode_body, decode_message, encode
+from edgekit_runtime.broker import Broker
 from edgekit_runtime.flight import HOPELESS, Flight, Packet, packets
-from edgekit_runtime.mqtt import Broker
 from edgekit_runtime.outbox import Outbox, Waiting
 from edgekit_runtime.strategies.budget import TokenBucket
 from edgekit_runtime.uplink import Uplink

@@ -14,8 +14,9 @@ import pytest
 
 from edgekit_contracts.decode import encode_json
 from edgekit_contracts.state import ModelNow, Now, Status, decode_now
+from edgekit_runtime.broker import Broker
 from edgekit_runtime.home_assistant import MARK, HomeAssistant, discovery, discovery_topic, withdraw
-from edgekit_runtime.mqtt import Broker, Link, Publication
+from edgekit_runtime.mqtt import Link, Publication
 from tests import bundles
 from tests.brokers import QUICK, Mosquitto, wait_until
 from tests.service import Service

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from edgekit_contracts.errors import MissingFile
+from edgekit_runtime.broker import Broker
 from edgekit_runtime.keeper import PINGS, Keeper
-from edgekit_runtime.mqtt import Broker
 from edgekit_runtime.notify import Notifier
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.pulse import Pulse

@@ -13,8 +13,9 @@ from edgekit_contracts import topics
 from edgekit_contracts.decode import encode_json
 from edgekit_contracts.state import Host
 from edgekit_contracts.telemetry import Ack, Event, Kind, decode_message, encode
+from edgekit_runtime.broker import Broker
 from edgekit_runtime.ledger import DAYS, Ledger
-from edgekit_runtime.mqtt import Broker, Link, Publication, Received
+from edgekit_runtime.mqtt import Link, Publication, Received
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.uplink import Uplink
 from tests.brokers import QUICK, Counters, Mosquitto, wait_until

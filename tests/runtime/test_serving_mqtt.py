@@ -17,9 +17,9 @@ from paho.mqtt.properties import Properties
 
 from edgekit_contracts import topics
 from edgekit_contracts.telemetry import decode_counts
+from edgekit_runtime.broker import Broker
 from edgekit_runtime.config import Serve
 from edgekit_runtime.engine import Engine
-from edgekit_runtime.mqtt import Broker
 from edgekit_runtime.observe import Observer
 from edgekit_runtime.route import Member
 from edgekit_runtime.served import Lineup, Served

@@ -20,7 +20,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edgekit_contracts.state import ModelNow, Now
-from edgekit_runtime.mqtt import Broker
+from edgekit_runtime.broker import Broker
 from edgekit_runtime.sparkplug.node import REBIRTH, EdgeNode
 from edgekit_runtime.sparkplug.payload import BOOLEAN, Metric, asks_for, encode_payload
 from tests import bundles

@@ -14,8 +14,9 @@ from edgekit_contracts.decode import encode_json
 from edgekit_contracts.errors import BrokerUnreachable, MissingFile, StorageFault, UsageError
 from edgekit_contracts.state import Host, Running, Status, decode_status
 from edgekit_contracts.telemetry import Ack, Event, Kind, decode_message, encode
+from edgekit_runtime.broker import Broker, read_password
 from edgekit_runtime.flight import Flight, Packet, packets
-from edgekit_runtime.mqtt import Broker, Link, Publication, Received, full_jitter, probe, read_password
+from edgekit_runtime.mqtt import Link, Publication, Received, full_jitter, probe
 from edgekit_runtime.outbox import IN_FLIGHT_MAX, Outbox, Waiting
 from edgekit_runtime.thrift import Thrift
 from edgekit_runtime.uplink import Uplink

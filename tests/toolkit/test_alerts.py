@@ -15,7 +15,8 @@ from edgekit.fleet.alerts import Alerts
 from edgekit.fleet.status import DeviceStatus
 from edgekit_contracts.alerts import Alert, decode_alert
 from edgekit_contracts.telemetry import Event, Kind, encode
-from edgekit_runtime.mqtt import Broker, Link, Publication
+from edgekit_runtime.broker import Broker
+from edgekit_runtime.mqtt import Link, Publication
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.uplink import Uplink
 from tests.brokers import QUICK, Mosquitto, wait_until

@@ -18,8 +18,9 @@ from edgekit_contracts.decode import encode_json
 from edgekit_contracts.errors import BrokerUnreachable, StorageFault
 from edgekit_contracts.state import Host, Status, decode_host
 from edgekit_contracts.telemetry import Ack, Event, Kind, encode, encode_message
+from edgekit_runtime.broker import Broker
 from edgekit_runtime.flight import Flight
-from edgekit_runtime.mqtt import Broker, Link, Publication, Receipt
+from edgekit_runtime.mqtt import Link, Publication, Receipt
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.uplink import Uplink
 from tests.brokers import QUICK, Mosquitto, ScriptedBroker, free_port, wait_until

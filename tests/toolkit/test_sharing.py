@@ -15,8 +15,9 @@ from edgekit.collector.claims import Terms
 from edgekit.collector.service import Collector
 from edgekit_contracts.names import check_device
 from edgekit_contracts.topics import PARTITIONS, partition
+from edgekit_runtime.broker import Broker
 from edgekit_runtime.flight import Flight
-from edgekit_runtime.mqtt import Broker, Publication
+from edgekit_runtime.mqtt import Publication
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.uplink import Uplink
 from tests.brokers import QUICK, Mosquitto, wait_until

@@ -58,10 +58,10 @@ def examine(config: DeviceConfig | None, machine: Machine | None = None) -> Iter
 
 def _of_the_settings(config: DeviceConfig, machine: Machine) -> Iterator[Finding]:
     # Imported here: they bring libraries, and `libraries` has by now said which is missing.
+    from edgekit_runtime.broker import broker_of
     from edgekit_runtime.doctor.credentials import public_keys, tls
     from edgekit_runtime.doctor.network import broker, port
     from edgekit_runtime.doctor.storage import disk, lock, permissions
-    from edgekit_runtime.mqtt import broker_of
 
     yield from disk(machine, config)
     yield from permissions(config)

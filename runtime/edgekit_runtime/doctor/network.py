@@ -14,10 +14,11 @@ from typing import Final
 
 from edgekit_contracts.errors import BrokerUnreachable, EdgekitError, PortInUse
 from edgekit_runtime import ask
+from edgekit_runtime.broker import Broker
 from edgekit_runtime.config import DeviceConfig, Serve
 from edgekit_runtime.doctor.finding import Finding
 from edgekit_runtime.doctor.machine import Machine
-from edgekit_runtime.mqtt import Broker, probe
+from edgekit_runtime.mqtt import probe
 from edgekit_runtime.tls import client_context
 
 TIMEOUT_S: Final = 5.0

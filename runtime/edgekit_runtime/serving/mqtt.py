@@ -24,9 +24,10 @@ from typing import Final, Literal
 import msgspec
 
 from edgekit_contracts import topics
+from edgekit_runtime.broker import Broker
 from edgekit_runtime.config import Serve
 from edgekit_runtime.ledger import Ledger
-from edgekit_runtime.mqtt import Broker, Link, Publication, Received, Timing
+from edgekit_runtime.mqtt import Link, Publication, Received, Timing
 from edgekit_runtime.pulse import Pulse
 from edgekit_runtime.serving.message import JSON, Request, Response, error
 

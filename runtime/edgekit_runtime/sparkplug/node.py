@@ -16,8 +16,9 @@ import msgspec
 
 from edgekit_contracts import limits
 from edgekit_contracts.state import Now
+from edgekit_runtime.broker import Broker
 from edgekit_runtime.ledger import Ledger
-from edgekit_runtime.mqtt import Broker, Link, Publication, Received, Timing
+from edgekit_runtime.mqtt import Link, Publication, Received, Timing
 from edgekit_runtime.sparkplug.payload import (
     BOOLEAN,
     DOUBLE,
