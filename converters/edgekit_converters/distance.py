@@ -67,8 +67,8 @@ def _standard(values: NDArray[np.float64]) -> Distance:
     with np.errstate(over="ignore", invalid="ignore"):
         center = np.where(finite, values, 0.0).sum(axis=1) / count
         scale = np.sqrt((np.where(finite, values - center[:, None], 0.0) ** 2).sum(axis=1) / count)
-    # What differs by its last digits only, or passes float64 when squared, cannot be measured.
-    usable = np.isfinite(scale) & (scale > 1e-12 * np.abs(center))
+    # What differs by its last digits only, or by what float32 does not hold, cannot be measured.
+    usable = (scale > np.maximum(1e-30, 1e-12 * np.abs(center))) & (scale < 1e30)
     center, scale = np.where(usable, center, 0.0), np.where(usable, scale, 0.0)
     return Distance(
         center=tuple(center.tolist()), scale=tuple(scale.tolist()), components=(), weights=(), rest=1.0, edges=()

@@ -29,7 +29,8 @@ class Distances:
         scale = np.array(distance.scale, np.float64)
         self.name, self.size = distance.name, distance.size
         self._center = np.array(distance.center, np.float64)[:, None]
-        self._inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)[:, None]
+        inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
+        self._inverse = inverse.astype(np.float32)[:, None]
         self._components = np.array(distance.components, np.float32).reshape(len(distance.weights), len(scale))
         self._weights, self._rest = np.array(distance.weights, np.float32), np.float32(distance.rest)
         self._edges = np.array(distance.edges, np.float64)
@@ -41,11 +42,12 @@ class Distances:
 
     def standard(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """Values in standard deviations from their means, 0 where one is missing; [numeric features, rows]."""
+        z = np.empty(values.shape, np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
-            scaled = values - self._center
-            scaled *= self._inverse
-        np.clip(scaled, -FARTHEST, FARTHEST, out=scaled)
-        z: NDArray[np.float32] = scaled.astype(np.float32)
+            # Subtracted in float64, and kept in half the bytes: the rest stays within a core's cache.
+            np.subtract(values, self._center, out=z, dtype=np.float64, casting="same_kind")
+            z *= self._inverse
+        np.clip(z, -FARTHEST, FARTHEST, out=z)
         missing = np.isnan(z)
         if missing.any():
             z[missing] = 0.0
