@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgekit_runtime.broker import Broker
 from edgekit_runtime.config import DeviceConfig, Telemetry
@@ -12,8 +13,10 @@ from edgekit_runtime.models import Models
 from edgekit_runtime.mqtt import Timing
 from edgekit_runtime.observe import ClosedWindow
 from edgekit_runtime.readings import Readings
-from edgekit_runtime.sparkplug.node import EdgeNode
 from edgekit_runtime.uplink import Uplink
+
+if TYPE_CHECKING:
+    from edgekit_runtime.sparkplug.node import EdgeNode
 
 
 class Outlets:
@@ -50,6 +53,9 @@ class Outlets:
         else:
             uplink.on_up = lambda: withdraw(config.device, uplink.publish, state_dir)
         if telemetry.sparkplug:
+            # Few devices speak it: the others do not carry it.
+            from edgekit_runtime.sparkplug.node import EdgeNode
+
             group, host = telemetry.sparkplug_group, telemetry.sparkplug_host
             self._node = EdgeNode(
                 broker,
