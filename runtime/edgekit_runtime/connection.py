@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -120,7 +121,13 @@ class Connection(paho.Client):
         """The farewell is among what is not sent yet."""
         with contextlib.suppress(OSError):
             sock.settimeout(FAREWELL_S)
-        self._flush(sock)
+            self._flush(sock)
+            if not self._unsent:
+                # A socket closed with bytes that nobody read is reset, and the farewell lost with it.
+                end = time.monotonic() + FAREWELL_S
+                sock.shutdown(socket.SHUT_WR)
+                while sock.recv(4096) and time.monotonic() < end:
+                    pass
 
     def _flush(self, sock: Any) -> None:
         """Writes what the system takes; that the connection is broken shows when it is read from."""
