@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -41,6 +41,35 @@ def wait_until(condition: Callable[[], T], what: str, within_s: float = 60.0) ->
             pytest.fail(f"waited {within_s:g} s in vain: {what}")
         time.sleep(0.01)
     return value
+
+
+@contextlib.contextmanager
+def linked(
+    broker: Broker,
+    name: str,
+    topics: Sequence[str],
+    heard: Callable[[Received], None] = lambda received: None,
+    *,
+    by_hand: bool = False,
+) -> Iterator[Link]:
+    """A connection that hears these topics, for as long as a test wants it."""
+    link = Link(
+        broker,
+        name,
+        will=lambda: None,
+        subscriptions=topics,
+        on_up=lambda: None,
+        on_message=heard,
+        on_down=lambda reason: None,
+        timing=QUICK,
+        by_hand=by_hand,
+    )
+    link.start()
+    assert link.wait_first(30) is None
+    try:
+        yield link
+    finally:
+        link.stop()
 
 
 def free_port() -> int:

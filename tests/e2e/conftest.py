@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.fleet.authority import Authority
 from tests import bundles
 from tests.service import Service
 
@@ -19,3 +20,14 @@ def service(tmp_path: Path, made: bundles.Made) -> Iterator[Service]:
     service = Service(tmp_path, made)
     yield service
     service.close()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("fleet")
+
+
+@pytest.fixture(scope="module")
+def authority(place: Path) -> Iterator[Authority]:
+    with Authority.create(place / "authority") as made:
+        yield made

@@ -27,17 +27,6 @@ NAMES = ("dev-1", "dev-2", "collector.collector", "collector", "app.panel", "app
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("fleet")
-
-
-@pytest.fixture(scope="module")
-def authority(place: Path) -> Iterator[Authority]:
-    with Authority.create(place / "authority") as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def members(authority: Authority, place: Path) -> dict[str, Path]:
     return {name: certify(authority, name, place) for name in NAMES}
 

@@ -29,17 +29,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("fleet")
-
-
-@pytest.fixture(scope="module")
-def authority(place: Path) -> Iterator[Authority]:
-    with Authority.create(place / "authority") as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def broker(authority: Authority, place: Path) -> Iterator[Mosquitto]:
     with secured_mosquitto(authority, place) as running:
         yield running

@@ -4,38 +4,13 @@ import random
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from edgekit_runtime.broker import Broker
 from edgekit_runtime.connection import PIECE_BYTES, Connection
 from edgekit_runtime.mqtt import Link, Publication, Received, Timing
-from tests.brokers import QUICK, Mosquitto, wait_until
-
-
-@contextmanager
-def link(
-    broker: Broker, name: str, heard: list[Received] | None = None, topic: str = "t/#", *, by_hand: bool = False
-) -> Iterator[Link]:
-    found: list[Received] = [] if heard is None else heard
-    one = Link(
-        broker,
-        name,
-        will=lambda: None,
-        subscriptions=(topic,),
-        on_up=lambda: None,
-        on_message=found.append,
-        on_down=lambda reason: None,
-        timing=QUICK,
-        by_hand=by_hand,
-    )
-    one.start()
-    assert one.wait_first(30) is None
-    try:
-        yield one
-    finally:
-        one.stop()
+from tests.brokers import Mosquitto, linked, wait_until
 
 
 def exchange(broker: Broker, messages: int = 1200) -> None:
@@ -43,7 +18,7 @@ def exchange(broker: Broker, messages: int = 1200) -> None:
     dice = random.Random(3)
     sent = [[dice.randbytes(int(10 ** dice.uniform(0, 5.3))) for _ in range(messages // 4)] for _ in range(4)]
     heard: list[Received] = []
-    with link(broker, "reader", heard), link(broker, "writer", topic="nothing") as writer:
+    with linked(broker, "reader", ("t/#",), heard.append), linked(broker, "writer", ("nothing",)) as writer:
 
         def publish(number: int) -> None:
             for payload in sent[number]:
@@ -101,7 +76,7 @@ def test_what_the_system_does_not_take_at_once_is_written_when_it_does() -> None
 
         serving = threading.Thread(target=serve)
         serving.start()
-        with link(Broker(host="127.0.0.1", port=server.getsockname()[1]), "writer", topic="x") as writer:
+        with linked(Broker(host="127.0.0.1", port=server.getsockname()[1]), "writer", ("x",)) as writer:
             for _ in range(messages):
                 assert writer.publish(Publication("t", payload), qos=0)
             reading.set()
@@ -116,7 +91,7 @@ def test_a_message_is_acknowledged_on_the_connection_that_it_came_on_and_on_no_o
     acknowledged: list[tuple[Connection, int]] = []
     monkeypatch.setattr(Connection, "ack", lambda self, mid, _qos: acknowledged.append((self, mid)))
     heard: list[Received] = []
-    with link(mosquitto.broker, "reader", heard, by_hand=True) as reader:
+    with linked(mosquitto.broker, "reader", ("t/#",), heard.append, by_hand=True) as reader:
         assert reader.publish(Publication("t/1", b"x"))
         wait_until(lambda: len(heard) == 1, "it came")
         first = reader._client
@@ -132,7 +107,7 @@ def test_a_message_is_acknowledged_on_the_connection_that_it_came_on_and_on_no_o
 
 def test_a_message_that_needs_no_acknowledgement_has_no_receipt(mosquitto: Mosquitto) -> None:
     heard: list[Received] = []
-    with link(mosquitto.broker, "reader", heard, by_hand=True) as reader:
+    with linked(mosquitto.broker, "reader", ("t/#",), heard.append, by_hand=True) as reader:
         assert reader.publish(Publication("t/1", b"x"), qos=0)
         wait_until(lambda: heard, "it came")
     assert heard[0].receipt is None

@@ -16,9 +16,9 @@ from edgekit_contracts.decode import encode_json
 from edgekit_contracts.state import ModelNow, Now, Status, decode_now
 from edgekit_runtime.broker import Broker
 from edgekit_runtime.home_assistant import MARK, HomeAssistant, discovery, discovery_topic, withdraw
-from edgekit_runtime.mqtt import Link, Publication
+from edgekit_runtime.mqtt import Publication, Received
 from tests import bundles
-from tests.brokers import QUICK, Mosquitto, wait_until
+from tests.brokers import Mosquitto, linked, wait_until
 from tests.service import Service
 
 # Home Assistant, "MQTT", "Device discovery payload": what may stand at the top.
@@ -59,28 +59,14 @@ def retained(broker: Broker) -> Iterator[dict[str, bytes]]:
     """What stands at the broker, by topic; empty messages take it away."""
     found: dict[str, bytes] = {}
 
-    def heard(topic: str, payload: bytes) -> None:
-        if payload:
-            found[topic] = payload
+    def heard(received: Received) -> None:
+        if received.payload:
+            found[received.topic] = received.payload
         else:
-            found.pop(topic, None)
+            found.pop(received.topic, None)
 
-    link = Link(
-        broker,
-        "home",
-        will=lambda: None,
-        subscriptions=("homeassistant/#", "ek/1/now/+"),
-        on_up=lambda: None,
-        on_message=lambda received: heard(received.topic, received.payload),
-        on_down=lambda reason: None,
-        timing=QUICK,
-    )
-    link.start()
-    assert link.wait_first(30) is None
-    try:
+    with linked(broker, "home", ("homeassistant/#", "ek/1/now/+"), heard):
         yield found
-    finally:
-        link.stop()
 
 
 def test_the_announcement_has_the_documented_keys_alone() -> None:

@@ -16,31 +16,17 @@ from edgekit.fleet.status import DeviceStatus
 from edgekit_contracts.alerts import Alert, decode_alert
 from edgekit_contracts.telemetry import Event, Kind, encode
 from edgekit_runtime.broker import Broker
-from edgekit_runtime.mqtt import Link, Publication
+from edgekit_runtime.mqtt import Publication
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.uplink import Uplink
-from tests.brokers import QUICK, Mosquitto, wait_until
+from tests.brokers import QUICK, Mosquitto, linked, wait_until
 
 
 @contextmanager
 def listening(broker: Broker) -> Iterator[list[Alert]]:
     heard: list[Alert] = []
-    link = Link(
-        broker,
-        "listener",
-        will=lambda: None,
-        subscriptions=("ek/1/alert/+",),
-        on_up=lambda: None,
-        on_message=lambda received: heard.append(decode_alert(received.payload)),
-        on_down=lambda reason: None,
-        timing=QUICK,
-    )
-    link.start()
-    assert link.wait_first(30) is None
-    try:
+    with linked(broker, "listener", ("ek/1/alert/+",), lambda received: heard.append(decode_alert(received.payload))):
         yield heard
-    finally:
-        link.stop()
 
 
 def line(device: str = "pump-1", **alarms: str) -> DeviceStatus:
