@@ -121,7 +121,7 @@ def test_what_has_piled_up_is_paced_and_what_is_produced_meanwhile_is_not(mosqui
         uplink = Uplink(mosquitto.broker, outbox, timing=QUICK, flight=Flight(first_s=60.0), pace=slow)
         with centre_of(mosquitto.broker) as centre, running(uplink):
             centre.say_alive(True)
-            wait_until(lambda: uplink._resume_s, "it is paced")
+            wait_until(lambda: uplink._dispatch._resume_s, "it is paced")
             first = len(uplink._flight)
             wait_until(lambda: len(set(centre.sequences())) == first, "what was sent is here")
             assert depth <= first * backlog / 200 <= depth + 10 * limits.MESSAGE_MAX_RECORDS * backlog / 200
