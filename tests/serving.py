@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import socket
@@ -18,6 +17,7 @@ from edgekit_runtime.observe import Observer
 from edgekit_runtime.route import Member
 from edgekit_runtime.served import Lineup, Served
 from edgekit_runtime.serving.app import App
+from edgekit_runtime.serving.loop import Loop
 from edgekit_runtime.serving.server import bind, serve
 from tests import bundles
 
@@ -139,13 +139,13 @@ def running(**changes: Any) -> Iterator[Server]:
     server = Server(app, sockets, settings)
     started = threading.Event()
 
-    async def run() -> None:
-        loop, stop = asyncio.get_running_loop(), asyncio.Event()
-        server.stop = lambda: None if loop.is_closed() else loop.call_soon_threadsafe(stop.set)
-        loop.call_soon(started.set)
-        await serve(app, sockets, stop)
+    def run() -> None:
+        with Loop() as loop:
+            server.stop = loop.stop
+            loop.soon(started.set)
+            serve(app, sockets, loop)
 
-    thread = threading.Thread(target=asyncio.run, args=(run(),))
+    thread = threading.Thread(target=run)
     thread.start()
     try:
         assert started.wait(TIMEOUT_S)

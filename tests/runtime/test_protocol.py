@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekit_runtime.serving.protocol import KNOWN_HEADS
 from tests.brokers import wait_until
 from tests.serving import INFER, Server, request, running
 
@@ -37,6 +38,27 @@ def test_a_connection_is_kept_and_its_requests_are_answered_in_order(server: Ser
         bodies = [json.dumps({"id": str(number), **json.loads(INFER)}).encode() for number in range(100)]
         client.send(b"".join(request(body=body) for body in bodies))
         assert [client.reply().json["id"] for _ in bodies] == [str(number) for number in range(100)]
+
+
+def test_a_head_that_is_known_brings_its_own_body_every_time(server: Server) -> None:
+    bodies = [json.dumps({"id": f"{number:03}", **json.loads(INFER)}).encode() for number in range(40)]
+    whole = [request("/v2/models/tiny/infer", body) for body in bodies]
+    halves = [part for one in whole for part in (one[: len(one) // 2], one[len(one) // 2 :])]
+    inside = [part for one in whole for part in (one[:-1], one[-1:])]
+    pairs = [whole[at] + whole[at + 1] for at in range(0, len(whole), 2)]
+    for parts in (whole, halves, inside, pairs, [one + b"\r\n" for one in whole]):
+        with server.connect() as client:
+            for part in parts:
+                client.send(part)
+            assert [client.reply().json["id"] for _ in bodies] == [f"{number:03}" for number in range(40)]
+
+
+def test_heads_that_differ_do_not_pile_up(server: Server) -> None:
+    with server.connect() as client:
+        for number in range(2 * KNOWN_HEADS + 1):
+            client.send(request("/v2/health/live", None, f"X-Number: {number}") * (1 + number % 2))
+            for _ in range(1 + number % 2):
+                assert client.reply().json == {"live": True}
 
 
 def test_a_request_may_come_byte_by_byte(server: Server) -> None:

@@ -13,24 +13,28 @@ Source: RFC 9112 (HTTP/1.1), sections 2.2, 3.2, 6, 9; RFC 9110, section 10.1.1 (
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Final, NamedTuple
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from edgekit_runtime.config import Serve
 from edgekit_runtime.serving import message
+from edgekit_runtime.serving.loop import Loop
 from edgekit_runtime.serving.message import Later, Request, Response
 from edgekit_runtime.serving.metrics import Traffic
+from edgekit_runtime.serving.transport import Transport
 
 BUFFER_BYTES: Final = 32 * 1024
 """Read in one call, and so a bound on what a connection holds beyond its limits."""
 TURN_REQUESTS: Final = 16
 """Requests of one connection that are answered before the event loop looks at the others."""
+KNOWN_HEADS: Final = 256
+KNOWN_HEAD_BYTES: Final = 1024
+"""So many heads, of at most so many bytes, are known again."""
 TARGET_MAX_BYTES: Final = 4096
 LINGER_S: Final = 2.0
 """How long a connection that we end is still read: closing over unread bytes would destroy the last answer."""
@@ -41,20 +45,43 @@ _ONCE: Final = frozenset(
 """Headers that mean nothing twice (llhttp itself refuses a second Content-Length)."""
 
 
+class Head(NamedTuple):
+    """What a request of HTTP/1.1 says before its body, where the connection stays open behind it."""
+
+    method: str
+    target: bytes
+    headers: dict[bytes, bytes]
+    body_bytes: int
+
+
 class Connections:
     """Every open connection, and what they share.
 
     Args:
+        loop: Who watches their sockets.
         answer: Answers one request; it does not raise.
         settings: The limits.
         traffic: What is counted of them.
     """
 
-    def __init__(self, answer: Callable[[Request], Response], settings: Serve, traffic: Traffic) -> None:
-        self.answer, self.settings, self.traffic = answer, settings, traffic
+    def __init__(self, loop: Loop, answer: Callable[[Request], Response], settings: Serve, traffic: Traffic) -> None:
+        self.loop, self.answer, self.settings, self.traffic = loop, answer, settings, traffic
         self.open: set[Connection] = set()
         # One for all: a connection's bytes are parsed before another's are read.
-        self.buffer = memoryview(bytearray(BUFFER_BYTES))
+        self.bytes = bytearray(BUFFER_BYTES)
+        self.buffer = memoryview(self.bytes)
+        self.heads: dict[bytes, Head] = {}
+        """By their bytes: what was parsed under these settings."""
+
+    def adopt(self, settings: Serve) -> None:
+        """Other limits, for the next connections."""
+        if settings is not self.settings:
+            self.settings = settings
+            self.heads.clear()
+
+    def accept(self, opened: socket.socket) -> None:
+        """A client is there."""
+        Connection(self, Transport(self.loop, opened, self.buffer))
 
     def expire(self) -> None:
         """Ends what is overdue."""
@@ -74,20 +101,19 @@ class Connections:
             connection.abort()
 
 
-class Connection(asyncio.BufferedProtocol):
-    """One connection."""
+class Connection:
+    """One connection, the user of its transport."""
 
-    def __init__(self, shared: Connections) -> None:
-        self._shared, self._settings = shared, shared.settings
+    def __init__(self, shared: Connections, transport: Transport) -> None:
+        self._shared, self._settings, self._transport = shared, shared.settings, transport
         self._parser = HttpRequestParser(self)
-        self._transport = cast("asyncio.Transport", None)
         self._waiting: deque[tuple[Request, bytes]] = deque()
         """Requests to answer, each with the `Connection` line of its answer."""
         self._refusal: Response | None = None
         """Ends the connection, behind the answers that wait."""
-        self._now = self._since = 0.0
+        self._now = self._since = time.perf_counter()
         """When bytes came last; when the request under way began, or the last one ended."""
-        self._within = self._in_head = self._busy = self._local = False
+        self._within = self._in_head = self._busy = False
         self._awaiting = False
         """An answer is on its way from another thread."""
         self._writable, self._paused = True, False
@@ -97,15 +123,7 @@ class Connection(asyncio.BufferedProtocol):
         self._method, self._version = b"", ""
         self._head_bytes = self._body_bytes = self._raw_bytes = 0
         self._continue = False
-
-    # --- the transport's side ---------------------------------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client is there; asyncio has set TCP_NODELAY."""
-        shared = self._shared
-        self._transport = cast("asyncio.Transport", transport)
-        self._local = transport.get_extra_info("socket").family == socket.AF_UNIX
-        self._since = time.perf_counter()
+        transport.start(self)
         shared.open.add(self)
         shared.traffic.accepted += 1
         shared.traffic.open += 1
@@ -115,7 +133,9 @@ class Connection(asyncio.BufferedProtocol):
             self._refuse(503, "too many connections", b"retry-after: 1\r\n")
             self._serve()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    # --- the transport's side ---------------------------------------------------------------------------------------
+
+    def lost(self) -> None:
         """The connection is gone."""
         self._shared.open.discard(self)
         self._shared.traffic.open -= 1
@@ -125,28 +145,27 @@ class Connection(asyncio.BufferedProtocol):
         # It refers to us: without the collector of cycles, both would stay.
         del self._parser
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """Where the next bytes go."""
-        return self._shared.buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
+    def received(self, bytes_: int) -> None:
         """Bytes came."""
         if self._last:
             return
         self._now = time.perf_counter()
-        self._feed(self._shared.buffer[:nbytes])
+        if self._within or self._waiting:
+            self._feed(self._shared.buffer[:bytes_])
+        else:
+            self._begin(bytes_)
         if not self._within:
             self._since = self._now
         else:
             # httptools keeps an unfinished line for itself, of any length; sizes, extensions and trailers of chunks
             # are nobody's. Up to a buffer of these bytes may belong to an earlier request.
-            self._raw_bytes += nbytes
+            self._raw_bytes += bytes_
             most = self._settings.max_head_bytes if self._in_head else self._settings.max_request_bytes
             if self._raw_bytes > most + BUFFER_BYTES:
                 self._refuse_head() if self._in_head else self._refuse_body()
         self._serve()
 
-    def eof_received(self) -> bool:
+    def ended(self) -> bool:
         """The client sends no more; it may still read."""
         if self._within and not self._last:
             self._refuse(400, "the request ended before it was whole")
@@ -154,12 +173,12 @@ class Connection(asyncio.BufferedProtocol):
         self._serve()
         return bool(self._waiting) or self._awaiting
 
-    def pause_writing(self) -> None:
+    def full(self) -> None:
         """The client does not read its answers."""
         self._writable = False
         self._since = time.perf_counter()
 
-    def resume_writing(self) -> None:
+    def emptied(self) -> None:
         """It reads again."""
         self._writable = True
         self._serve()
@@ -169,10 +188,10 @@ class Connection(asyncio.BufferedProtocol):
     def expire(self, now: float) -> None:
         """Ends the connection where it is overdue at `now`."""
         age, transport, timeout = now - self._since, self._transport, self._settings.request_timeout_s
-        if transport.get_write_buffer_size():  # the client does not read what it asked for
+        if transport.unsent_bytes:  # the client does not read what it asked for
             if age > timeout:
                 transport.abort()
-        elif self._ended or transport.is_closing():
+        elif self._ended or transport.closing:
             if age > LINGER_S:
                 transport.abort()
         elif self._within:
@@ -273,11 +292,41 @@ class Connection(asyncio.BufferedProtocol):
         else:
             line = b"" if self._version == "1.1" else message.KEEP_ALIVE
         whole = body[0] if len(body) == 1 else b"".join(body)
-        request = Request(self._method.decode(), self._target, self._headers, whole, self._since, self._local)
+        request = Request(self._method.decode(), self._target, self._headers, whole, self._since, self._transport.local)
         self._waiting.append((request, line))
         self._body = []
 
     # --- between them -----------------------------------------------------------------------------------------------
+
+    def _begin(self, bytes_: int) -> None:
+        """Takes the first bytes of a request, mostly the whole of it.
+
+        A client sends the same head again and again: one that is known, byte for byte, and has its body behind it and
+        nothing else, is not parsed again.
+        """
+        shared, settings = self._shared, self._settings
+        end = shared.bytes.find(b"\r\n\r\n", 0, min(bytes_, KNOWN_HEAD_BYTES)) + 4
+        head = bytes(shared.buffer[:end])
+        known = shared.heads.get(head)
+        if (
+            known is not None
+            and end + known.body_bytes == bytes_
+            and settings is shared.settings
+            and shared.traffic.busy < settings.max_concurrent
+        ):
+            self._set_busy(True)
+            body = bytes(shared.buffer[end:bytes_])
+            request = Request(known.method, known.target, known.headers, body, self._now, self._transport.local)
+            self._waiting.append((request, b""))
+            return
+        self._feed(shared.buffer[:bytes_])
+        if len(self._waiting) != 1 or self._within or self._last or self._refusal is not None:
+            return
+        request, line = self._waiting[0]
+        if end > 4 and end + len(request.body) == bytes_ and not line and settings is shared.settings:
+            if len(shared.heads) == KNOWN_HEADS:
+                shared.heads.clear()
+            shared.heads[head] = Head(request.method, request.target, request.headers, len(request.body))
 
     def _feed(self, data: memoryview) -> None:
         while True:
@@ -315,10 +364,10 @@ class Connection(asyncio.BufferedProtocol):
         waiting, turn = self._waiting, TURN_REQUESTS
         if self._awaiting:
             return
-        while waiting and self._writable and not self._ended and not self._transport.is_closing():
+        while waiting and self._writable and not self._ended and not self._transport.closing:
             if not turn:
                 self._pause()
-                asyncio.get_running_loop().call_soon(self._serve)
+                self._shared.loop.soon(self._serve)
                 return
             turn -= 1
             request, line = waiting.popleft()
@@ -327,7 +376,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._await(response, request, line)
                 return
             self._respond(request, response, line)
-        if self._ended or self._transport.is_closing():
+        if self._ended or self._transport.closing:
             return
         if waiting:
             self._pause()
@@ -340,7 +389,7 @@ class Connection(asyncio.BufferedProtocol):
         else:
             if self._paused:
                 self._paused = False
-                self._transport.resume_reading()
+                self._transport.resume()
             if not self._within:
                 self._set_busy(False)
             elif self._continue and not self._body_bytes:
@@ -357,25 +406,25 @@ class Connection(asyncio.BufferedProtocol):
     def _await(self, later: Later, request: Request, line: bytes) -> None:
         """Answers when the answer is there; what the client sends behind it waits."""
 
-        def answered(done: asyncio.Future[Response]) -> None:
+        def answered() -> None:
             self._awaiting = False
             self._since = time.perf_counter()
-            if not self._transport.is_closing():
-                self._respond(request, done.result(), line)
+            if not self._transport.closing:
+                self._respond(request, later.future.result(), line)
                 self._serve()
 
         self._awaiting = True
         self._pause()
-        asyncio.wrap_future(later.future).add_done_callback(answered)
+        later.future.add_done_callback(lambda _done: self._shared.loop.from_thread(answered))
 
     def _write(self, response: Response, line: bytes, *, without_body: bool = False) -> None:
         self._shared.traffic.responses[response.status] += 1
         self._transport.write(message.to_bytes(response, connection=line, without_body=without_body))
 
     def _pause(self) -> None:
-        if not self._paused and not self._transport.is_closing():
+        if not self._paused and not self._transport.closing:
             self._paused = True
-            self._transport.pause_reading()
+            self._transport.pause()
 
     def _end(self) -> None:
         """Says that no more comes, and reads on until the client has understood; `expire` sees to it that it does."""
@@ -384,15 +433,12 @@ class Connection(asyncio.BufferedProtocol):
         self._since = time.perf_counter()
         self._waiting.clear()
         self._set_busy(False)
-        if self._transport.is_closing():
+        if self._transport.closing:
             return
         if self._paused:
             self._paused = False
-            self._transport.resume_reading()
-        try:
-            self._transport.write_eof()
-        except OSError:  # the client has gone
-            self._transport.abort()
+            self._transport.resume()
+        self._transport.write_end()
 
     def _set_busy(self, busy: bool) -> None:
         if busy is not self._busy:

@@ -6,12 +6,11 @@ so that no request under way is lost.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 import signal
 import socket
 import stat
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
@@ -19,7 +18,9 @@ from typing import Final, Protocol
 from edgekit_contracts.errors import PortInUse, UsageError
 from edgekit_runtime.config import Serve
 from edgekit_runtime.serving.app import App
-from edgekit_runtime.serving.protocol import Connection, Connections
+from edgekit_runtime.serving.loop import Loop
+from edgekit_runtime.serving.protocol import Connections
+from edgekit_runtime.serving.transport import Listener
 
 BACKLOG: Final = 512
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -55,49 +56,52 @@ def serve_until_signal(app: App, sockets: Sequence[socket.socket], keeper: Keepe
         keeper: Hangs on the loop.
     """
     signals = keeper.signals if keeper is not None else {}
-
-    async def until_signal() -> None:
-        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    with Loop() as loop:
         for number in STOP_SIGNALS:
-            loop.add_signal_handler(number, stop.set)
+            loop.on_signal(number, loop.stop)
         for number, action in signals.items():
-            loop.add_signal_handler(number, action)
-        await serve(app, sockets, stop, keeper)
-
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(until_signal())
-    # The loop left SIGTERM's own handler behind, which would end us before the last window is stored.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+            loop.on_signal(number, action)
+        serve(app, sockets, loop, keeper)
+    # A second signal to stop ends the storing of the last window too; another one means nothing any more.
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.default_int_handler)
     for number in signals:
         signal.signal(number, signal.SIG_IGN)
 
 
-async def serve(app: App, sockets: Sequence[socket.socket], stop: asyncio.Event, keeper: Keeper | None = None) -> None:
-    """Answers until `stop` is set; then takes no more connections and gives those there are `drain_timeout_s`."""
-    loop = asyncio.get_running_loop()
-    connections = Connections(app.answer, app.settings, app.traffic)
-    servers = [await loop.create_server(lambda: Connection(connections), sock=opened) for opened in sockets]
+def serve(app: App, sockets: Sequence[socket.socket], loop: Loop, keeper: Keeper | None = None) -> None:
+    """Answers until `loop` is stopped; then takes no more connections and gives those there are `drain_timeout_s`."""
+    connections = Connections(loop, app.answer, app.settings, app.traffic)
+    listeners = [Listener(loop, opened, connections.accept) for opened in sockets]
     if keeper is not None:
         keeper.started()
-    stopping = asyncio.ensure_future(stop.wait())
-    while not stopping.done():
+    sweep_s = due_s = 0.0
+    while not loop.stopped:
+        loop.turn(sweep_s)
+        now_s = time.monotonic()
+        if now_s < due_s:
+            continue
         sweep_s = min(SWEEP_S, app.settings.request_timeout_s / 4, app.settings.idle_timeout_s / 4)
-        await asyncio.wait([stopping], timeout=sweep_s)
+        due_s = now_s + sweep_s
         connections.expire()
-        connections.settings = app.settings  # of the next connections
+        connections.adopt(app.settings)
+        for listener in listeners:
+            listener.resume()
         if keeper is not None:
             keeper.passed()
     if keeper is not None:
         keeper.stopping()
-    for server in servers:
-        server.close()
+    for _ in range(2):  # who has connected is accepted, and what has come is read
+        loop.turn(0)
+    for listener in listeners:
+        listener.close()
     connections.drain()
-    deadline = loop.time() + app.settings.drain_timeout_s
-    while connections.open and loop.time() < deadline:
-        await asyncio.sleep(DRAIN_STEP_S)
+    deadline_s = time.monotonic() + app.settings.drain_timeout_s
+    while connections.open and time.monotonic() < deadline_s:
+        loop.turn(DRAIN_STEP_S)
         connections.expire()
     connections.abort()
-    await asyncio.sleep(0)  # so that each connection hears of its end
+    loop.turn(0)  # so that each connection hears of its end
 
 
 def bind(serve: Serve) -> list[socket.socket]:
