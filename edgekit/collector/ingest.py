@@ -32,11 +32,11 @@ from edgekit_contracts.telemetry import (
     Body,
     Envelope,
     Gap,
-    Kind,
     Window,
     decode_body,
     decode_distances,
     decode_envelope,
+    plain_envelopes,
     unpack_message,
 )
 
@@ -49,8 +49,6 @@ HEAD_BYTES: Final = 4 * limits.KIB
 TOPIC_MAX: Final = 128
 """Characters of a topic that is looked at: the longest of ours has 76."""
 
-_ENVELOPES: Final = msgspec.msgpack.Decoder(list[Envelope])
-_WINDOWS: Final = msgspec.msgpack.Decoder(Window)
 _PARTS: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 Reason = Literal["wrong topic", "too large", "garbage", "newer version", "wrong device", "jump", "body", "internal"]
@@ -227,7 +225,7 @@ def _read_records(message: Message, device: str, known: Known) -> list[Reading]:
         return [_cut(message)]
     try:
         array = unpack_message(message.payload)
-        envelopes = _plain_envelopes(array)
+        envelopes = plain_envelopes(array)
         if envelopes is not None:
             return [_judge(message, place, envelope, device, known) for place, envelope in enumerate(envelopes)]
         parts = decode_msgpack(array, list[msgspec.Raw], what="telemetry message", limit=limits.MESSAGE_MAX_BYTES)
@@ -238,18 +236,6 @@ def _read_records(message: Message, device: str, known: Known) -> list[Reading]:
     if not 1 <= len(parts) <= limits.MESSAGE_MAX_RECORDS:
         return [_refused(message, "garbage", f"{len(parts)} records in a message")]
     return [_read_record(message, place, part, device, known) for place, part in enumerate(parts)]
-
-
-def _plain_envelopes(array: bytes) -> list[Envelope] | None:
-    """A message's envelopes, where all of them can be read."""
-    if len(array) > limits.MESSAGE_MAX_BYTES:
-        return None
-    try:
-        envelopes = _ENVELOPES.decode(array)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return None
-    whole = 1 <= len(envelopes) <= limits.MESSAGE_MAX_RECORDS
-    return envelopes if whole and all(one.version == ENVELOPE_VERSION for one in envelopes) else None
 
 
 def _read_record(message: Message, place: int, data: msgspec.Raw, device: str, known: Known) -> Reading:
@@ -269,7 +255,7 @@ def _judge(message: Message, place: int, envelope: Envelope, device: str, known:
         detail = f"a record of {envelope.device} on the topic of {device}"
         return _refused(message, "wrong device", detail, _head(message, place))
     try:
-        body = _plain_window(envelope) or decode_body(envelope)
+        body = decode_body(envelope)
         if isinstance(body, Gap):
             _check_gap(body)
     except EdgekitError as error:
@@ -284,17 +270,6 @@ def _check_gap(gap: Gap) -> None:
     most = limits.RECORD_MAX_ROWS if span == 1 else span
     if gap.records > most or max(gap.rows, gap.bytes) >= 2**63:
         raise FormatError("telemetry body", "$", "a gap of more records than it has sequences")
-
-
-def _plain_window(envelope: Envelope) -> Window | None:
-    """A window's body, where it can be read."""
-    if envelope.kind is not Kind.WINDOW:
-        return None
-    try:
-        window = _WINDOWS.decode(envelope.body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return None
-    return window if window.software.bounded else None
 
 
 def _check_windows(bins: Bins, places: list[_Place], found: list[Reading]) -> None:

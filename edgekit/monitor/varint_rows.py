@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit_contracts.errors import FormatError
-from edgekit_runtime.varints import decode_varint_block
+from edgekit_runtime.varints import decode_varint_narrow, varint_digits
 
-BLOCK_WINDOWS: Final = 128
-"""Read at once; the arrays of a block stay within the processor's cache."""
+BLOCK_WINDOWS: Final = 32
+"""Read at once; the arrays of a block stay within the processor's cache, and none is asked of the system each time."""
 
 
 def decode_varint_rows(runs: Sequence[bytes]) -> NDArray[np.int64]:
@@ -22,16 +22,15 @@ def decode_varint_rows(runs: Sequence[bytes]) -> NDArray[np.int64]:
     Raises:
         FormatError: They are not of equally many.
     """
-    blocks = [runs[start : start + BLOCK_WINDOWS] for start in range(0, len(runs), BLOCK_WINDOWS)]
-    width, whole = 0, np.empty((len(runs), 0), np.int64)
-    for index, block in enumerate(blocks):
-        values = decode_varint_block(b"".join(block))
-        if index == 0:
-            width = len(values) // len(block)
-            whole = np.empty((len(runs), width), np.int64)
-        if len(values) != width * len(block):
+    whole = np.empty((len(runs), 0), np.int64)
+    for start in range(0, len(runs), BLOCK_WINDOWS):
+        block = runs[start : start + BLOCK_WINDOWS]
+        values = decode_varint_narrow(b"".join(block))
+        if start == 0:
+            whole = np.empty((len(runs), len(values) // len(block)), np.int64)
+        if len(values) != whole.shape[1] * len(block):
             raise FormatError("window", "$.counts", "the windows to merge are not on the same bins")
-        whole[index * BLOCK_WINDOWS : index * BLOCK_WINDOWS + len(block)] = values.reshape(len(block), -1)
+        whole[start : start + len(block)] = values.reshape(len(block), -1)
     return whole
 
 
@@ -40,15 +39,8 @@ def encode_varint_rows(values: NDArray[np.int64]) -> list[bytes]:
     encoded: list[bytes] = []
     for start in range(0, len(values), BLOCK_WINDOWS):
         block = values[start : start + BLOCK_WINDOWS]
-        longest = max(1, -(-int(block.max(initial=0)).bit_length() // 7))
-        digits = np.empty((*block.shape, longest), np.uint8)
-        wanted = np.ones(digits.shape, bool)
-        for place in range(longest):
-            rest = block >> 7 * place
-            digits[:, :, place] = (rest & 0x7F) | (rest > 0x7F) * 0x80
-            if place:
-                wanted[:, :, place] = rest > 0
-        data = digits[wanted].tobytes()
-        bounds = np.cumsum(np.count_nonzero(wanted, axis=(1, 2))).tolist()
+        digits, written = varint_digits(block)
+        data = digits[written].tobytes()
+        bounds = np.cumsum(np.count_nonzero(written, axis=(1, 2))).tolist()
         encoded += [data[begin:end] for begin, end in pairwise([0, *bounds])]
     return encoded

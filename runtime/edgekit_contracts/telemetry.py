@@ -31,6 +31,8 @@ PACKED: Final = "zlib"
 
 U64 = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """Unsigned, within what SQLite and MessagePack both hold as an integer."""
+Rows = Annotated[int, msgspec.Meta(ge=0, le=limits.RECORD_MAX_ROWS)]
+"""What a record can speak of: every sum over a fleet stays far below 63 bits."""
 
 
 class Kind(IntEnum):
@@ -65,40 +67,29 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Length by the device's monotonic clock."""
     clock: Clock
     bins_id: Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
-    n: Annotated[int, msgspec.Meta(ge=0, le=limits.RECORD_MAX_ROWS)]
+    n: Rows
     """Rows that the record speaks of."""
     body: msgspec.Raw
-    merged: Annotated[int, msgspec.Meta(ge=0, le=limits.RECORD_MAX_ROWS)] = 0
+    merged: Rows = 0
     """Windows that were added into this one: it stands for so many more."""
 
 
 class Software(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The process in this window."""
 
-    calls: Count
+    calls: Rows
     """Requests that were answered; latency is counted for each."""
-    rejected: Count
+    rejected: Rows
     """Requests refused for what was in them."""
-    failed: Count
+    failed: Rows
     """Requests that failed in the runtime."""
-    rss_kb: Count
+    rss_kb: U64
     """Resident memory at the end."""
-    cpu_ms: Count
+    cpu_ms: U64
     """Processor time used."""
-    uptime_s: Count
-    outbox_records: Count
+    uptime_s: U64
+    outbox_records: U64
     """Records that were waiting at the end."""
-
-    @property
-    def bounded(self) -> bool:
-        """Whether a window can hold these numbers: every sum over a fleet stays far below 63 bits."""
-        most = limits.RECORD_MAX_ROWS
-        return (
-            self.calls <= most
-            and self.rejected <= most
-            and self.failed <= most
-            and max(self.rss_kb, self.cpu_ms, self.uptime_s, self.outbox_records) < 2**63
-        )
 
 
 class Window(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -204,6 +195,9 @@ _BODIES: Final[dict[Kind, type[Body]]] = {
     Kind.GAP: Gap,
     Kind.REFERENCE: ReferencePart,
 }
+_WINDOWS: Final = msgspec.msgpack.Decoder(Window)
+_ENVELOPES: Final = msgspec.msgpack.Decoder(list[Envelope])
+_UNREADABLE: Final = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _CONTINUED: Final = bytes(range(0x80, 0x100))
 _ZLIB: Final = b"\x78"
@@ -272,12 +266,25 @@ def decode_message(payload: bytes) -> list[Envelope]:
         FormatError: Not a list of 1 to 8 envelopes.
         UnsupportedFormat: An envelope of a newer version.
     """
-    parts = decode_msgpack(
-        unpack_message(payload), list[msgspec.Raw], what="telemetry message", limit=limits.MESSAGE_MAX_BYTES
-    )
+    message = unpack_message(payload)
+    if (envelopes := plain_envelopes(message)) is not None:
+        return envelopes
+    parts = decode_msgpack(message, list[msgspec.Raw], what="telemetry message", limit=limits.MESSAGE_MAX_BYTES)
     if not 1 <= len(parts) <= limits.MESSAGE_MAX_RECORDS:
         raise FormatError("telemetry message", "$", f"{len(parts)} records; 1 to {limits.MESSAGE_MAX_RECORDS} allowed")
     return [decode_envelope(part) for part in parts]
+
+
+def plain_envelopes(message: bytes) -> list[Envelope] | None:
+    """The envelopes of a message that is not packed, read in one step; None where something is wrong with one."""
+    if len(message) > limits.MESSAGE_MAX_BYTES:
+        return None
+    try:
+        envelopes = _ENVELOPES.decode(message)
+    except _UNREADABLE:
+        return None
+    whole = 1 <= len(envelopes) <= limits.MESSAGE_MAX_RECORDS
+    return envelopes if whole and all(one.version == ENVELOPE_VERSION for one in envelopes) else None
 
 
 def decode_envelope(data: bytes | msgspec.Raw) -> Envelope:
@@ -298,11 +305,14 @@ def decode_body(envelope: Envelope) -> Body:
     Raises:
         FormatError: The body is not of that kind, or its numbers contradict one another.
     """
+    if envelope.kind is Kind.WINDOW:
+        try:
+            return _WINDOWS.decode(envelope.body)
+        except _UNREADABLE:
+            pass  # what is wrong is said below
     if (kind := _BODIES.get(envelope.kind)) is None:
         raise FormatError("telemetry record", "$[4]", f"kind {envelope.kind.name} is not read by this release")
     body = decode_msgpack(envelope.body, kind, what="telemetry body", limit=limits.MESSAGE_MAX_BYTES)
-    if isinstance(body, Window) and not body.software.bounded:
-        raise FormatError("telemetry body", "$[4]", "a number beyond what a window can hold")
     if isinstance(body, Gap) and not (body.first <= body.last == envelope.sequence):
         raise FormatError("telemetry body", "$[1]", "a gap stands at the last sequence it covers")
     if isinstance(body, Labels) and not (body.wrong <= body.reviewed == envelope.n and isfinite(body.deviation)):

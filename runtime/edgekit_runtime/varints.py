@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from edgekit_contracts.telemetry import encode_varints
 
-_TWO_BYTES: Final = 1 << 14
-"""From here on a number takes three."""
+_ONE_BYTE: Final = np.array(0x7F)
+"""The largest number of one byte: an array, which NumPy need not make of a number each time."""
 _FEW: Final = 48
-"""Numbers of two bytes up to which it is quicker to put each into its place."""
+"""Numbers of more than one byte up to which it is quicker to put each into its place."""
 
 
 def encode_varint_block(values: NDArray[Any]) -> bytes:
@@ -27,38 +27,47 @@ def encode_varint_block(values: NDArray[Any]) -> bytes:
     Args:
         values: Shape (count,), integers of 0 to 2^63 - 1.
     """
-    places = (values > 0x7F).nonzero()[0]
+    places = (values > _ONE_BYTE).nonzero()[0]
     if len(places) > _FEW:
-        return _encode_many(values, places)
-    octets = bytearray(values.astype(np.uint8))
-    for shift, at in enumerate(places.tolist()):
-        value = values.item(at)
-        if value >= _TWO_BYTES:
-            return encode_varints(values.tolist())
-        octets[at + shift] |= 0x80
-        octets.insert(at + shift + 1, value >> 7)
+        digits, written = varint_digits(values)
+        return digits[written].tobytes()
+    octets = bytearray(values.astype(np.uint8).tobytes())
+    for at in places[::-1].tolist():  # what stands before keeps its place
+        rest = values.item(at) >> 7
+        octets[at] |= 0x80
+        if rest <= 0x7F:
+            octets.insert(at + 1, rest)
+        else:
+            octets[at + 1 : at + 1] = encode_varints((rest,))
     return bytes(octets)
 
 
-def _encode_many(values: NDArray[Any], places: NDArray[np.intp]) -> bytes:
-    """The same, where the numbers at many places take more than one byte."""
-    if values.max() >= _TWO_BYTES:
-        return encode_varints(values.tolist())
-    pairs = np.empty((len(values), 2), np.uint8)
-    pairs[:, 0] = values
-    pairs[places, 0] |= 0x80
-    pairs[:, 1] = values >> 7
-    written = np.zeros(pairs.shape, dtype=bool)
-    written[:, 0] = True
-    written[places, 1] = True
-    return pairs[written].tobytes()
+def varint_digits(values: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """The octets of numbers, shape (*values.shape, octets of the longest), and which of them are written, likewise."""
+    most = int(values.max(initial=0))
+    narrow = values.astype(np.min_scalar_type(most))
+    digits = np.empty((*values.shape, max(1, -(-most.bit_length() // 7))), np.uint8)
+    written = np.ones(digits.shape, bool)
+    for place in range(digits.shape[-1]):
+        more = narrow > 0x7F
+        digits[..., place] = narrow
+        digits[..., place] |= more.view(np.uint8) << 7
+        if place + 1 < digits.shape[-1]:
+            written[..., place + 1] = more
+            narrow >>= 7
+    return digits, written
 
 
 def decode_varint_block(data: bytes) -> NDArray[np.int64]:
     """Reads a run of whole unsigned LEB128 numbers of at most 63 bits; shape (count,)."""
+    return decode_varint_narrow(data).astype(np.int64, copy=False)
+
+
+def decode_varint_narrow(data: bytes) -> NDArray[Any]:
+    """The same, of a type that the numbers fit into: many windows are read in less memory, and so in less time."""
     octets = np.frombuffer(data, np.uint8)
     if data.isascii():
-        return octets.astype(np.int64)
+        return octets
     more = octets > 0x7F
     if not (more[-1] or (more[1:] & more[:-1]).any()):
         # The usual case: none of more than two bytes.
@@ -66,11 +75,17 @@ def decode_varint_block(data: bytes) -> NDArray[np.int64]:
         values[:-1] |= (octets[1:] * more[:-1]).astype(np.uint16) << 7
         starts = np.ones(len(octets), dtype=bool)
         np.logical_not(more[:-1], out=starts[1:])
-        return values[starts].astype(np.int64)
+        return values[starts]
     ends = np.flatnonzero(~more)
     if len(ends) == 0:
         return np.empty(0, np.int64)
-    begins = np.concatenate(([0], ends[:-1] + 1))
-    place = np.arange(ends[-1] + 1) - np.repeat(begins, ends - begins + 1)
-    digits = (octets[: ends[-1] + 1].astype(np.int64) & 0x7F) << (7 * place)
-    return np.add.reduceat(digits, begins)
+    lengths = ends.copy()
+    lengths[0] += 1
+    lengths[1:] -= ends[:-1]
+    longest, digits = int(lengths.max()), octets & 0x7F
+    numbers: NDArray[Any] = digits[ends].astype(np.uint32 if longest <= 4 else np.int64)
+    for back in range(1, longest):
+        inside = lengths > back
+        numbers <<= inside.astype(numbers.dtype) * 7
+        numbers |= digits[ends - back] * inside
+    return numbers
