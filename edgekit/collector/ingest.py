@@ -7,8 +7,8 @@ far ahead is for the cursor to say (`batch`). A wrong clock is no reason: such a
 Records fare one by one: a poison record does not take its neighbours in the message with it. A refusal has a `key`
 where device, epoch and sequence are beyond doubt: such a record is acknowledged, so that it is not sent for ever.
 
-Nearly every message is right, so a batch is read as if all were: a message is decoded at once, and the windows of the
-batch are checked together. Only where something is wrong are records looked at one by one, to say what it is.
+Nearly every message is right, so it is read as if all were (`plain`): a message is decoded at once, and windows are
+checked by the block (`sums`). Only where something is wrong are records looked at one by one, to say what it is.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
 import msgspec
 
-from edgekit.collector.sums import sums_of
+from edgekit.collector.plain import envelopes_from, remember, window_in
+from edgekit.collector.sums import BLOCK, sums_of
 from edgekit_contracts import limits, topics
 from edgekit_contracts.decode import decode_msgpack
 from edgekit_contracts.errors import EdgekitError, FormatError, TooLarge, UnsupportedFormat
@@ -36,7 +37,6 @@ from edgekit_contracts.telemetry import (
     decode_body,
     decode_distances,
     decode_envelope,
-    plain_envelopes,
     unpack_message,
 )
 
@@ -127,6 +127,10 @@ class Known(Protocol):
         ...
 
 
+_Place = tuple[int, Message, int, Envelope, Window]
+"""A window whose counts are still to be checked: its place among the readings, its message, which record of that."""
+
+
 class _Head(msgspec.Struct, array_like=True):
     """What names a record, readable even where the rest of its envelope is wrong."""
 
@@ -143,22 +147,10 @@ def read(message: Message, known: Known) -> list[Reading]:
 
 def read_batch(messages: Iterable[Message], known: Known) -> list[Reading]:
     """Reads messages of any topic, in order; never raises for what is in them."""
-    found: list[Reading] = []
-    unchecked: dict[bytes, list[_Place]] = {}
+    reader = _Reader(known)
     for message in messages:
-        device = _up_device(message.topic)
-        readings = _read_other(message) if device is None else _read_records(message, device, known)
-        for record, reading in enumerate(readings):
-            if type(reading) is Accepted and type(reading.body) is Window and not reading.quarantined:
-                envelope, window = reading.envelope, reading.body
-                place = (len(found) + record, message, record, envelope, window)
-                unchecked.setdefault(envelope.bins_id, []).append(place)
-        found += readings
-    for bins_id, places in unchecked.items():
-        bins = known.bins(bins_id)
-        assert bins is not None
-        _check_windows(bins, places, found)
-    return found
+        reader.read(message)
+    return reader.end()
 
 
 def check_window(envelope: Envelope, window: Window, bins: Bins) -> None:
@@ -197,10 +189,6 @@ def _read_status(message: Message, device: str) -> list[Reading]:
     return [Birth(status, message.received_ms)]
 
 
-_Place = tuple[int, Message, int, Envelope, Window]
-"""A window whose counts are still to be checked: its place among the readings, its message, which record of that."""
-
-
 @lru_cache(maxsize=1 << 16)
 def _parsed(topic: str) -> str | None:
     lane = topics.Up.parse(topic)
@@ -219,49 +207,116 @@ def _read_other(message: Message) -> list[Reading]:
     return [_cut(message)] if message.cut_bytes else _read_status(message, device)
 
 
-def _read_records(message: Message, device: str, known: Known) -> list[Reading]:
-    """The message's records, or one refusal of it as a whole."""
-    if message.cut_bytes:
-        return [_cut(message)]
-    try:
-        array = unpack_message(message.payload)
-        envelopes = plain_envelopes(array)
-        if envelopes is not None:
-            return [_judge(message, place, envelope, device, known) for place, envelope in enumerate(envelopes)]
-        parts = decode_msgpack(array, list[msgspec.Raw], what="telemetry message", limit=limits.MESSAGE_MAX_BYTES)
-    except TooLarge as error:
-        return [_refused(message, "too large", str(error))]
-    except EdgekitError as error:
-        return [_refused(message, "garbage", str(error))]
-    if not 1 <= len(parts) <= limits.MESSAGE_MAX_RECORDS:
-        return [_refused(message, "garbage", f"{len(parts)} records in a message")]
-    return [_read_record(message, place, part, device, known) for place, part in enumerate(parts)]
+class _Reader:
+    """Reads messages one after the other, and checks their windows together."""
 
+    def __init__(self, known: Known) -> None:
+        self._known, self._bins = known, dict[bytes, Bins | None]()
+        self._found: list[Reading] = []
+        self._unchecked: dict[bytes, list[_Place]] = {}
 
-def _read_record(message: Message, place: int, data: msgspec.Raw, device: str, known: Known) -> Reading:
-    """A record of a message in which some envelope cannot be read."""
-    try:
-        envelope = decode_envelope(data)
-    except UnsupportedFormat as error:
-        return _refused(message, "newer version", str(error), bytes(data))
-    except EdgekitError as error:
-        return _refused(message, "garbage", str(error), bytes(data), _salvage(data, device))
-    return _judge(message, place, envelope, device, known)
+    def read(self, message: Message) -> None:
+        device = _up_device(message.topic)
+        if device is None:
+            self._found += _read_other(message)
+        else:
+            self._read_records(message, device)
 
+    def end(self) -> list[Reading]:
+        """All readings, in the order of their messages."""
+        for bins_id in self._unchecked:
+            self._check(bins_id)
+        return self._found
 
-def _judge(message: Message, place: int, envelope: Envelope, device: str, known: Known) -> Reading:
-    """A record whose envelope is read; the counts of a window on known bins are still to be checked."""
-    if envelope.device != device:
-        detail = f"a record of {envelope.device} on the topic of {device}"
-        return _refused(message, "wrong device", detail, _head(message, place))
-    try:
-        body = decode_body(envelope)
-        if isinstance(body, Gap):
-            _check_gap(body)
-    except EdgekitError as error:
-        return _refused(message, "body", str(error), _head(message, place), Key.of(envelope))
-    quarantined = type(body) is Window and known.bins(envelope.bins_id) is None
-    return Accepted(envelope, body, message.received_ms, quarantined)
+    def _read_records(self, message: Message, device: str) -> None:
+        """The message's records, or one refusal of it as a whole."""
+        if message.cut_bytes:
+            self._found.append(_cut(message))
+            return
+        try:
+            array = unpack_message(message.payload)
+            envelopes = envelopes_from(array, device)
+            if envelopes is not None:
+                for record, envelope in enumerate(envelopes):
+                    self._judge(message, record, envelope)
+                return
+            parts = decode_msgpack(array, list[msgspec.Raw], what="telemetry message", limit=limits.MESSAGE_MAX_BYTES)
+        except TooLarge as error:
+            self._found.append(_refused(message, "too large", str(error)))
+            return
+        except EdgekitError as error:
+            self._found.append(_refused(message, "garbage", str(error)))
+            return
+        if not 1 <= len(parts) <= limits.MESSAGE_MAX_RECORDS:
+            self._found.append(_refused(message, "garbage", f"{len(parts)} records in a message"))
+            return
+        for record, part in enumerate(parts):
+            self._read_record(message, record, part, device)
+
+    def _read_record(self, message: Message, record: int, data: msgspec.Raw, device: str) -> None:
+        """A record of a message in which some envelope is not plainly right."""
+        try:
+            envelope = decode_envelope(data)
+        except UnsupportedFormat as error:
+            self._found.append(_refused(message, "newer version", str(error), bytes(data)))
+        except EdgekitError as error:
+            self._found.append(_refused(message, "garbage", str(error), bytes(data), _salvage(data, device)))
+        else:
+            if envelope.device == device:
+                self._judge(message, record, envelope)
+            else:
+                detail = f"a record of {envelope.device} on the topic of {device}"
+                self._found.append(_refused(message, "wrong device", detail, bytes(data)))
+
+    def _judge(self, message: Message, record: int, envelope: Envelope) -> None:
+        """A record whose envelope is read; a window on known bins waits until some are checked together."""
+        window = window_in(envelope)
+        if window is None:
+            try:
+                body = decode_body(envelope)
+                if isinstance(body, Gap):
+                    _check_gap(body)
+            except EdgekitError as error:
+                head = _head(message, record)
+                self._found.append(_refused(message, "body", str(error), head, Key.of(envelope)))
+                return
+            if not isinstance(body, Window):
+                self._found.append(Accepted(envelope, body, message.received_ms))
+                return
+            remember(body)
+            window = window_in(envelope) or body
+        bins_id = envelope.bins_id
+        if self._bins_of(bins_id) is None:
+            self._found.append(Accepted(envelope, window, message.received_ms, quarantined=True))
+            return
+        places = self._unchecked.setdefault(bins_id, [])
+        places.append((len(self._found), message, record, envelope, window))
+        self._found.append(Accepted(envelope, window, message.received_ms))
+        if len(places) == BLOCK:
+            self._check(bins_id)
+
+    def _bins_of(self, bins_id: bytes) -> Bins | None:
+        try:
+            return self._bins[bins_id]
+        except KeyError:
+            bins = self._bins[bins_id] = self._known.bins(bins_id)
+            return bins
+
+    def _check(self, bins_id: bytes) -> None:
+        """Checks what waits on these bins, and puts a refusal in the place of each window that is wrong."""
+        places, bins = self._unchecked[bins_id], self._bins[bins_id]
+        assert bins is not None
+        windows, rows = [place[4] for place in places], [place[3].n for place in places]
+        right = sums_of(bins_id, bins).right(windows, rows)
+        if not all(right):
+            for (at, message, record, envelope, window), plain in zip(places, right, strict=True):
+                try:
+                    if not plain:
+                        check_window(envelope, window, bins)
+                except EdgekitError as error:
+                    head = _head(message, record)
+                    self._found[at] = _refused(message, "body", str(error), head, Key.of(envelope))
+        places.clear()
 
 
 def _check_gap(gap: Gap) -> None:
@@ -270,20 +325,6 @@ def _check_gap(gap: Gap) -> None:
     most = limits.RECORD_MAX_ROWS if span == 1 else span
     if gap.records > most or max(gap.rows, gap.bytes) >= 2**63:
         raise FormatError("telemetry body", "$", "a gap of more records than it has sequences")
-
-
-def _check_windows(bins: Bins, places: list[_Place], found: list[Reading]) -> None:
-    """Checks windows on the same bins together, and puts a refusal in the place of each that is wrong."""
-    sums = sums_of(places[0][3].bins_id, bins)
-    right = sums.right([window for *_, window in places], [envelope.n for *_, envelope, _ in places])
-    for (at, message, record, envelope, window), plain in zip(places, right, strict=True):
-        try:
-            if not plain:
-                check_window(envelope, window, bins)
-            elif window.distances:
-                decode_distances(window.distances, envelope.n)
-        except EdgekitError as error:
-            found[at] = _refused(message, "body", str(error), _head(message, record), Key.of(envelope))
 
 
 def _head(message: Message, place: int) -> bytes:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.collector.moments import contradiction
 from edgekit_contracts.errors import FormatError
-from edgekit_contracts.limits import RECORD_MAX_ROWS
+from edgekit_contracts.limits import DISTANCE_MAX_BINS, RECORD_MAX_ROWS
 from edgekit_contracts.reference import LATENCY_BINS, Bins
 from edgekit_contracts.telemetry import Window, decode_counts
 from edgekit_runtime.varints import decode_varint_block
@@ -70,7 +70,7 @@ class Sums:
         return int(sums[1][0])
 
     def right(self, windows: Sequence[Window], rows: Sequence[int]) -> list[bool]:
-        """Which windows are plainly right: `check` would find no fault, and the calls that `Window.software` names.
+        """Which windows are plainly right: `check` would find no fault, nor would who compares calls and distances.
 
         Args:
             windows: All on these bins.
@@ -83,7 +83,7 @@ class Sums:
 
     def _block(self, windows: Sequence[Window], rows: NDArray[np.int64]) -> list[bool]:
         values = self._values([window.counts for window in windows])
-        if values is not None:
+        if values is not None and _measured([window.distances for window in windows], rows):
             right, calls = self._sums(values, rows)
             right &= calls == [window.software.calls for window in windows]
             right &= [len(window.moments) in {0, self.moments_bytes} for window in windows]
@@ -96,24 +96,17 @@ class Sums:
             return [False]
         return self._block(windows[:half], rows[:half]) + self._block(windows[half:], rows[half:])
 
-    def _values(self, runs: Sequence[bytes]) -> NDArray[np.int64] | None:
+    def _values(self, runs: Sequence[bytes]) -> NDArray[Any] | None:
         """The counts of windows, shape (windows, counts); None where something is not plainly right."""
-        data, ends = b"".join(runs), np.cumsum([len(run) for run in runs])
-        more = np.frombuffer(data, np.uint8) > 0x7F
-        going_on = np.flatnonzero(more)
-        # Each run ends where its last number does, and so far there are as many numbers as there should be.
-        numbers = ends - np.searchsorted(going_on, ends)
-        if (numbers != self._length * np.arange(1, len(runs) + 1)).any() or more[ends - 1].any():
+        found = _numbers(runs)
+        if found is None or (found[1] != self._length * np.arange(1, len(runs) + 1)).any():
             return None
-        if (going_on[_LONGEST - 1 :] - going_on[: 1 - _LONGEST] < _LONGEST).any():
-            return None
-        values = decode_varint_block(data)
-        # Larger ones could add up to a right sum beyond 64 bits.
-        return values.reshape(len(runs), -1) if values.max() <= RECORD_MAX_ROWS else None
+        values: NDArray[Any] = found[0]
+        return values.reshape(len(runs), -1)
 
-    def _sums(self, values: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[np.bool], NDArray[np.int64]]:
+    def _sums(self, values: NDArray[Any], rows: NDArray[np.int64]) -> tuple[NDArray[np.bool], NDArray[np.int64]]:
         """Whether all sums of each window are right, and its calls."""
-        sums = np.add.reduceat(values, self._starts, axis=1)
+        sums = np.add.reduceat(values, self._starts, axis=1, dtype=np.int64)
         features, n = sums[:, : 2 * self._features], rows[:, None]
         nulls, abstained, resent, calls = sums[:, -4:].T
         right = (features[:, ::2] == n).all(axis=1) & (features[:, 1::2] <= n).all(axis=1)
@@ -121,9 +114,48 @@ class Sums:
         right &= (abstained <= rows) & (resent <= calls)
         return right, calls
 
-    def _counted(self, values: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _counted(self, values: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Finite values of each window's numeric features, shape (windows, features)."""
         return rows[:, None] - values[:, self._nulls] - values[:, self._nulls + 1]
+
+
+def _measured(distances: Sequence[bytes], rows: NDArray[np.int64]) -> bool:
+    """Whether `decode_distances` would find no fault in any."""
+    having = [place for place, one in enumerate(distances) if one]
+    if not having:
+        return True
+    found = _numbers([distances[place][4:] for place in having])
+    if found is None:
+        return False
+    values, ends = found
+    starts = np.concatenate(([0], ends[:-1]))
+    sizes = ends - starts
+    if sizes.min() < 2 or sizes.max() > DISTANCE_MAX_BINS:
+        return False
+    return bool((np.add.reduceat(values, starts, dtype=np.int64) == rows[having]).all())
+
+
+def _numbers(runs: Sequence[bytes]) -> tuple[NDArray[Any], NDArray[np.int64]] | None:
+    """The varints of runs: all numbers, and how many there are up to the end of each; None if not plainly right."""
+    data, ends = b"".join(runs), np.cumsum([len(run) for run in runs])
+    octets = np.frombuffer(data, np.uint8)
+    longer = np.flatnonzero(octets > 0x7F)
+    # Each run ends where its last number does: so none is empty, and numbers do not go from one into the next.
+    if min(map(len, runs)) == 0 or (octets[ends - 1] > 0x7F).any():
+        return None
+    numbers = ends - np.searchsorted(longer, ends)
+    if not (longer[1:] - longer[:-1] == 1).any():
+        # The usual case: none of more than two bytes.
+        values: NDArray[Any] = octets.astype(np.uint16)
+        values[longer] += (values[longer + 1] << 7) - 0x80
+        first = np.ones(len(octets), bool)
+        first[longer + 1] = False
+        return values[first], numbers
+    if (longer[_LONGEST - 1 :] - longer[: 1 - _LONGEST] < _LONGEST).any():
+        return None
+    values = decode_varint_block(data)
+    # Larger ones could add up to a right sum beyond 64 bits.
+    return (values, numbers) if values.max() <= RECORD_MAX_ROWS else None
 
 
 _sums: dict[bytes, Sums] = {}
