@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -33,11 +33,12 @@ class Batch:
     Args:
         db: The transaction.
         readings: In the order of their arrival.
+        names: The devices and epochs of their records.
     """
 
-    def __init__(self, db: Transaction, readings: Sequence[Reading]) -> None:
+    def __init__(self, db: Transaction, readings: Sequence[Reading], names: Iterable[tuple[str, int]]) -> None:
         self.stored = self.duplicates = self.ahead = 0
-        self._db, self._readings = db, readings
+        self._db, self._readings, self._names = db, readings, names
         self._now_ms = max((one.received_ms for one in readings), default=0)
         self._day = self._now_ms // DAY_MS
         self._cursors: dict[tuple[str, int], Cursor] = {}
@@ -58,8 +59,7 @@ class Batch:
         Returns:
             What is to be acknowledged once it is committed, as (device, acknowledgement).
         """
-        names = {name for one in self._readings if (name := name_of(one)) is not None}
-        for dev, epoch, high, ranges, missing, lost, recent in self._db.pick(CURSOR, sorted(names)):
+        for dev, epoch, high, ranges, missing, lost, recent in self._db.pick(CURSOR, sorted(self._names)):
             pairs = (PAIRS.decode(ranges), PAIRS.decode(missing))
             self._cursors[dev, epoch] = Cursor(high, *pairs, lost, PAIRS.decode(recent))
         for reading in self._readings:
@@ -197,10 +197,13 @@ class Batch:
         )
 
     def _date(self, envelope: Envelope, received_ms: int) -> int:
-        at = at_ms(envelope, received_ms)
-        if at != envelope.t0_ms and envelope.clock is Clock.SYNCED:
-            self.ahead += 1
-        return at
+        """When it was, for people: by the device's clock where that is synchronised and not plainly wrong."""
+        if envelope.clock is not Clock.SYNCED:
+            return received_ms
+        if envelope.t0_ms <= received_ms + limits.CLOCK_MAX_FUTURE_MS:
+            return envelope.t0_ms
+        self.ahead += 1
+        return received_ms
 
     def _release(self) -> None:
         """Moves windows that wait for bins which are here now to their place."""
@@ -255,24 +258,11 @@ class Batch:
         for (device, epoch), windows in self._moved.items():
             cursor = self._cursors[device, epoch]
             recent = merge_recent([cursor.recent, windows]) if windows else cursor.recent
-            ranges, missing = cursor.ranges, tuple(cursor.missing)
-            rows.append((device, epoch, cursor.high, *map(_encode, (ranges, missing)), cursor.lost, _encode(recent)))
-            acks.append((device, Ack(epoch=epoch, high=cursor.high, ranges=ranges)))
+            high, ranges, missing = cursor.high, cursor.ranges, tuple(cursor.missing)
+            rows.append((device, epoch, high, _encode(ranges), _encode(missing), cursor.lost, _encode(recent)))
+            acks.append((device, Ack(epoch=epoch, high=high, ranges=ranges)))
         self._db.put(CURSOR, rows)
         return tuple(acks)
-
-
-def name_of(reading: Reading) -> tuple[str, int] | None:
-    """The device and the epoch of a reading's record."""
-    if isinstance(reading, Accepted):
-        return reading.envelope.device, reading.envelope.epoch
-    return reading.key[:2] if isinstance(reading, Refused) and reading.key is not None else None
-
-
-def at_ms(envelope: Envelope, received_ms: int) -> int:
-    """When it was, for people: by the device's clock where that is synchronised and not plainly wrong."""
-    trusted = envelope.clock is Clock.SYNCED and envelope.t0_ms <= received_ms + limits.CLOCK_MAX_FUTURE_MS
-    return envelope.t0_ms if trusted else received_ms
 
 
 def _newer(row: Row, other: Row | None) -> Row:

@@ -59,6 +59,11 @@ class Spans:
         return at >= 0 and number <= self._last[at]
 
     @property
+    def lowest(self) -> Range:
+        """The first range."""
+        return self._first[0], self._last[0]
+
+    @property
     def highest(self) -> int:
         """The highest number in it."""
         return self._last[-1]
@@ -138,12 +143,12 @@ class Cursor:
     @property
     def high(self) -> int:
         """Everything up to here was received."""
-        return next(iter(self._received))[1]
+        return self._received.lowest[1]
 
     @property
     def ranges(self) -> tuple[Range, ...]:
         """Received beyond `high`."""
-        return tuple(self._received)[1:]
+        return tuple(self._received)[1:] if len(self._received) > 1 else ()
 
     @property
     def highest(self) -> int:

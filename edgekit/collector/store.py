@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from edgekit.collector.archive import Archive
-from edgekit.collector.batch import Batch, name_of
+from edgekit.collector.batch import Batch
 from edgekit.collector.database import Database, Fence
 from edgekit.collector.ingest import Accepted, Birth, Reading
 from edgekit.collector.postgres import Postgres, is_address
@@ -79,14 +79,15 @@ class Store(Archive):
             StorageFault: Nothing is acknowledged; the batch may be given again.
         """
         readings = list(batch)
-        partitions, births, names = _touched(readings)
+        names, born, at_stake = _touched(readings)
+        partitions = frozenset({partition(device) for device, _ in names})
         with self.database.writing() as db:
             if self._fence is not None:
                 self._fence(db, partitions)
-            db.lock(partitions | births, names)
-            work = Batch(db, readings)
+            db.lock(partitions | {partition(device) for device in born}, at_stake)
+            work = Batch(db, readings, names)
             acks = work.store()
-        for bins_id in names:
+        for bins_id in at_stake:
             self._unknown.pop(bins_id, None)
         return Ingested(acks, work.stored, work.duplicates, work.refused, work.ahead)
 
@@ -113,14 +114,17 @@ def open_database(where: Path | str, *, create: bool = True) -> Database:
     return Postgres(str(where), create=create) if is_address(str(where)) else Sqlite(Path(where), create=create)
 
 
-def _touched(readings: Iterable[Reading]) -> tuple[frozenset[int], frozenset[int], frozenset[bytes]]:
-    """The partitions of the topic tree that records belong to, those of statuses, and the bins that are at stake."""
-    devices, born, names = set(), set(), set()
+def _touched(readings: Iterable[Reading]) -> tuple[set[tuple[str, int]], set[str], set[bytes]]:
+    """The devices and epochs of records, the devices of statuses, and the bins that are at stake."""
+    names, born, at_stake = set[tuple[str, int]](), set[str](), set[bytes]()
     for one in readings:
-        if isinstance(one, Birth):
+        if isinstance(one, Accepted):
+            envelope = one.envelope
+            names.add((envelope.device, envelope.epoch))
+            if one.quarantined or envelope.kind is Kind.REFERENCE:
+                at_stake.add(envelope.bins_id)
+        elif isinstance(one, Birth):
             born.add(one.status.device)
-        elif (name := name_of(one)) is not None:
-            devices.add(name[0])
-        if isinstance(one, Accepted) and (one.quarantined or one.envelope.kind is Kind.REFERENCE):
-            names.add(one.envelope.bins_id)
-    return frozenset(map(partition, devices)), frozenset(map(partition, born)), frozenset(names)
+        elif one.key is not None:
+            names.add(one.key[:2])
+    return names, born, at_stake

@@ -101,8 +101,8 @@ class Sums:
         found = _numbers(runs)
         if found is None or (found[1] != self._length * np.arange(1, len(runs) + 1)).any():
             return None
-        values: NDArray[Any] = found[0]
-        return values.reshape(len(runs), -1)
+        values: NDArray[Any] = found[0].reshape(len(runs), -1)
+        return values
 
     def _sums(self, values: NDArray[Any], rows: NDArray[np.int64]) -> tuple[NDArray[np.bool], NDArray[np.int64]]:
         """Whether all sums of each window are right, and its calls."""
