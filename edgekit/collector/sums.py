@@ -101,8 +101,7 @@ class Sums:
         found = _numbers(runs)
         if found is None or (found[1] != self._length * np.arange(1, len(runs) + 1)).any():
             return None
-        values: NDArray[Any] = found[0].reshape(len(runs), -1)
-        return values
+        return found[0].reshape(len(runs), -1)
 
     def _sums(self, values: NDArray[Any], rows: NDArray[np.int64]) -> tuple[NDArray[np.bool], NDArray[np.int64]]:
         """Whether all sums of each window are right, and its calls."""
@@ -116,7 +115,8 @@ class Sums:
 
     def _counted(self, values: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Finite values of each window's numeric features, shape (windows, features)."""
-        return rows[:, None] - values[:, self._nulls] - values[:, self._nulls + 1]
+        counted: NDArray[np.int64] = rows[:, None] - values[:, self._nulls] - values[:, self._nulls + 1]
+        return counted
 
 
 def _measured(distances: Sequence[bytes], rows: NDArray[np.int64]) -> bool:
