@@ -18,7 +18,7 @@ from edgekit_contracts.errors import FormatError
 from edgekit_contracts.limits import DISTANCE_MAX_BINS, RECORD_MAX_ROWS
 from edgekit_contracts.reference import LATENCY_BINS, Bins
 from edgekit_contracts.telemetry import Window, decode_counts
-from edgekit_runtime.varints import decode_varint_block
+from edgekit_runtime.varints import decode_varint_narrow
 
 KEPT: Final = 4096
 """Layouts that are remembered."""
@@ -144,18 +144,11 @@ def _numbers(runs: Sequence[bytes]) -> tuple[NDArray[Any], NDArray[np.int64]] | 
     if min(map(len, runs)) == 0 or (octets[ends - 1] > 0x7F).any():
         return None
     numbers = ends - np.searchsorted(longer, ends)
-    if not (longer[1:] - longer[:-1] == 1).any():
-        # The usual case: none of more than two bytes.
-        values: NDArray[Any] = octets.astype(np.uint16)
-        values[longer] += (values[longer + 1] << 7) - 0x80
-        first = np.ones(len(octets), bool)
-        first[longer + 1] = False
-        return values[first], numbers
     if (longer[_LONGEST - 1 :] - longer[: 1 - _LONGEST] < _LONGEST).any():
         return None
-    values = decode_varint_block(data)
+    values = decode_varint_narrow(data)
     # Larger ones could add up to a right sum beyond 64 bits.
-    return (values, numbers) if values.max() <= RECORD_MAX_ROWS else None
+    return (values, numbers) if values.itemsize <= 2 or values.max() <= RECORD_MAX_ROWS else None
 
 
 _sums: dict[bytes, Sums] = {}
