@@ -41,6 +41,8 @@ class Serve(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Inference requests a second, over all clients; more are answered with 429. Bursts of a second's worth pass."""
     request_timeout_s: Annotated[float, msgspec.Meta(ge=0.05, le=3600)] = limits.REQUEST_MAX_S
     """From a request's first byte to its last, then 408; and for the client to read the answer."""
+    deadline_s: Annotated[float, msgspec.Meta(ge=0.001, le=3600)] | None = None
+    """From an inference request's last byte to its answer, then 504 instead; a client may allow less."""
     idle_timeout_s: Annotated[float, msgspec.Meta(ge=0.05, le=86_400)] = 60.0
     """A connection without a request is closed after it."""
     drain_timeout_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 10.0

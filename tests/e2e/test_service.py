@@ -81,6 +81,8 @@ def test_the_client_of_triton_speaks_to_it(service: Service) -> None:
         for words, model, inputs in refused:
             with pytest.raises(http.InferenceServerException, match=words):
                 client.infer(model, inputs)
+        with pytest.raises(http.InferenceServerException, match="no answer within 1e-06 s"):
+            client.infer("tiny", [numbers, text], timeout=1)
         with pytest.raises(http.InferenceServerException, match=r"there is no model 'tiny 2\.0'"):
             client.get_model_metadata("tiny", "2.0")
         assert not client.is_model_ready("other")

@@ -4,6 +4,7 @@ import contextlib
 import json
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -265,6 +266,22 @@ def test_what_does_not_fit_into_the_queue_is_refused_at_once(mosquitto: Mosquitt
         answered = [requester.answer() for _ in range(3)]
         assert [answer["id"] for answer in answered] == ["0", "1", "2"]
         assert all(probabilities(answer) == RIGHT for answer in answered)
+
+
+def test_what_waited_in_the_queue_beyond_its_deadline_is_504(mosquitto: Mosquitto) -> None:
+    with device(mosquitto.broker, "dev-l") as one, Requester(mosquitto.broker, "dev-l") as requester:
+        requester.meet()
+        one.gate.clear()
+        requester.ask(request(id="patient"))
+        assert one.begun.acquire(timeout=60)
+        requester.ask(request(id="hurried", parameters={"timeout": 1000}))
+        wait_until(lambda: one.server._queue.qsize() == 1, "it waits")
+        time.sleep(0.001)
+        one.gate.set()
+        assert probabilities(requester.answer()) == RIGHT
+        late = requester.answer()
+        assert (late["id"], late["status"]) == ("hurried", 504)
+        assert "no answer within 0.001 s: the request waited" in late["error"]
 
 
 def test_a_retained_request_is_never_answered_with_rows(mosquitto: Mosquitto) -> None:

@@ -24,6 +24,7 @@ from edgekit_runtime.ring import Held
 from edgekit_runtime.route import Route
 from edgekit_runtime.served import Served
 from edgekit_runtime.serving import binary, commands, decoding, message, metrics, oip
+from edgekit_runtime.serving.deadline import Deadline, Late, deadline_of
 from edgekit_runtime.serving.message import Request, Response
 from edgekit_runtime.serving.metrics import Metrics, Traffic
 from edgekit_runtime.serving.rate import RequestRate
@@ -108,6 +109,8 @@ class App:
             return message.error(ended.status, ended.sentence, ended.headers)
         except (BadInput, FormatError, TooLarge) as refused:
             return message.error(_status_of(refused), _sentence(refused))
+        except Late as late:
+            return message.error(504, _sentence(late))
         except EdgekitError as failed:
             _log.error("%s", _sentence(failed))
             return message.error(500, _sentence(failed))
@@ -158,14 +161,19 @@ class App:
             asked, tensors = decoding.decode_request(
                 request.body, request.headers.get(binary.HEADER), limit=self._settings.max_request_bytes
             )
+            due = deadline_of(request, asked.parameters, self._settings.deadline_s)
+            if due is not None:
+                due.check("the request waited")
             route = route or served.route(_key(asked, request.body))
             row = decoding.row_of(asked, tensors, route.engine)
             held = None if row is None else route.hold(row)
             if held is not None:
-                return self._held(route, asked, held, request)
+                return self._held(route, asked, held, request, due)
             batch = decoding.batch_of(asked, tensors, route.engine, max_rows=self._settings.max_rows)
             reply = route.answer(batch)
             body, header_bytes = oip.encode_response(asked, reply.answers, reply.manifest, reply.parameters)
+            if due is not None:
+                due.check("the answer took")
         except Exception as error:
             self._count(route or served.route(), error)
             raise
@@ -176,11 +184,15 @@ class App:
         counts.answered(seconds, batch.rows, len(reply.doubtful or ()), stood_in=stood_in)
         return _inferred(body, header_bytes)
 
-    def _held(self, route: Route, asked: decoding.InferRequest, held: Held, request: Request) -> Response:
+    def _held(
+        self, route: Route, asked: decoding.InferRequest, held: Held, request: Request, due: Deadline | None
+    ) -> Response:
         """The response to a row that was answered where it lies."""
         manifest = route.manifest
         try:
             body, header_bytes = oip.encode_row(asked, held[0], manifest, route.marks)
+            if due is not None:
+                due.check("the answer took")
         except BaseException:
             route.drop_held(held)
             raise
@@ -206,7 +218,7 @@ class App:
             counts.ended(_status_of(error), rejected=True)
             route.observer.count_rejected()
         else:
-            counts.ended(500, failed=True)
+            counts.ended(504 if isinstance(error, Late) else 500, failed=True)
             route.observer.count_failed()
 
     def _exposition(self) -> Response:

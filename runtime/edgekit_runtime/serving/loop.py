@@ -10,6 +10,7 @@ import logging
 import selectors
 import signal
 import socket
+import time
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
@@ -48,6 +49,8 @@ class Loop(Watcher):
         self._signals: dict[signal.Signals, Callable[[], None]] = {}
         self.stopped = False
         """Whether `stop` was called; for who turns the loop."""
+        self.woke = 0.0
+        """When the wait of this turn ended (`time.perf_counter()`): what is read in it had come by then."""
 
     def __enter__(self) -> Loop:
         return self
@@ -102,7 +105,9 @@ class Loop(Watcher):
 
     def turn(self, timeout_s: float) -> None:
         """Waits for at most `timeout_s` seconds until something happens, and calls whom it concerns."""
-        for key, events in self._selector.select(0 if self._soon else timeout_s):
+        ready = self._selector.select(0 if self._soon else timeout_s)
+        self.woke = time.perf_counter()
+        for key, events in ready:
             watcher = key.data
             try:
                 if events & READ:

@@ -28,6 +28,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     """`time.perf_counter()` when its first byte arrived."""
     local: bool = False
     """Whether it came over the Unix socket."""
+    whole: float | None = None
+    """When its last byte was there, at the latest; None: with its first."""
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):

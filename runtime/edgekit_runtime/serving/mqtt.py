@@ -45,7 +45,8 @@ class Unanswered(msgspec.Struct, frozen=True, kw_only=True):
     id: str | None
     """The request's, where it could be read."""
     status: int
-    """As HTTP would say it: 4xx for a fault of the request; 429 and 503 to ask again later; 500 for one of ours."""
+    """As HTTP would say it: 4xx for a fault of the request; 429 and 503 to ask again later; 504 for a deadline that has
+    passed; 500 for a fault of ours."""
     error: str
     """A sentence."""
 

@@ -292,7 +292,8 @@ class Connection:
         else:
             line = b"" if self._version == "1.1" else message.KEEP_ALIVE
         whole = body[0] if len(body) == 1 else b"".join(body)
-        request = Request(self._method.decode(), self._target, self._headers, whole, self._since, self._transport.local)
+        local, woke = self._transport.local, self._shared.loop.woke
+        request = Request(self._method.decode(), self._target, self._headers, whole, self._since, local, woke)
         self._waiting.append((request, line))
         self._body = []
 
@@ -316,7 +317,8 @@ class Connection:
         ):
             self._set_busy(True)
             body = bytes(shared.buffer[end:bytes_])
-            request = Request(known.method, known.target, known.headers, body, self._now, self._transport.local)
+            local, woke = self._transport.local, shared.loop.woke
+            request = Request(known.method, known.target, known.headers, body, self._now, local, woke)
             self._waiting.append((request, b""))
             return
         self._feed(shared.buffer[:bytes_])
