@@ -1,13 +1,14 @@
 """edgekit's server beside a minimal C server on the same ONNX Runtime, and beside inference servers of others.
 
     .venv/bin/python benchmarks/serving.py                          # edgekit and the C server: about two minutes
-    .venv/bin/python benchmarks/serving.py --peers mlserver,mosec,litserve,bentoml,mlflow
+    .venv/bin/python benchmarks/serving.py --peers mlserver,mlserver-sklearn,mosec,litserve,bentoml,mlflow
 
 Logistic regressions of 10 and 30 features, one row a request, JSON of the Open Inference Protocol and, where a server
 knows it, its binary extension. All servers are up and are asked in turn, round by round, while the others are stopped;
 a figure is the median of its rounds. The load comes from a C program (load.c). Peers run the same ONNX file on the same
-release of ONNX Runtime with one thread, each in its own way; they are installed into an environment of their own, which
-`--environment` keeps.
+release of ONNX Runtime with one thread, each in its own way; only mlserver-sklearn runs scikit-learn's own model, as
+MLServer does unless its user writes a class. They are installed into an environment of their own, which `--environment`
+keeps.
 
 Needs cc. CPU and memory are sums over a server's processes (memory shared between them counted once, as the kernel's
 PSS does). The start is measured once, alone, before all else.
@@ -36,8 +37,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import joblib
 import numpy as np
 import onnxruntime
+import sklearn
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -54,6 +57,7 @@ PACED: Final = 200
 """Requests a second of the measurement of latency."""
 PEERS: Final = {
     "mlserver": ("mlserver",),
+    "mlserver-sklearn": ("mlserver-sklearn", f"scikit-learn=={sklearn.__version__}"),
     "mosec": ("mosec", "msgspec"),
     "litserve": ("litserve",),
     "bentoml": ("bentoml",),
@@ -69,6 +73,8 @@ class Model:
     columns: int
     bundle: Path
     onnx: Path
+    joblib: Path
+    """The same model for scikit-learn."""
     row: list[float]
     probability: float
     """scikit-learn's answer to the row: of the first class."""
@@ -90,6 +96,8 @@ class Way:
     target: Callable[[Model], str]
     own: bool = False
     """MLflow's own JSON in place of the protocol's."""
+    outputs: tuple[str, ...] = ()
+    """What is to be asked for, probabilities last, where the server doesn't answer everything by itself."""
 
 
 @dataclass
@@ -166,7 +174,11 @@ def model(folder: Path, columns: int) -> Model:
     )
     onnx = folder / f"lr{columns}.onnx"
     onnx.write_bytes(zipfile.ZipFile(bundle).read("model.onnx"))
-    return Model(columns, bundle, onnx, X.iloc[0].tolist(), float(fitted.predict_proba(X.iloc[:1])[0, 0]))
+    pickled = folder / f"lr{columns}.joblib"
+    joblib.dump(
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(X.to_numpy(), data.target), pickled
+    )
+    return Model(columns, bundle, onnx, pickled, X.iloc[0].tolist(), float(fitted.predict_proba(X.iloc[:1])[0, 0]))
 
 
 def request(one: Model, way: Way) -> bytes:
@@ -180,7 +192,8 @@ def request(one: Model, way: Way) -> bytes:
         text = json.dumps({"inputs": [tensor | {"parameters": {"binary_data_size": len(behind)}}]}).encode()
         lines = ["Content-Type: application/octet-stream", f"Inference-Header-Content-Length: {len(text)}"]
     else:
-        text = json.dumps({"inputs": [tensor | {"data": one.row}]}).encode()
+        asked = {"outputs": [{"name": name} for name in way.outputs]} if way.outputs else {}
+        text = json.dumps({"inputs": [tensor | {"data": one.row}], **asked}).encode()
     body = text + behind
     head = [f"POST {way.target(one)} HTTP/1.1", "Host: localhost", *lines, f"Content-Length: {len(body)}"]
     return "\r\n".join([*head, "", ""]).encode() + body
@@ -241,15 +254,33 @@ Run = Callable[[Path, list[Model]], Any]
 
 def peers(options: argparse.Namespace, python: Path) -> Iterator[Run]:
     for name in options.peers:
-        yield {"mlserver": mlserver, "mosec": mosec, "litserve": litserve, "bentoml": bentoml, "mlflow": mlflow}[name](
-            python
-        )
+        yield {
+            "mlserver": mlserver,
+            "mlserver-sklearn": mlserver_sklearn,
+            "mosec": mosec,
+            "litserve": litserve,
+            "bentoml": bentoml,
+            "mlflow": mlflow,
+        }[name](python)
 
 
 def mlserver(python: Path) -> Run:
+    return mlserver_of(python, "MLServer", "mlserver_model.OrtModel", lambda one: one.onnx)
+
+
+def mlserver_sklearn(python: Path) -> Run:
+    outputs = ("predict", "predict_proba")
+    return mlserver_of(
+        python, "MLServer, scikit-learn", "mlserver_sklearn.SKLearnModel", lambda one: one.joblib, outputs
+    )
+
+
+def mlserver_of(
+    python: Path, name: str, implementation: str, file: Callable[[Model], Path], outputs: tuple[str, ...] = ()
+) -> Run:
     @contextmanager
     def run(folder: Path, models: list[Model]) -> Iterator[Started]:
-        home, port = folder / "mlserver", free_port()
+        home, port = folder / name, free_port()
         # Workers of its own crash with uvloop 0.22 and newer (SeldonIO/MLServer#2286), and are slower.
         settings = {"parallel_workers": 0, "host": "127.0.0.1", "http_port": port, "grpc_port": free_port()}
         settings |= {"metrics_port": free_port(), "debug": False}
@@ -260,13 +291,13 @@ def mlserver(python: Path) -> Run:
             (home / one.name).mkdir()
             described = {
                 "name": one.name,
-                "implementation": "mlserver_model.OrtModel",
-                "parameters": {"uri": str(one.onnx)},
+                "implementation": implementation,
+                "parameters": {"uri": str(file(one))},
             }
             (home / one.name / "model-settings.json").write_text(json.dumps(described))
-        ways = [Way("MLServer", "TCP, JSON", False, lambda one: f"127.0.0.1:{port}", oip)]
+        ways = [Way(name, "TCP, JSON", False, lambda one: f"127.0.0.1:{port}", oip, outputs=outputs)]
         command = [str(python.parent / "mlserver"), "start", str(home)]
-        with started("MLServer", [command], ways, models, home, PYTHONPATH=str(home)) as server:
+        with started(name, [command], ways, models, home, PYTHONPATH=str(home)) as server:
             yield server
 
     return run
@@ -438,7 +469,8 @@ def check(way: Way, one: Model, folder: Path) -> None:
     if way.own:
         found = said["predictions"]["probabilities"][0][0]
     else:
-        (found,) = [tensor["data"][0] for tensor in said["outputs"] if tensor["name"] == "probabilities"]
+        probabilities = (way.outputs or ("probabilities",))[-1]
+        (found,) = [tensor["data"][0] for tensor in said["outputs"] if tensor["name"] == probabilities]
     if status != 200 or abs(found - one.probability) > 1e-9:
         raise SystemExit(f"{way.server} answers {found} where scikit-learn answers {one.probability}")
 
