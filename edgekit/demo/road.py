@@ -81,7 +81,10 @@ def run(directory: Path, say: Callable[[str], None], on_step: Callable[[Step], N
             running(work, NAMES, built.path.resolve(), public, address) as devices,
         ):
             say(f"the devices: {', '.join(NAMES)} verified the bundle, tested themselves, and serve; broker {address}")
-            say(f"traffic: {REQUESTS} patients at each clinic; then {DRIFTED} gets a scale that reports pounds, and its glucose meter drops out")
+            say(
+                f"traffic: {REQUESTS} patients at each clinic; then {DRIFTED} gets a scale that reports pounds, "
+                "and its glucose meter drops out"
+            )
             _send(devices, reference)
             say("the centre: waiting until every window is stored and acknowledged")
             fleet = _arrived(collector, 2 * REQUESTS)
