@@ -17,6 +17,7 @@ from edgekit_contracts.telemetry import Envelope, Kind, Window
 NAMES_MAX: Final = 4096
 """Models and versions that are remembered."""
 
+
 class _Envelope(Envelope, frozen=True, array_like=True, gc=False):
     version: Literal[1]  # ENVELOPE_VERSION
     device: str

@@ -110,7 +110,8 @@ def self_test(config: DeviceConfig, timeout_s: float = 120.0) -> dict[str, Any]:
 
     Raises:
         NobodyAnswers: No service runs.
-        Refused: It could not be done, or the service has ended: a self-test that fails ends it.
+        Refused: It could not be done, a model returned to its former bundle, or the service has ended: where there is
+            none, a self-test that fails ends it.
         EnvironmentFault: It does not say what it found.
     """
     where = places(config)
@@ -137,6 +138,8 @@ def self_test(config: DeviceConfig, timeout_s: float = 120.0) -> dict[str, Any]:
         if found and found != before:
             if "error" in found:
                 raise Refused(f"no self-test: {found['error']}", "read the service's log")
+            if found["faults"]:
+                raise Refused("; ".join(found["faults"]), "build that bundle for this device again, or mend the device")
             return dict(found)
     raise EnvironmentFault(f"the service says nothing of its self-test for {timeout_s:g} s", "read its log")
 

@@ -147,6 +147,8 @@ class DeviceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     keys: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     """Public key files that are trusted."""
     state_dir: str = "state"
+    self_test_every_h: Annotated[float, msgspec.Meta(ge=0.0001, le=8760)] | None = None
+    """Hours between two self-tests of what is live; None: at the start, before each exchange and on demand alone."""
     serve: Serve = Serve()
     telemetry: Telemetry | None = None
     review: ReviewSettings = ReviewSettings()

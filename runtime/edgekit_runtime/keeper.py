@@ -1,4 +1,4 @@
-"""What keeps a running service in order: reload, self-test on demand, and a watchdog that tells the truth.
+"""What keeps a running service in order: reload, self-tests, and a watchdog that tells the truth.
 
 All of it hangs on the server's event loop (`serving.server.Keeper`): `passed` runs on the loop at least once a second,
 so that a loop that is stuck sends no ping. The other threads are asked through their `Pulse`; the ping goes out only
@@ -35,6 +35,7 @@ class Keeper:
         reload: Reads the settings again and applies them; runs on a thread of its own, once at a time.
         test: The self-test; runs on a thread of its own. Where it fails, the service ends: no answer is better than a
             wrong one.
+        test_every_s: Tells how often it is asked for without anybody's demand; None: never.
         announce: Says that requests are answered and signals heard from now on.
         pulses: Threads that must go on.
         now_s: A clock that never goes back.
@@ -47,13 +48,15 @@ class Keeper:
         status: Callable[[], str],
         reload: Callable[[], None],
         test: Callable[[], None],
+        test_every_s: Callable[[], float | None] = lambda: None,
         announce: Callable[[], None] = lambda: None,
         pulses: Sequence[Pulse] = (),
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._notifier, self._status, self._reload, self._test = notifier, status, reload, test
         self._announce, self._pulses, self._now_s = announce, tuple(pulses), now_s
-        self._asked_s = now_s()
+        self._test_every_s = test_every_s
+        self._asked_s = self._tested_s = now_s()
         self._stuck: frozenset[str] = frozenset()
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._obey, name="edgekit-keeper", daemon=True)
@@ -75,6 +78,10 @@ class Keeper:
 
     def passed(self) -> None:
         """The loop came round."""
+        every_s = self._test_every_s()
+        if every_s is not None and self._now_s() - self._tested_s >= every_s:
+            self._tested_s = float("inf")  # until it is over
+            self._orders.put(self._test_again)
         interval_s = self._notifier.watchdog_s
         if interval_s is None or self._now_s() - self._asked_s < interval_s / PINGS:
             return
@@ -122,3 +129,4 @@ class Keeper:
             _log.error("no self-test: %s; %s", error.sentence, error.next_step)
         except Exception:
             _log.exception("the self-test failed")
+        self._tested_s = self._now_s()

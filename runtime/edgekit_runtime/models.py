@@ -18,16 +18,17 @@ import msgspec
 
 from edgekit_contracts.alerts import EventName
 from edgekit_contracts.decode import decode_json
-from edgekit_contracts.errors import MissingFile, StorageFault, UsageError
+from edgekit_contracts.errors import EdgekitError, GoldenMismatch, MissingFile, StorageFault, UsageError
 from edgekit_contracts.limits import CONFIG_MAX_BYTES
 from edgekit_contracts.slots import Candidate, ModelSlots, Plan, Slot
 from edgekit_contracts.state import Running
 from edgekit_runtime.assembly import Assembly, configured
 from edgekit_runtime.config import CandidateSettings, DeviceConfig, ModelSettings
 from edgekit_runtime.events import Events
+from edgekit_runtime.interface import unlike
 from edgekit_runtime.reporter import Reporter, Source
 from edgekit_runtime.route import Member
-from edgekit_runtime.selftest import GoldenResult
+from edgekit_runtime.selftest import GoldenResult, SelfTest
 from edgekit_runtime.served import Lineup, Served, Trial, check_trial
 from edgekit_runtime.showing import describe, titles
 
@@ -139,16 +140,42 @@ class Models:
         """
         return self._worker.submit(self._apply, config)
 
-    def test(self) -> Future[list[GoldenResult]]:
+    def test(self) -> Future[SelfTest]:
         """Replays the golden set of every live bundle, on the engine that answers.
 
+        One that answers wrongly gives way to its former bundle, where there is one that takes and gives the same and
+        passes; it is not kept.
+
         Returns:
-            A result for each, or the error.
+            What was found, or the error.
         """
         return self._worker.submit(self._test)
 
-    def _test(self) -> list[GoldenResult]:
-        return [self._assembly.test(unit.served.lineup.live, unit.settings) for unit in list(self._units.values())]
+    def _test(self) -> SelfTest:
+        results, faults = list[GoldenResult](), list[str]()
+        for unit in list(self._units.values()):
+            try:
+                results.append(self._assembly.test(unit.served.lineup.live, unit.settings))
+            except GoldenMismatch as wrong:
+                results.append(self._fall_back(unit, wrong))
+                faults.append(f"{wrong.sentence}; {unit.served.lineup.live.manifest.title} answers instead")
+                _log.error("self-test: %s", faults[-1])
+                self._events.tell("self-test failed", faults[-1])
+        return SelfTest(tuple(results), tuple(faults))
+
+    def _fall_back(self, unit: _Unit, wrong: GoldenMismatch) -> GoldenResult:
+        """Returns to the former bundle; raises what was wrong where that cannot be."""
+        lineup = unit.served.lineup
+        if lineup.former is None or unlike(lineup.live.manifest, lineup.former.manifest) is not None:
+            raise wrong
+        try:
+            result = self._assembly.test(lineup.former, unit.settings)
+        except EdgekitError:
+            raise wrong from None
+        self._settle(unit.served.replace(Lineup(lineup.former)), unit.served.lineup)
+        self._kept()
+        self.changed()
+        return result
 
     def _command(self, name: str, command: Command, body: bytes) -> dict[str, Any]:
         unit = self._units.get(name)
@@ -168,13 +195,20 @@ class Models:
         found = describe(served.lineup)
         _log.info("%s: %s", command, titles(served.lineup))
         self._events.tell(_TOLD[command], titles(served.lineup))
+        if (fault := self._kept()) is not None:
+            found["warning"] = fault
+        self.changed()
+        return found
+
+    def _kept(self) -> str | None:
+        """Keeps an exchange for the next start; a sentence where the disk takes nothing."""
         try:
             self._keep()
         except StorageFault as fault:
-            _log.error("a restart returns to what was before: %s", fault.sentence)
-            found["warning"] = f"a restart returns to what was before: {fault.sentence}"
-        self.changed()
-        return found
+            said = f"a restart returns to what was before: {fault.sentence}"
+            _log.error("%s", said)
+            return said
+        return None
 
     def _stage(self, unit: _Unit, body: bytes) -> Lineup:
         order = decode_json(body, CandidateSettings, what="order", limit=CONFIG_MAX_BYTES)

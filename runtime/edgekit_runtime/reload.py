@@ -103,7 +103,14 @@ def applicable(old: DeviceConfig, new: DeviceConfig) -> DeviceConfig:
     if telemetry is not None and new.telemetry is not None:
         telemetry = replace(telemetry, window_s=new.telemetry.window_s)
     return replace(
-        old, bundle=new.bundle, models=new.models, keys=new.keys, log=new.log, serve=serve, telemetry=telemetry
+        old,
+        bundle=new.bundle,
+        models=new.models,
+        keys=new.keys,
+        log=new.log,
+        serve=serve,
+        telemetry=telemetry,
+        self_test_every_h=new.self_test_every_h,
     )
 
 

@@ -19,6 +19,15 @@ class GoldenResult(msgspec.Struct, frozen=True):
     """Of probabilities, or of values relative to max(1, |value|)."""
 
 
+class SelfTest(msgspec.Struct, frozen=True):
+    """Of all that is live."""
+
+    results: tuple[GoldenResult, ...]
+    """Of each model, or of the former bundle that answers in its place from now on."""
+    faults: tuple[str, ...] = ()
+    """What was wrong, a sentence for each model that returned to its former bundle."""
+
+
 def check_golden(engine: Engine, golden: GoldenSet) -> GoldenResult:
     """Answers the golden rows, together and one by one, and compares with the original's answers.
 

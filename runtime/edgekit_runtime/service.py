@@ -55,7 +55,7 @@ def run(config: DeviceConfig, say: Callable[[str], None], read: Callable[[], Dev
         read: Reads the settings again, on SIGHUP; None: they are what they are.
 
     Raises:
-        EdgekitError: A step refused and nothing was served, or a self-test on demand (SIGUSR1) failed.
+        EdgekitError: A step refused and nothing was served, or a self-test while it serves failed.
     """
     events = Events()
     with ExitStack() as stack:
@@ -140,6 +140,7 @@ def run(config: DeviceConfig, say: Callable[[str], None], read: Callable[[], Dev
             status=lambda: f"serving {titles()}",
             reload=reload,
             test=lambda: _test(models, tested, events),
+            test_every_s=lambda: None if (hours := reload.config.self_test_every_h) is None else 3600 * hours,
             announce=announce,
             pulses=pulses,
         )
@@ -153,14 +154,14 @@ def run(config: DeviceConfig, say: Callable[[str], None], read: Callable[[], Dev
 def _test(models: Models, tested: dict[str, Any], events: Events) -> None:
     tested.clear()
     try:
-        results = models.test().result()
+        found = models.test().result()
     except EdgekitError as error:
         events.tell("self-test failed", error.sentence)
         tested.update(error=f"{error.sentence}; {error.next_step}", at_ms=round(time.time() * 1000))
         raise
-    rows, difference = sum(one.rows for one in results), max(one.max_difference for one in results)
+    rows, difference = sum(one.rows for one in found.results), max(one.max_difference for one in found.results)
     _log.info("self-test: %d golden rows right, largest difference %.2g", rows, difference)
-    tested.update(golden_rows=rows, max_difference=difference, at_ms=round(time.time() * 1000))
+    tested.update(golden_rows=rows, max_difference=difference, faults=found.faults, at_ms=round(time.time() * 1000))
 
 
 def _hold(config: DeviceConfig, stack: ExitStack) -> Lock | None:

@@ -15,6 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from edgekit_contracts.errors import Refused
+from edgekit_runtime import ask
+from edgekit_runtime.lock import Holder
+from edgekit_runtime.settings import load_settings
 from tests import bundles
 from tests.brokers import Mosquitto, free_port, wait_until
 from tests.service import Service
@@ -123,6 +127,27 @@ def test_a_service_that_answers_wrongly_ends(service: Service) -> None:
     done = selftest(service)
     assert done.returncode == 1
     assert "the service has ended: its self-test failed" in done.stderr
+    assert service.process.wait(60) == 1
+    assert "Error: tiny 1.0 fails its self-test here: 1 of 4 golden rows differ" in service.log
+
+
+def test_a_model_that_returned_to_its_former_bundle_is_said_to_who_asked(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [None, {"golden_rows": 4, "max_difference": 0.0, "faults": ["tiny 2.0 fails; tiny 1.0 answers instead"]}]
+    monkeypatch.setattr(ask, "ask", lambda *_: (200, {"self_test": found.pop(0)}))
+    monkeypatch.setattr(ask, "holder", lambda _: Holder(pid=os.getpid()))
+    monkeypatch.setattr(os, "kill", lambda *_: None)
+    with pytest.raises(Refused, match=r"tiny 2\.0 fails; tiny 1\.0 answers instead"):
+        ask.self_test(load_settings(service.config).config)
+
+
+def test_a_service_that_tests_itself_now_and_then_ends_where_it_answers_wrongly(service: Service) -> None:
+    service.config.write_text("self_test_every_h = 0.0001\n" + service.config.read_text())
+    with service.log_path.open("wb") as log:
+        service.process = subprocess.Popen(
+            [sys.executable, "-c", WRONG, "run", "--config", str(service.config)], stderr=log
+        )
     assert service.process.wait(60) == 1
     assert "Error: tiny 1.0 fails its self-test here: 1 of 4 golden rows differ" in service.log
 

@@ -208,6 +208,45 @@ def test_a_reload_that_fails_leaves_the_service_ready(tmp_path: Path, caplog: py
         manager.socket.close()
 
 
+def test_the_clock_asks_for_a_self_test_and_never_for_a_second_one_beside_it() -> None:
+    now, every, begun, go_on = [0.0], [None, 10.0], threading.Semaphore(0), threading.Semaphore(0)
+
+    def test() -> None:
+        begun.release()
+        assert go_on.acquire(timeout=60)
+
+    def at(moment_s: float) -> None:
+        now[0] = moment_s
+        keeper.passed()
+
+    keeper = Keeper(
+        Notifier({}),
+        status=lambda: "s",
+        reload=lambda: None,
+        test=test,
+        test_every_s=lambda: every[-1],
+        now_s=lambda: now[0],
+    )
+    keeper.started()
+    at(9.9)
+    assert not begun.acquire(blocking=False)
+    at(10.0)
+    assert begun.acquire(timeout=60)
+    at(100.0)  # it is still under way
+    assert keeper._orders.empty()
+    go_on.release()
+    wait_until(lambda: keeper._tested_s == 100.0, "its end")
+    at(109.9)
+    assert keeper._orders.empty()
+    every.append(None)
+    at(1000.0)
+    assert not begun.acquire(blocking=False)
+    every.append(10.0)
+    go_on.release()
+    at(1000.0)
+    assert begun.acquire(timeout=60)
+
+
 def test_the_reporter_and_the_uplink_beat_while_they_idle_and_not_while_they_are_stuck(tmp_path: Path) -> None:
     held = threading.Event()
 

@@ -14,13 +14,17 @@ import msgspec
 import pytest
 
 from edgekit_contracts.errors import EdgekitError, FormatError, GoldenMismatch, MissingFile, Refused, UsageError
+from edgekit_contracts.golden import GoldenSet
 from edgekit_contracts.manifest import Manifest, Monitoring, Privacy
 from edgekit_contracts.telemetry import Kind, Window, decode_body
+from edgekit_runtime import assembly
 from edgekit_runtime.config import CandidateSettings, DeviceConfig, ModelSettings, ReviewSettings
+from edgekit_runtime.engine import Engine
 from edgekit_runtime.models import Command, Models
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.oversight.review import ReviewQueue
 from edgekit_runtime.reporter import Reporter
+from edgekit_runtime.selftest import GoldenResult, check_golden
 from edgekit_runtime.session import SessionSettings, open_session
 from tests import bundles
 from tests.brokers import wait_until
@@ -95,6 +99,54 @@ def test_a_command_outlives_a_restart_and_the_file_that_was_staged(device: Devic
     assert version(again) == "2.0"
     assert command(again, "return")["live"]["version"] == "1.0"
     assert version(device.start()) == "1.0"
+
+
+@pytest.fixture
+def goes_wrong(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Versions whose answers have gone wrong, as when memory or the processor did."""
+    versions: set[str] = set()
+
+    def check(engine: Engine, golden: GoldenSet) -> GoldenResult:
+        if engine.manifest.version in versions:
+            raise GoldenMismatch(engine.manifest.title, golden.rows, 1, "first at row 0")
+        return check_golden(engine, golden)
+
+    monkeypatch.setattr(assembly, "check_golden", check)
+    return versions
+
+
+def test_a_bundle_that_goes_wrong_gives_way_to_the_former_one_for_good(device: Device, goes_wrong: set[str]) -> None:
+    models = device.start()
+    command(models, "stage", bundle=device.path("2.0"))
+    command(models, "activate")
+    assert models.test().result().faults == ()
+    goes_wrong.add("2.0")
+    found = models.test().result()
+    assert [result.rows for result in found.results] == [4]
+    assert found.faults[0].startswith("tiny 2.0 fails its self-test here: 1 of 4 golden rows differ")
+    assert found.faults[0].endswith("; tiny 1.0 answers instead")
+    told = models._events.oldest
+    assert told is not None
+    while told.event.name != "self-test failed":
+        models._events.stored(told)
+        told = models._events.oldest
+        assert told is not None
+    assert told.event.detail == found.faults[0]
+    assert (version(models), models.served["tiny"].lineup.former) == ("1.0", None)
+    assert version(device.start()) == "1.0"
+    goes_wrong.add("1.0")
+    with pytest.raises(GoldenMismatch, match=r"tiny 1\.0 fails"):
+        models.test().result()
+
+
+def test_a_former_bundle_that_is_wrong_too_helps_nobody(device: Device, goes_wrong: set[str]) -> None:
+    models = device.start()
+    command(models, "stage", bundle=device.path("2.0"))
+    command(models, "activate")
+    goes_wrong |= {"1.0", "2.0"}
+    with pytest.raises(GoldenMismatch, match=r"tiny 2\.0 fails"):
+        models.test().result()
+    assert version(models) == "2.0"
 
 
 def test_a_candidate_and_its_plan_outlive_a_restart(device: Device) -> None:
