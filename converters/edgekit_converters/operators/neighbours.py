@@ -1,16 +1,13 @@
-"""Nearest neighbours: exact float64 distances by whole matrices, the lowest index first among equal distances.
+"""Nearest neighbours: exact float64 distances by whole matrices; of equally near rows those that the original keeps.
 
 The k nearest rows are found in two steps. |s|^2 - 2 x . s, one MatMul, ranks all stored rows, and its best k +
 `SPARE` are taken; their distances are then computed from the differences, as scikit-learn's trees do, and ranked again.
-So rounding in the MatMul cannot change the neighbours unless more than `SPARE` rows tie. The differences are summed
-from the first feature on, as there, and a radius is compared as there, squared: rows on it are within it or not alike.
-
-Equal distances at the edge: brute force keeps the row that training had first, and so does this. A tree keeps the one
-that its search meets first and does not push out of its heap again; the rows are stored here in the order of the
-tree's index, which is that one for the single nearest neighbour, and may be another for more.
+So rounding in the MatMul cannot change the neighbours unless more than `SPARE` rows are as near but for that rounding.
+Where the next row is as far as the last one, `tied_neighbours` decides between them. A radius is compared as there,
+squared: rows on it are within it or not alike. Rows are stored in the order of the tree's index.
 
 Source: sklearn/neighbors/_classification.py, _regression.py, _base.py (`_get_weights`), _nearest_centroid.py;
-sklearn/metrics/_dist_metrics.pyx.tp; ONNX operator TopK-11 (of equal values the lower index first).
+sklearn/metrics/_dist_metrics.pyx.tp.
 """
 
 from __future__ import annotations
@@ -23,69 +20,17 @@ from numpy.typing import NDArray
 
 from edgekit_converters.graph import GraphBuilder, Table, Value, columns
 from edgekit_converters.operators import Predict, Predicted, Transform, Unfaithful, from_matrix, scores
+from edgekit_converters.operators.distances import SQUARED, cosine, distances, metric_of, reduced, root
 from edgekit_converters.operators.expression import Expr
 from edgekit_converters.operators.iteration import pick
+from edgekit_converters.operators.search_order import Search, least
+from edgekit_converters.operators.tied_neighbours import settle
 
 if TYPE_CHECKING:
     from edgekit_converters.walk import Path, Walk
 
 SPARE: Final = 8
 """Candidates beyond k whose exact distances are computed too."""
-METRICS: Final = ("euclidean", "sqeuclidean", "manhattan", "cityblock", "l1", "l2", "chebyshev", "minkowski", "cosine")
-
-
-def metric_of(step: Any) -> tuple[str, float]:
-    """The metric's name, and p of a Minkowski metric.
-
-    Raises:
-        Unfaithful: A metric without a conversion.
-    """
-    name = step.effective_metric_ if isinstance(step.effective_metric_, str) else "a function of its own"
-    name = {"l2": "euclidean", "l1": "manhattan", "cityblock": "manhattan"}.get(name, name)
-    params = dict(step.effective_metric_params_ or {})
-    power = float(params.pop("p", 2.0))
-    if name == "minkowski":
-        name = {1.0: "manhattan", 2.0: "euclidean", np.inf: "chebyshev"}.get(power, name)
-    if name not in METRICS or any(one is not None for one in params.values()):
-        raise Unfaithful(f"the metric '{name}' has no conversion", f"use one of {', '.join(METRICS)}")
-    return name, power
-
-
-def distances(x: Expr, rows: NDArray[np.float64], name: str, power: float) -> Expr:
-    """[rows, stored]: from each row of x to each stored row, by the differences."""
-    if name == "cosine":
-        return _cosine(x, rows)
-    return _root(_summed(x.reshape(-1, 1, x.width) - rows, name, power, len(rows)), name, power)
-
-
-def _summed(difference: Expr, name: str, power: float, count: int) -> Expr:
-    """The metric of differences [rows, count, features] before its root is taken, as [rows, count]."""
-    if name == "chebyshev":
-        return abs(difference).max().reshape(-1, count)
-    if name in {"euclidean", "sqeuclidean"}:
-        terms = difference.square()
-    else:
-        terms = abs(difference) if name == "manhattan" else abs(difference) ** power
-    # CumSum adds one after another; ReduceSum adds lanes of a vector.
-    running = terms.apply("CumSum", terms.graph.constant(np.array(2, dtype=np.int64), "axis"))
-    last = terms.graph.constant(np.array(terms.width - 1, dtype=np.int64), "last")
-    return running.apply("Gather", last, axis=2, width=count)
-
-
-def _root(summed: Expr, name: str, power: float) -> Expr:
-    """The distances of what `_summed` gives."""
-    if name == "euclidean":
-        return summed.sqrt()
-    return summed ** (1.0 / power) if name == "minkowski" else summed
-
-
-def _cosine(x: Expr, rows: NDArray[np.float64]) -> Expr:
-    """1 - cosine, within [0, 2]; a row of zeros has cosine 0 (sklearn.metrics.pairwise.cosine_distances)."""
-    length = x.square().sum().sqrt()
-    unit = x / length.equals(0.0).where(1.0, length)
-    lengths = np.sqrt((rows**2).sum(axis=1, keepdims=True))
-    units = rows / np.where(lengths == 0, 1.0, lengths)
-    return (1.0 - unit @ units.T).at_least(0.0).at_most(2.0)
 
 
 def nearest(x: Expr, step: Any, count: int | None = None) -> tuple[Expr, Expr]:
@@ -101,17 +46,22 @@ def nearest(x: Expr, step: Any, count: int | None = None) -> tuple[Expr, Expr]:
     count = int(step.n_neighbors) if count is None else count
     wide = min(len(rows), count + SPARE)
     if name == "cosine":
-        return _least(_cosine(x, rows), count)
-    if name not in {"euclidean", "sqeuclidean"} or wide == len(rows):
-        summed, place = _least(_summed(x.reshape(-1, 1, x.width) - rows, name, power, len(rows)), count)
-        return _root(summed, name, power), place
-    middle = rows.mean(axis=0)
-    shifted = rows - middle
-    rough = (x - middle) @ (-2.0 * shifted.T) + (shifted**2).sum(axis=1)
-    candidates = _sorted(_least(rough, wide)[1])
-    difference = x.reshape(-1, 1, x.width) - candidates.look_up(rows)
-    summed, place = _least(_summed(difference, name, power, wide), count)
-    return _root(summed, name, power), pick(candidates, place)
+        return least(cosine(x, rows), count)
+    edge = min(len(rows), count + 1)
+    if name not in SQUARED or wide == len(rows):
+        estimate = reduced(x.reshape(-1, 1, x.width) - rows, name, power, len(rows))
+        near, place = least(estimate, edge)
+    else:
+        middle = rows.mean(axis=0)
+        shifted = rows - middle
+        estimate = (x - middle) @ (-2.0 * shifted.T) + (shifted**2).sum(axis=1)
+        candidates = least(estimate, wide)[1]
+        near, place = least(reduced(x.reshape(-1, 1, x.width) - candidates.look_up(rows), name, power, wide), edge)
+        place = pick(candidates, place)
+    if edge > count:
+        search = Search(step=step, rows=rows, name=name, power=power, count=count)
+        near, place = settle(search, x, estimate, near, place)
+    return root(near, name, power), place
 
 
 def found(walk: Walk, step: Any, table: Table) -> tuple[Expr, Expr]:
@@ -126,26 +76,11 @@ def within(x: Expr, step: Any) -> tuple[Expr, Expr]:
     name, power = metric_of(step)
     rows, radius = stored(step), float(step.radius)
     if name == "cosine":
-        distance = _cosine(x, rows)
+        distance = cosine(x, rows)
         return distance, distance <= radius
-    summed = _summed(x.reshape(-1, 1, x.width) - rows, name, power, len(rows))
+    summed = reduced(x.reshape(-1, 1, x.width) - rows, name, power, len(rows))
     limit = {"euclidean": radius * radius, "minkowski": radius**power}.get(name, radius)
-    return _root(summed, name, power), summed <= limit
-
-
-def _least(values: Expr, count: int) -> tuple[Expr, Expr]:
-    """The smallest of the columns, rising, and their places."""
-    number = values.graph.constant(np.array([count], dtype=np.int64), "count")
-    found, place = values.graph.node("TopK", [values.value, number], 2, axis=-1, largest=0, sorted=1)
-    return (
-        Expr(values.graph, Value(found, "float64", count)),
-        Expr(values.graph, Value(place, "int64", count)),
-    )
-
-
-def _sorted(places: Expr) -> Expr:
-    """Whole numbers in rising order, so that of equal distances the lower row comes first."""
-    return _least(places.cast("float64"), places.width)[0].cast("int64")
+    return root(summed, name, power), summed <= limit
 
 
 def stored(step: Any) -> NDArray[np.float64]:
