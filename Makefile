@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 
-.PHONY: aarch64 chaos outage compiler demo test test-wheel runtimes lint format schema steady takeover throughput coverage foreign-suites hostile malformed telemetry broker database node node-red clean
+.PHONY: aarch64 chaos outage compiler demo test test-wheel runtimes lint format schema steady systemd takeover throughput coverage foreign-suites hostile malformed telemetry broker database node node-red clean
 
 demo: .venv/ready
 	$(BIN)/edgekit demo
@@ -18,6 +18,10 @@ test-wheel: .venv/ready
 # mode (about 160 MB, kept in the user's cache; nothing is installed). Debian only. Takes some minutes.
 aarch64: .venv/ready
 	$(BIN)/pytest -m aarch64
+
+# The unit under a real systemd in namespaces of its own: start, reload, crash, watchdog, stop. Debian, root.
+systemd: .venv/ready
+	$(BIN)/pytest -m systemd
 
 # The flow of examples/node-red in a real Node-RED, from npm with a node of its own (300 MB, kept in the user's cache).
 node-red: .venv/ready
