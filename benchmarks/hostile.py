@@ -28,6 +28,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from edgekit.collector.blocks import windows_of
 from edgekit_contracts import limits, topics
 from edgekit_contracts.decode import decode_msgpack
 from edgekit_contracts.telemetry import Ack
@@ -116,10 +117,11 @@ def memory_mb(process: subprocess.Popen[bytes]) -> float:
 def stored_wrongly(store: Path, windows: int) -> list[str]:
     """What is in the store that should not be."""
     with closing(sqlite3.connect(store)) as db:
-        names = Counter(dict(db.execute("SELECT dev, COUNT(*) FROM window GROUP BY dev")))
+        names = Counter(dict(db.execute("SELECT dev, SUM(windows) FROM window GROUP BY dev")))
         waiting = {dev for (dev,) in db.execute("SELECT DISTINCT dev FROM quarantine")}
         (devices,) = db.execute("SELECT COUNT(*) FROM device").fetchone()
-        (latest,) = db.execute("SELECT MAX(at_ms) FROM window").fetchone()
+        blocks = [records for (records,) in db.execute("SELECT records FROM window")]
+    latest = max(one.at_ms for one in windows_of(blocks))
     faults = {
         f"windows of {sorted(names)}": names.keys() != {VICTIM, AHEAD},
         f"{names[VICTIM]} windows of the honest device, which sent {windows}": names[VICTIM] != windows,

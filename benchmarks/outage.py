@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 
 from benchmarks.chaos.centre import collector
+from edgekit.collector import blocks
 from edgekit_contracts.decode import encode_json
 from edgekit_contracts.reference import LATENCY_BINS, Bins, FeatureBins, FeatureCounts, Reference
 from edgekit_contracts.telemetry import Clock, Event, Kind, ReferencePart, Software, Window, encode
@@ -157,9 +158,7 @@ def run(plan: Plan, folder: Path) -> Outcome:
             centre.stop()
             broker.stop()
     with closing(sqlite3.connect(folder / "fleet.db")) as store:
-        stored, stored_merged, stored_rows, longest = store.execute(
-            "SELECT COUNT(*), SUM(merged), SUM(n), MAX(dt_ms) FROM window"
-        ).fetchone()
+        windows = blocks.windows_of([records for (records,) in store.execute("SELECT records FROM window")])
         (others,) = store.execute("SELECT (SELECT COUNT(*) FROM event) + (SELECT COUNT(*) FROM part)").fetchone()
         (lost,) = store.execute("SELECT TOTAL(lost) FROM cursor").fetchone()
         (lost_rows,) = store.execute("SELECT TOTAL(rows) FROM gap").fetchone()
@@ -176,13 +175,13 @@ def run(plan: Plan, folder: Path) -> Outcome:
         outbox_bytes=size,
         largest_outbox=largest,
         file_bytes=file_bytes,
-        stored=stored + others,
-        stored_merged=stored_merged,
+        stored=len(windows) + others,
+        stored_merged=sum(one.merged for one in windows),
         lost=int(lost),
         rows=rows,
-        stored_rows=stored_rows,
+        stored_rows=sum(one.n for one in windows),
         lost_rows=int(lost_rows),
-        longest_s=longest / 1000,
+        longest_s=max(one.dt_ms for one in windows) / 1000,
         wire_bytes=uplink.state.bytes.since_start.total,
         append_ms=append_ms,
         merging_ms=merging_ms,

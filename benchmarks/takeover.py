@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,6 +26,7 @@ from typing import Any, Final
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.chaos.centre import Process, collector, started
+from edgekit.collector.blocks import windows_of
 from edgekit.collector.database import Database
 from edgekit.collector.store import open_database
 from edgekit_contracts.topics import PARTITIONS
@@ -113,13 +115,14 @@ def kill(database: Database, collectors: dict[str, Process], name: str, fleet: F
     """Kills one, measures, and starts it again."""
     orphans = {p for (p,) in rows(database, f"SELECT p {LIVING} WHERE name = ?", name)}
     collectors[name].kill()
-    begun, killed_ms, produced = time.monotonic(), time.time_ns() // 1_000_000, dict(fleet.windows)
+    begun, produced = time.monotonic(), dict(fleet.windows)
+    ((newest,),) = rows(database, 'SELECT COALESCE(MAX(id), 0) FROM "window"')
 
     def taken() -> bool:
         return rows(database, f"SELECT COUNT(*) {LIVING} WHERE name <> ?", name) == [(PARTITIONS,)]
 
     def again() -> bool:
-        found = rows(database, 'SELECT DISTINCT p FROM "window" WHERE received_ms > ?', killed_ms)
+        found = rows(database, 'SELECT DISTINCT p FROM "window" WHERE id > ?', newest)
         used = {p for (p,) in rows(database, 'SELECT DISTINCT p FROM "window"')}
         return orphans & used <= {p for (p,) in found}
 
@@ -148,15 +151,19 @@ def shared(database: Database, collectors: int) -> bool:
 
 def stored(database: Database) -> dict[str, int]:
     """Windows of each device."""
-    return dict(rows(database, 'SELECT dev, COUNT(*) FROM "window" GROUP BY dev'))
+    return {
+        device: int(count) for device, count in rows(database, 'SELECT dev, SUM(windows) FROM "window" GROUP BY dev')
+    }
 
 
 def doubles(database: Database) -> int:
     """Windows that are there more than once."""
-    ((count,),) = rows(
-        database, 'SELECT COUNT(*) FROM (SELECT 1 FROM "window" GROUP BY dev, epoch, seq HAVING COUNT(*) > 1) AS d'
+    times = Counter(
+        (one.device, one.epoch, one.sequence)
+        for (records,) in rows(database, 'SELECT records FROM "window"')
+        for one in windows_of([records])
     )
-    return int(count)
+    return sum(count > 1 for count in times.values())
 
 
 def rows(database: Database, sql: str, *values: object) -> list[tuple[Any, ...]]:

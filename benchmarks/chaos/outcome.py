@@ -13,12 +13,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
-
 from benchmarks.chaos.device import rows_of
 from edgekit.collector.database import Transaction
 from edgekit.collector.store import open_store
-from edgekit_contracts.telemetry import Window
 
 
 class Outcome(NamedTuple):
@@ -51,9 +48,9 @@ def compare(folder: Path, devices: int, store: Path | str) -> Outcome:
             parts = _of(db, "epoch, seq", "part", device)
             for epoch, seq in parts:
                 here[epoch, seq] = (1, 0)
-            stored = _of(db, "epoch, seq, n, body", "window", device)
-            for epoch, seq, n, body in stored:
-                here[epoch, seq] = (msgspec.msgpack.decode(body, type=Window).software.rejected, n)
+            stored = list(opened.windows(device, 0))
+            for one in stored:
+                here[one.epoch, one.sequence] = (one.window.software.rejected, one.n)
             given_up, lost_rows = _given_up(_of(db, "epoch, first, last, records, rows", "gap", device), here)
             windows, stored_rows = (sum(one[at] for one in here.values()) for at in (0, 1))
             noted = [int(line) for line in _lines(folder / f"{device}.journal")]

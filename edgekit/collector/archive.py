@@ -8,35 +8,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Final, NamedTuple, Protocol, Self
+from itertools import groupby
+from operator import itemgetter
+from typing import Final, Protocol, Self
 
 import msgspec
 
+from edgekit.collector.blocks import StoredWindow, in_time, windows_of
 from edgekit.collector.cursor import Range, merge_recent
 from edgekit.collector.database import Database
+from edgekit.collector.keep import HOUR_MS
 from edgekit.collector.schema import TABLES
 from edgekit_contracts.reference import Bins, Reference, decode_reference
 from edgekit_contracts.state import Status
-from edgekit_contracts.telemetry import Labels, Window
+from edgekit_contracts.telemetry import Labels
 
 PAIRS: Final = msgspec.msgpack.Decoder(tuple[Range, ...])
 """Reads the columns of a cursor that hold pairs of numbers."""
-
-
-class StoredWindow(NamedTuple):
-    """A window as it is read back."""
-
-    device: str
-    epoch: int
-    sequence: int
-    at_ms: int
-    dt_ms: int
-    received_ms: int
-    bins_id: bytes
-    n: int
-    model: str
-    version: str
-    window: Window
 
 
 class Standing(Protocol):
@@ -119,14 +107,15 @@ class Archive:
 
     def windows(self, device: str, since_ms: int, until_ms: int = 2**63 - 1) -> Iterator[StoredWindow]:
         """A device's windows that are dated `since_ms` or later, and before `until_ms`, in order of time."""
+        hour_ms = since_ms // HOUR_MS * HOUR_MS
         with self.database.reading() as db:
             rows = db.rows(
-                "SELECT dev, epoch, seq, at_ms, dt_ms, received_ms, bins_id, n, model, version, body"
-                ' FROM "window" WHERE dev = ? AND at_ms >= ? AND at_ms < ? ORDER BY at_ms, seq, epoch',
-                (device, since_ms, until_ms),
+                'SELECT hour_ms, records FROM "window" WHERE dev = ? AND hour_ms >= ? AND hour_ms < ? ORDER BY hour_ms',
+                (device, hour_ms, until_ms),
             )
-        for row in rows:
-            yield StoredWindow._make((*row[:-1], msgspec.msgpack.decode(row[-1], type=Window)))
+        for _, blocks in groupby(rows, key=itemgetter(0)):
+            windows = windows_of(records for _, records in blocks)
+            yield from sorted((one for one in windows if since_ms <= one.at_ms < until_ms), key=in_time)
 
     def last_window(self, device: str) -> tuple[int, int] | None:
         """When a device's last window came, and the longest of the last few, in milliseconds; quarantine counts.
@@ -169,11 +158,13 @@ class Archive:
             return Counter(dict(db.rows("SELECT reason, count FROM refusal")))
 
     def count(self, table: str) -> int:
-        """Rows of one of the tables."""
-        if table not in {one.name for one in TABLES}:
+        """Rows of one of the tables; of `window`, the windows."""
+        numbered = {one.name: one.numbered for one in TABLES}
+        if table not in numbered:
             raise ValueError(f"no table '{table}'")
+        what = "COALESCE(SUM(windows), 0)" if numbered[table] else "COUNT(*)"
         with self.database.reading() as db:
-            return int(db.rows(f'SELECT COUNT(*) FROM "{table}"')[0][0])
+            return int(db.rows(f'SELECT {what} FROM "{table}"')[0][0])
 
     def close(self) -> None:
         """Lets the database go."""

@@ -11,6 +11,7 @@ import msgspec
 
 from edgekit.collector import references
 from edgekit.collector.archive import PAIRS
+from edgekit.collector.blocks import Blocks
 from edgekit.collector.cursor import Cursor, Taken, merge_recent
 from edgekit.collector.database import Row, Table, Transaction
 from edgekit.collector.ingest import HEAD_BYTES, Accepted, Birth, Reading, Refused
@@ -18,7 +19,7 @@ from edgekit.collector.schema import CURSOR, DEAD, DEVICE, EVENT, GAP, LABELS, Q
 from edgekit_contracts import limits
 from edgekit_contracts.state import Status
 from edgekit_contracts.telemetry import Ack, Clock, Envelope, Event, Gap, Labels, ReferencePart, Window, encode
-from edgekit_contracts.topics import Up, partition
+from edgekit_contracts.topics import Up
 
 DEAD_MAX_ROWS: Final = 10_000
 """Different refused messages that are kept; beyond, the longest unseen goes."""
@@ -40,10 +41,10 @@ class Batch:
         self.stored = self.duplicates = self.ahead = 0
         self._db, self._readings, self._names = db, readings, names
         self._now_ms = max((one.received_ms for one in readings), default=0)
-        self._day = self._now_ms // DAY_MS
         self._cursors: dict[tuple[str, int], Cursor] = {}
         self._moved: dict[tuple[str, int], list[tuple[int, int]]] = {}  # with the windows that came
-        self._rows: dict[str, list[Row]] = {table.name: [] for table in (EVENT, QUARANTINE, WINDOW)}
+        self._rows: dict[str, list[Row]] = {table.name: [] for table in (EVENT, QUARANTINE)}
+        self._blocks = Blocks(self._now_ms // DAY_MS)
         self._labels: dict[Row, Row] = {}
         self._buried: list[Refused] = []
         self._completed: set[bytes] = set()
@@ -71,7 +72,7 @@ class Batch:
         self._insert(EVENT)
         self._insert(QUARANTINE)
         self._release()
-        self._insert(WINDOW)
+        self._db.insert(WINDOW, self._blocks.rows())
         self._put_labels()
         self._bury()
         return self._move_cursors()
@@ -111,7 +112,7 @@ class Batch:
                 waiting = (envelope.bins_id, received_ms, encode(envelope))
                 self._rows[QUARANTINE.name].append((*name, envelope.sequence, *waiting))
             else:
-                self._rows[WINDOW.name].append(self._window(envelope, body, received_ms))
+                self._add_window(envelope, received_ms)
         elif isinstance(body, Event):
             texts = (_text(body.name), _text(body.detail))
             times = (self._date(envelope, received_ms), received_ms)
@@ -175,26 +176,8 @@ class Batch:
         self.stored -= known
         self.duplicates += known
 
-    def _window(self, envelope: Envelope, window: Window, received_ms: int) -> Row:
-        device = envelope.device
-        return (
-            partition(device),
-            self._day,
-            device,
-            envelope.epoch,
-            envelope.sequence,
-            self._date(envelope, received_ms),
-            envelope.t0_ms,
-            envelope.dt_ms,
-            int(envelope.clock),
-            received_ms,
-            envelope.bins_id,
-            envelope.n,
-            window.model,
-            window.model_version,
-            bytes(envelope.body),
-            envelope.merged,
-        )
+    def _add_window(self, envelope: Envelope, received_ms: int) -> None:
+        self._blocks.add(envelope, self._date(envelope, received_ms), received_ms)
 
     def _date(self, envelope: Envelope, received_ms: int) -> int:
         """When it was, for people: by the device's clock where that is synchronised and not plainly wrong."""
@@ -212,7 +195,7 @@ class Batch:
             if isinstance(found, Refused):
                 self._buried.append(found)
             else:
-                self._rows[WINDOW.name].append(self._window(*found))
+                self._add_window(*found)
 
     def _put_labels(self) -> None:
         before = {row[:3]: row for row in self._db.pick(LABELS, sorted(self._labels))}

@@ -28,10 +28,11 @@ class Table:
     Args:
         name: In every database.
         declared: Its columns, as `name kind, ...`.
-        key: Its primary key; a numbered table has a column `id` before the others instead, which grows with every row
-            in the order of commits, within each partition `p`.
+        key: Its primary key; a numbered table has none.
         indexes: Of several columns each.
-        numbered: See above. PostgreSQL cuts such a table into days by its column `day`.
+        numbered: It has a column `id` before the others, which grows with every row in the order of commits, within
+            each partition `p`, and a column `windows`, of how many a row holds. PostgreSQL cuts it into days by its
+            column `day`.
     """
 
     name: str
@@ -63,7 +64,7 @@ class Transaction(Protocol):
         ...
 
     def insert(self, table: Table, rows: Sequence[Row]) -> int:
-        """Adds rows whose key is not there yet, and returns how many; PostgreSQL has no key for a numbered table."""
+        """Adds rows whose key is not there yet, or which have none, and returns how many."""
         ...
 
     def put(self, table: Table, rows: Sequence[Row]) -> None:
@@ -81,8 +82,14 @@ class Transaction(Protocol):
     def remove_day(self, table: Table, day: int, marks: Mapping[int, int], limit: int) -> int:
         """Removes rows of a day, if none of them has a number beyond the mark of its partition; 0 where there is none.
 
+        Args:
+            table: Which.
+            day: Since 1970.
+            marks: By partition.
+            limit: So many rows at most; PostgreSQL removes the whole day.
+
         Returns:
-            How many, `limit` at most; PostgreSQL removes the whole day, and returns about how many.
+            How many windows they held; of a whole day about how many.
         """
         ...
 

@@ -192,7 +192,7 @@ _GAP: Final = "dev, epoch, first, last, records, rows, bytes, reason, received_m
 _EVENT: Final = "dev, epoch, seq, at_ms, received_ms, name, detail"
 _PARTS: Final = {
     "window": _Part(
-        {"windows": tables.WINDOWS, "features": tables.FEATURES}, "at_ms", "COUNT(*), MIN(id), MAX(id)", _windows
+        {"windows": tables.WINDOWS, "features": tables.FEATURES}, "hour_ms", "SUM(windows), MIN(id), MAX(id)", _windows
     ),
     "rollup": _Part(
         {"rollups": tables.ROLLUPS, "rollup_features": tables.ROLLUP_FEATURES},

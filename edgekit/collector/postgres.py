@@ -12,13 +12,14 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, timedelta
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from edgekit.collector import migration
 from edgekit.collector.database import Row, Table
-from edgekit.collector.schema import TABLES, VERSION
+from edgekit.collector.schema import TABLES, VERSION, WINDOW
 from edgekit_contracts.errors import MissingExtra, StorageFault, UnsupportedFormat, UsageError
 from edgekit_contracts.topics import PARTITIONS
 
@@ -46,6 +47,12 @@ _LINK: Final = {
     "application_name": "edgekit",
 }
 """Unless the address says otherwise: so that a server that has vanished is missed."""
+
+_SCHEMA: Final = (
+    "CREATE SCHEMA IF NOT EXISTS edgekit",
+    "CREATE TABLE version (version bigint NOT NULL)",
+    f"INSERT INTO version VALUES ({VERSION})",
+)
 
 _EPOCH: Final = date(1970, 1, 1)
 
@@ -168,11 +175,20 @@ class Postgres:
                 connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", (_SCHEMA_LOCK,))
                 # Asked again under the lock: another collector may have come first.
                 if connection.execute(exists).fetchall() == [(False,)]:
-                    for statement in ddl():
+                    for statement in (*_SCHEMA, *ddl()):
                         connection.execute(statement.encode())
         ((found,),) = connection.execute("SELECT version FROM version").fetchall()
         if found > VERSION:
             raise UnsupportedFormat(f"store {self.name}", f"version {found}", f"version {VERSION}")
+        if found < VERSION:
+            if not create:
+                raise StorageFault(self.name, "it is of an older release", "start edgekit collect on it, once")
+            with connection.transaction():
+                connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", (_SCHEMA_LOCK,))
+                if connection.execute("SELECT version FROM version").fetchall() != [(VERSION,)]:
+                    transaction = PostgresTransaction(connection, set())
+                    migration.from_2_in_postgres(connection, ddl(WINDOW), partial(transaction.make_day, WINDOW))
+                    connection.execute("UPDATE version SET version = %s", (VERSION,))
 
 
 class PostgresTransaction:
@@ -234,10 +250,13 @@ class PostgresTransaction:
         name = day_name(table, day)
         if self.rows("SELECT to_regclass(?) IS NULL", (f"edgekit.{name}",)) == [(True,)]:
             return 0
-        ((rows,),) = self.rows("SELECT reltuples::bigint FROM pg_class WHERE oid = ?::regclass", (f"edgekit.{name}",))
-        if rows < 0:
-            # Small, else the server would have looked at it.
-            ((rows,),) = self.rows(f"SELECT COUNT(*) FROM {name}")
+        sample = f"SELECT reltuples * AVG(windows) FROM pg_class, {name} TABLESAMPLE SYSTEM (1)"
+        ((windows,),) = self.rows(f"{sample} WHERE oid = ?::regclass GROUP BY reltuples", (f"edgekit.{name}",)) or [
+            (None,)
+        ]
+        if windows is None or windows < 0:
+            # Small, else the server would have looked at it, or the sample have met somebody.
+            ((windows,),) = self.rows(f"SELECT SUM(windows) FROM {name}")
         # Before the numbers are looked at: nobody adds to them then.
         if not self._lock_table(f'"{table.name}", {name}'):
             log.info("%s is being read: it is dropped another time", name)
@@ -248,7 +267,7 @@ class PostgresTransaction:
                 return 0
         self._execute(f"DROP TABLE {name}")
         self._days.discard(day)
-        return max(1, int(rows))
+        return max(1, int(windows or 0))
 
     def _lock_table(self, names: str) -> bool:
         """Whether nobody uses these tables now. Who waits for that makes all others wait behind him: not for long."""
@@ -276,17 +295,12 @@ class PostgresTransaction:
         return self.connection.execute(_marked(sql), values)
 
 
-def ddl() -> list[str]:
-    """The statements that make the schema and its tables."""
-    statements = [
-        "CREATE SCHEMA IF NOT EXISTS edgekit",
-        "CREATE TABLE version (version bigint NOT NULL)",
-        f"INSERT INTO version VALUES ({VERSION})",
-    ]
-    for table in TABLES:
+def ddl(*tables: Table) -> list[str]:
+    """The statements that make these tables, or all."""
+    statements = []
+    for table in tables or TABLES:
         columns = [f"{name} {_TYPES[kind]} NOT NULL" for name, kind in table.columns.items()]
         if table.numbered:
-            # Without a key: it would hold within one day only. The cursors say what is new.
             statements.append(f"CREATE SEQUENCE {table.name}_id")
             columns.insert(0, f"id bigint NOT NULL DEFAULT nextval('{table.name}_id')")
             statements.append(f'CREATE TABLE "{table.name}" ({", ".join(columns)}) PARTITION BY LIST (day)')

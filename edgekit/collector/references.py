@@ -69,7 +69,7 @@ def here(db: Transaction, bins_ids: set[bytes]) -> set[bytes]:
     return {bins_id for (bins_id,) in found}
 
 
-def release(db: Transaction, bins_ids: set[bytes]) -> Iterator[tuple[Envelope, Window, int] | Refused]:
+def release(db: Transaction, bins_ids: set[bytes]) -> Iterator[tuple[Envelope, int] | Refused]:
     """Takes the windows on these bins out of quarantine, each with when it came, or refused for what is in it."""
     for bins_id in sorted(bins_ids):
         ((text,), *_) = db.rows("SELECT json FROM reference WHERE bins_id = ? LIMIT 1", (bins_id,))
@@ -85,4 +85,4 @@ def release(db: Transaction, bins_ids: set[bytes]) -> Iterator[tuple[Envelope, W
                 topic = f"quarantine of {envelope.device}"
                 yield Refused(topic, "body", str(error), record[:HEAD_BYTES], received_ms)
             else:
-                yield envelope, body, received_ms
+                yield envelope, received_ms

@@ -12,11 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-import msgspec
-
 from edgekit.collector import rollup_rows
-from edgekit.collector.archive import StoredWindow
-from edgekit.collector.database import Database, Row, Transaction
+from edgekit.collector.blocks import StoredWindow, in_time, windows_of
+from edgekit.collector.database import Database, Transaction
 from edgekit.collector.rollup import (
     DAY,
     EVERY_DEVICE,
@@ -32,17 +30,12 @@ from edgekit.collector.rollup import (
 )
 from edgekit.collector.schema import ROLLUP_MARK
 from edgekit_contracts.reference import Bins
-from edgekit_contracts.telemetry import Window
 from edgekit_contracts.topics import PARTITIONS
 
-BLOCK_WINDOWS: Final = 1024
-"""Read at once."""
+BLOCKS: Final = 64
+"""Read at once: 1,024 windows where they are full."""
 SUMS_MAX: Final = 2048
 """Hours of devices that one transaction writes, about; ingest into their partition waits meanwhile."""
-
-_WINDOWS: Final = (
-    'SELECT id, dev, epoch, seq, at_ms, dt_ms, received_ms, bins_id, n, model, version, body FROM "window"'
-)
 
 BinsOf = Callable[[bytes], Bins | None]
 
@@ -101,12 +94,13 @@ def mark(db: Transaction, p: int) -> int:
 def read_windows(
     db: Transaction, device: str, from_ms: int, until_ms: int, beyond: int
 ) -> list[tuple[int, StoredWindow]]:
-    """A device's windows of a span, and later ones whose number is beyond that one; with their numbers, in time."""
+    """A device's windows of whole hours, and later ones whose block's number is beyond that one; with these numbers."""
     found = db.rows(
-        f"{_WINDOWS} WHERE dev = ? AND at_ms >= ? AND (at_ms < ? OR id > ?) ORDER BY at_ms, seq, epoch",
+        'SELECT id, records FROM "window" WHERE dev = ? AND hour_ms >= ? AND (hour_ms < ? OR id > ?)',
         (device, from_ms, until_ms, beyond),
     )
-    return [(row[0], _window(row)) for row in found]
+    windows = [(number, one) for number, records in found for one in windows_of([records])]
+    return sorted(windows, key=lambda pair: in_time(pair[1]))
 
 
 def _read_hours(
@@ -122,26 +116,25 @@ def _read_hours(
     taken, (last, newest) = 0, between
     while last < newest and len(keys) < sums_max:
         with database.reading() as db:
-            values = (p, last, newest, BLOCK_WINDOWS)
-            found = db.rows(f"{_WINDOWS} WHERE p = ? AND id > ? AND id <= ? ORDER BY id LIMIT ?", values)
-        for kind, windows in by_kind(map(_window, found)).items():
+            found = db.rows(
+                'SELECT id, records FROM "window" WHERE p = ? AND id > ? AND id <= ? ORDER BY id LIMIT ?',
+                (p, last, newest, BLOCKS),
+            )
+        here = windows_of(records for _, records in found)
+        for kind, windows in by_kind(here).items():
             rows = add_up(rows_of_kind(windows, kind[1], bins(kind[0])), lambda key: key.of(HOUR))
             alike = parts.setdefault(kind, [])
             alike.append(rows)
             keys.update(rows.keys)
             # Not with every block: each time all that are there are copied.
-            if sum(map(len, alike)) > 2 * len(keys) + BLOCK_WINDOWS:
+            if sum(map(len, alike)) > 2 * len(keys) + 1024:
                 alike[:] = [_added(alike)]
-        taken, last = taken + len(found), found[-1][0] if len(found) == BLOCK_WINDOWS else newest
+        taken, last = taken + len(here), found[-1][0] if len(found) == BLOCKS else newest
     return [_added(alike) for alike in parts.values()], taken, last
 
 
 def _added(parts: Sequence[Rows]) -> Rows:
     return add_up(joined(parts), lambda key: key)
-
-
-def _window(row: Row) -> StoredWindow:
-    return StoredWindow._make((*row[1:-1], msgspec.msgpack.decode(row[-1], type=Window)))
 
 
 def _add(db: Transaction, p: int, fresh: Rows) -> None:

@@ -23,7 +23,7 @@ from edgekit_contracts.errors import FormatError
 from edgekit_contracts.reference import LATENCY_BINS, Bins
 
 if TYPE_CHECKING:
-    from edgekit.collector.archive import StoredWindow
+    from edgekit.collector.blocks import StoredWindow
 
 HOUR_MS: Final = 3_600_000
 HOUR, DAY = 1, 24

@@ -1,8 +1,7 @@
 """The store's tables. The same in every database: a table is data, and each database writes its own DDL from it.
 
 `at_ms` is the time of a record for people: the device's own clock where it is synchronised, else when it came. `day` is
-the day on which a window was stored, since 1970 in UTC; `p` is its device's partition of the topic tree; `merged` says
-how many windows the device had added into it.
+the day on which a window was stored, since 1970 in UTC; `p` is its device's partition of the topic tree.
 
 `bins_id` names bins, not the counts of a reference: whoever knows the bins can write other counts on them. So texts of
 references are kept by their SHA-256, equal ones once, and each device's windows stand on the text that it sent itself.
@@ -14,8 +13,8 @@ from typing import Final
 
 from edgekit.collector.database import Table
 
-VERSION: Final = 2
-"""Of all tables together. A file of version 1 is brought up to date when it is opened (`migration`)."""
+VERSION: Final = 3
+"""Of all tables together. An older store is brought up to date when it is opened (`migration`)."""
 
 DEVICE: Final = Table("device", "dev text, status bytes, received_ms integer", ("dev",))
 CURSOR: Final = Table(
@@ -26,13 +25,12 @@ CURSOR: Final = Table(
 )
 WINDOW: Final = Table(
     "window",
-    "p integer, day integer, dev text, epoch integer, seq integer, at_ms integer, t0_ms integer, dt_ms integer,"
-    "clock integer, received_ms integer, bins_id bytes, n integer, model text, version text, body bytes,"
-    "merged integer",
-    ("dev", "epoch", "seq"),
-    (("dev", "at_ms"), ("p", "id"), ("day",)),
+    "p integer, day integer, dev text, hour_ms integer, windows integer, records bytes",
+    (),
+    (("dev", "hour_ms"), ("p", "id"), ("day",)),
     numbered=True,
 )
+"""A row is a block of windows: those of a device and an hour of their time (`at_ms`) that came together (`blocks`)."""
 QUARANTINE: Final = Table(
     "quarantine",
     "dev text, epoch integer, seq integer, bins_id bytes, received_ms integer, record bytes",

@@ -13,14 +13,14 @@ from typing import Final
 
 from edgekit.collector import migration
 from edgekit.collector.database import Row, Table
-from edgekit.collector.schema import TABLES, VERSION
+from edgekit.collector.schema import TABLES, VERSION, WINDOW
 from edgekit_contracts.errors import MissingFile, StorageFault, UnsupportedFormat
 from edgekit_contracts.topics import PARTITIONS
 from edgekit_runtime.transaction import transaction
 
 ROWS_AT_ONCE: Final = 50
-"""Rows that one statement inserts. Python lets its lock go for each statement: were there one for each row, this thread
-would wait for the one that receives as often."""
+"""Rows that one statement inserts or finds. Python lets its lock go for each statement: were there one for each row,
+this thread would wait for the one that receives as often."""
 
 _TYPES: Final = {"text": "TEXT", "integer": "INTEGER", "bytes": "BLOB"}
 
@@ -72,8 +72,10 @@ class Sqlite:
                 if (found := self._version()) == 0:
                     for statement in ddl():
                         db.execute(statement)
-                elif found < VERSION:
+                elif found == 1:
                     migration.from_1(db, ddl())
+                elif found == 2:
+                    migration.from_2(db, ddl(WINDOW))
                 db.execute(f"PRAGMA user_version = {VERSION}")
 
     def _version(self) -> int:
@@ -117,8 +119,14 @@ class SqliteTransaction:
         return self.connection.execute(sql, values).rowcount
 
     def pick(self, table: Table, keys: Iterable[Row]) -> list[Row]:  # noqa: D102
-        sql = _pick(table)
-        return [row for key in keys for row in self.connection.execute(sql, key)]
+        wanted, found = list(keys), list[Row]()
+        whole = len(wanted) - len(wanted) % ROWS_AT_ONCE
+        for start in range(0, whole, ROWS_AT_ONCE):
+            values = [*chain.from_iterable(wanted[start : start + ROWS_AT_ONCE])]
+            found += self.connection.execute(_pick(table, ROWS_AT_ONCE), values)
+        for key in wanted[whole:]:
+            found += self.connection.execute(_pick(table), key)
+        return found
 
     def insert(self, table: Table, rows: Sequence[Row]) -> int:  # noqa: D102
         added, whole = 0, len(rows) - len(rows) % ROWS_AT_ONCE
@@ -149,7 +157,8 @@ class SqliteTransaction:
         if any(self.rows(beyond, (p, marks.get(p, 0), day)) for p in range(PARTITIONS)):
             return 0
         oldest = f'SELECT id FROM "{table.name}" WHERE day = ? LIMIT ?'
-        return self.run(f'DELETE FROM "{table.name}" WHERE id IN ({oldest})', (day, limit))
+        gone = self.rows(f'DELETE FROM "{table.name}" WHERE id IN ({oldest}) RETURNING windows', (day, limit))
+        return sum(windows for (windows,) in gone)
 
     def lock(self, partitions: Iterable[int], names: Iterable[bytes]) -> None:
         """Nothing: a transaction that writes is alone from its begin."""
@@ -160,12 +169,11 @@ def ddl(*tables: Table) -> list[str]:
     statements = []
     for table in tables or TABLES:
         columns = [f"{name} {_TYPES[kind]} NOT NULL" for name, kind in table.columns.items()]
-        key = ", ".join(table.key)
         if table.numbered:
             # AUTOINCREMENT, so that no number comes again when the last rows were removed.
-            columns = ["id INTEGER PRIMARY KEY AUTOINCREMENT", *columns, f"UNIQUE ({key})"]
+            columns.insert(0, "id INTEGER PRIMARY KEY AUTOINCREMENT")
         else:
-            columns.append(f"PRIMARY KEY ({key})")
+            columns.append(f"PRIMARY KEY ({', '.join(table.key)})")
         statements.append(f'CREATE TABLE "{table.name}" ({", ".join(columns)})')
         for index in table.indexes:
             name = "_".join((table.name, *index))
@@ -189,6 +197,12 @@ def _put(table: Table) -> str:
 
 
 @cache
-def _pick(table: Table) -> str:
-    where = " AND ".join(f"{name} = ?" for name in table.key)
-    return f'SELECT {", ".join(table.columns)} FROM "{table.name}" WHERE {where}'
+def _pick(table: Table, rows: int = 1) -> str:
+    marks = ", ".join([f"({', '.join('?' * len(table.key))})"] * rows)
+    same = " AND ".join(f"t.{name} = k.{name}" for name in table.key)
+    names = ", ".join(f"t.{name}" for name in table.columns)
+    # CROSS JOIN: by the keys, each of which is looked up, and not by the table.
+    return (
+        f"WITH k ({', '.join(table.key)}) AS (VALUES {marks})"
+        f' SELECT {names} FROM k CROSS JOIN "{table.name}" t ON {same}'
+    )

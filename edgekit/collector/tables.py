@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from edgekit.collector.archive import StoredWindow
+from edgekit.collector.blocks import StoredWindow
 from edgekit.collector.rollup import EVERY_DEVICE, LAST, SUMS, Rows
 from edgekit_contracts.reference import LATENCY_BINS, Bins, latency_edges_us
 

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgekit.collector.blocks import windows_of
 from edgekit.collector.ingest import Message, read_batch
 from edgekit.collector.store import open_store
 from edgekit_contracts import topics
@@ -219,11 +220,13 @@ def account(world: World) -> tuple[Counter[int], int, int]:
     """How often each window is stored; the other records; and the records of gaps, without what is stored of them."""
     times, others = Counter[int](), 0
     with closing(sqlite3.connect(world.folder / "fleet.db")) as db:
-        found = [(merged, body) for merged, body in db.execute("SELECT merged, body FROM window")]
+        blocks = [records for (records,) in db.execute("SELECT records FROM window")]
+        found = [(one.merged, one.window) for one in windows_of(blocks)]
         for (record,) in db.execute("SELECT record FROM quarantine"):
-            found.append(((waiting := decode_envelope(record)).merged, waiting.body))
-        for merged, body in found:
-            bins = msgspec.msgpack.decode(body, type=Window).counts[: NUMBERS + 1]
+            waiting = decode_envelope(record)
+            found.append((waiting.merged, msgspec.msgpack.decode(waiting.body, type=Window)))
+        for merged, window in found:
+            bins = window.counts[: NUMBERS + 1]
             assert sum(bins) == 1 + merged
             times.update({number: count for number, count in enumerate(bins) if count})
         (others,) = db.execute("SELECT (SELECT COUNT(*) FROM event) + (SELECT COUNT(*) FROM part)").fetchone()

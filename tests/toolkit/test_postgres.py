@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
 import sys
 import threading
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from edgekit.collector import rolled
+from edgekit.collector.blocks import windows_of
 from edgekit.collector.postgres import Postgres as Database
 from edgekit.collector.postgres import _parse
 from edgekit.collector.schema import WINDOW
@@ -20,7 +26,7 @@ from tests.brokers import free_port
 from tests.postgres import Postgres
 from tests.telemetry_samples import BINS_ID, NOW_MS, envelope
 from tests.toolkit.conftest import Run
-from tests.toolkit.test_store import ROWS, ack, ingest, reference_records, windows
+from tests.toolkit.test_store import CORPUS, ROWS, ack, ingest, reference_records, windows
 from tests.toolkit.test_store import WINDOW as BODY
 
 DAY = NOW_MS // 86_400_000
@@ -93,8 +99,8 @@ def test_collectors_that_get_the_same_records_store_each_once(where_postgres: st
         seen, mark = set[int](), 0
         while any(thread.is_alive() for thread in threads) or len(seen) < store.count("window"):
             with store.database.reading() as db:
-                rows = db.rows('SELECT id, seq FROM "window" WHERE p = ? AND id > ?', (partition("pump-1"), mark))
-            seen |= {sequence for _, sequence in rows}
+                rows = db.rows('SELECT id, records FROM "window" WHERE p = ? AND id > ?', (partition("pump-1"), mark))
+            seen |= {one.sequence for one in windows_of(records for _, records in rows)}
             mark = max([mark, *(number for number, _ in rows)])
         for thread in threads:
             thread.join()
@@ -111,6 +117,55 @@ def test_a_window_that_another_collector_s_reference_frees_does_not_stay_in_quar
         ingest(one, *reference_records())
         done = two.ingest([_quarantined(waits)])
         assert (done.stored, two.quarantined(), two.count("window")) == (1, {}, 1)
+
+
+VERSION_2 = """
+DROP TABLE "window";
+CREATE TABLE "window" (id bigint NOT NULL DEFAULT nextval('window_id'), p bigint NOT NULL, day bigint NOT NULL,
+    dev text NOT NULL, epoch bigint NOT NULL, seq bigint NOT NULL, at_ms bigint NOT NULL, t0_ms bigint NOT NULL,
+    dt_ms bigint NOT NULL, clock bigint NOT NULL, received_ms bigint NOT NULL, bins_id bytea NOT NULL,
+    n bigint NOT NULL, model text NOT NULL, version text NOT NULL, body bytea NOT NULL, merged bigint NOT NULL)
+    PARTITION BY LIST (day);
+CREATE INDEX ON "window" (dev, at_ms);
+CREATE INDEX ON "window" (p, id);
+CREATE INDEX ON "window" (day);
+CREATE TABLE window_20270115 (LIKE "window" INCLUDING DEFAULTS INCLUDING INDEXES);
+CREATE TABLE window_20270116 (LIKE "window" INCLUDING DEFAULTS INCLUDING INDEXES);
+ALTER TABLE "window" ATTACH PARTITION window_20270115 FOR VALUES IN (20833);
+ALTER TABLE "window" ATTACH PARTITION window_20270116 FOR VALUES IN (20834);
+UPDATE version SET version = 2
+"""
+
+
+def test_a_database_of_the_second_version_is_brought_up_to_date_and_answers_as_before(
+    tmp_path: Path, where_postgres: str
+) -> None:
+    """With the rows of the corpus, as that version laid them out."""
+    corpus = CORPUS / "store-2" / "fleet.db"
+    open_store(where_postgres).close()
+    with psycopg.connect(where_postgres, options="-c search_path=edgekit") as link, link.cursor() as cursor:
+        cursor.execute(VERSION_2)
+        with closing(sqlite3.connect(corpus)) as db:
+            for table in ("window", "cursor", "reference", "standing", "part", "rollup_mark"):
+                rows = db.execute(f'SELECT * FROM "{table}"').fetchall()
+                marks = ", ".join(["%s"] * len(rows[0]))
+                cursor.executemany(f'INSERT INTO "{table}" VALUES ({marks})', rows)
+        cursor.execute("SELECT setval('window_id', 16)")
+    with pytest.raises(StorageFault, match="of an older release"):
+        open_store(where_postgres, create=False)
+    shutil.copy(corpus, tmp_path / "old.db")
+    with open_store(tmp_path / "old.db") as file, open_store(where_postgres) as server:
+        for device in ("pump-1", "pump-2"):
+            assert list(server.windows(device, 0)) == list(file.windows(device, 0))
+        found = []
+        for store in (file, server):
+            ingest(store, *windows(3, 9), *windows(30, 30))
+            with store.database.reading() as db:
+                found.append(db.rows('SELECT id, p, day, dev, hour_ms, windows, records FROM "window" ORDER BY id'))
+        assert found[0] == found[1]
+        assert rolled.roll_up(server.database, server.bins) == 6
+    with open_store(where_postgres, create=False) as again:
+        assert again.count("window") == 15
 
 
 def _quarantined(record: Envelope) -> Any:

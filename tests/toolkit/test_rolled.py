@@ -181,7 +181,7 @@ def test_removed_windows_are_still_in_the_look_back_which_begins_with_a_whole_ho
     by_hour, by_day = every(store, hour_ms), every(store, day_ms)
     assert by_hour != every(store, since_ms)
     roll_up(store)
-    remove(store, "window", "at_ms < ?", NOW_MS - DAY_MS)
+    remove(store, "window", "hour_ms < ?", NOW_MS - DAY_MS)
     assert every(store, since_ms) == every(store, hour_ms) == by_hour
     late = history(12, 40)
     late = [msgspec.structs.replace(one, sequence=one.sequence + 1000) for one in late]
@@ -223,7 +223,7 @@ def test_the_fleet_s_lines_are_the_same_from_roll_ups_and_without_their_windows(
     assert before[0][0].tested_rows
     roll_up(store)
     assert [fleet_status(store, NOW_MS, look_back_ms=one) for one in since] == before
-    remove(store, "window", "at_ms < ?", NOW_MS - DAY_MS)
+    remove(store, "window", "hour_ms < ?", NOW_MS - DAY_MS)
     remove(store, "rollup", "hours = 1 AND start_ms < ?", NOW_MS - DAY_MS)
     assert fleet_status(store, NOW_MS, look_back_ms=since[0]) == before[0]
 
@@ -277,7 +277,7 @@ KILLED = """
 import sys
 from edgekit.collector import rolled
 from edgekit.collector.store import open_store
-rolled.BLOCK_WINDOWS = 2
+rolled.BLOCKS = 2
 with open_store(sys.argv[1]) as store:
     print("open", flush=True)
     for p in range(16):

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgekit.collector.archive import StoredWindow
+from edgekit.collector.blocks import StoredWindow
 from edgekit.collector.rollup import DAY, EVERY_DEVICE, HOUR, HOUR_MS, LAST, MOMENTS, Key, Rows, add_up, joined, rows_of
 from edgekit.monitor.varint_rows import decode_varint_rows, encode_varint_rows
 from edgekit_contracts import limits

@@ -50,7 +50,7 @@ def device(broker: Broker, folder: Path, name: str, again_s: float = 0.2) -> Ite
 
 def windows(centre: Collector, name: str) -> int:
     with centre.store.database.reading() as db:
-        ((count,),) = db.rows('SELECT COUNT(*) FROM "window" WHERE dev = ?', (name,))
+        ((count,),) = db.rows('SELECT COALESCE(SUM(windows), 0) FROM "window" WHERE dev = ?', (name,))
     return int(count)
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from edgekit.collector import migration
+from edgekit.collector import migration, rolled
+from edgekit.collector.lookback import look_back
 from edgekit.collector.store import Store, open_store
 from edgekit_contracts.errors import MissingFile, StorageFault, UnsupportedFormat
-from edgekit_contracts.telemetry import Ack, Event
+from edgekit_contracts.telemetry import Ack, Event, encode
 from tests.telemetry_samples import NOW_MS, REFERENCE, envelope
 from tests.toolkit.test_store import ack, ingest, reference_records, windows
 
@@ -87,6 +89,31 @@ def test_a_file_whose_update_fails_midway_is_still_the_old_one(tmp_path: Path, m
     db.close()
     with open_store(tmp_path / "old.db") as store:
         assert (store.count("window"), store.lost()) == (8, {"pump-1": 2})
+
+
+def test_a_file_of_the_second_version_is_brought_up_to_date_and_answers_as_before(tmp_path: Path) -> None:
+    shutil.copy(CORPUS / "store-2" / "fleet.db", tmp_path / "old.db")
+    with closing(sqlite3.connect(tmp_path / "old.db")) as db:
+        columns = "dev, epoch, seq, at_ms, dt_ms, received_ms, bins_id, n, model, version, body, merged"
+        rows = db.execute(f"SELECT id, p, day, {columns} FROM window ORDER BY dev, at_ms, seq").fetchall()
+        sums = db.execute("SELECT * FROM rollup").fetchall()
+    with open_store(tmp_path / "new.db") as new:
+        fresh = tables(new)
+    with open_store(tmp_path / "old.db") as old:
+        assert tables(old) == fresh
+        stored = [one for device in ("pump-1", "pump-2") for one in old.windows(device, 0)]
+        assert [(*one[:-2], encode(one.window), one.merged) for one in stored] == [row[3:] for row in rows]
+        with old.database.reading() as db:
+            assert db.rows('SELECT id, p, day FROM "window" ORDER BY id') == sorted(row[:3] for row in rows)
+            assert db.rows("SELECT * FROM rollup") == sums
+        assert look_back(old, "pump-1", 0)[0]["windows"] == 12
+        assert rolled.roll_up(old.database, old.bins) == 5
+        assert look_back(old, "pump-1", 0)[0]["windows"] == 12
+        # The number of a window that was removed is not given again: it may be before a mark.
+        ingest(old, *windows(30, 30))
+        with old.database.reading() as db:
+            assert db.rows('SELECT MAX(id) FROM "window"') == [(17,)]
+        assert ingest(old, *windows(3, 9), *windows(17, 17)).duplicates == 8
 
 
 def tables(store: Store) -> list[tuple[str, str]]:

@@ -62,7 +62,7 @@ def everything(store: Store) -> list[object]:
         tables = [
             sorted(db.rows(f'SELECT {columns} FROM "{table}"'))
             for table, columns in (
-                ("window", "p, day, dev, epoch, seq, at_ms, received_ms, bins_id, n, body"),
+                ("window", "p, day, dev, hour_ms, windows, records"),
                 ("cursor", "*"),
                 ("gap", "*"),
                 ("event", "*"),

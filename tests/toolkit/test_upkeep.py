@@ -31,7 +31,7 @@ def test_a_window_that_cannot_be_read_holds_up_its_own_partition_alone(
             message = Message(str(topics.Up(device)), encode_message([encode(one) for one in many]), NOW_MS)
             store.ingest(read(message, store))
         with store.database.writing() as db:
-            db.run("UPDATE window SET body = x'00' WHERE dev = 'pump-1'")
+            db.run("UPDATE window SET records = x'00' WHERE dev = 'pump-1'")
         done = threading.Event()
 
         def clock_s() -> float:
