@@ -12,7 +12,8 @@
 | `store`, `batch`, `references` | writing: one transaction for a batch; cursors, gaps, quarantine, the dead letters |
 | `archive` | what can be read |
 | `schema`, `database` | the tables, as data, and what is asked of the database under them |
-| `sqlite`, `migration` | that in one file; files of older releases |
+| `blocks` | rows of windows: those of a device and hour that came together |
+| `sqlite`, `migration` | that in one file; stores of older releases |
 | `postgres` | that in PostgreSQL; days as partitions |
 | `rollup`, `rolled`, `rollup_rows` | hours and days: adding up; taking windows in; their tables |
 | `lookback` | what a device said since some time, from days, hours and the windows that are not in them yet |
