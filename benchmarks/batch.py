@@ -4,7 +4,8 @@
 
 For each model, in interleaved rounds: bare onnxruntime on rows that lie in memory as the model wants them, in batches
 of the same size, one thread; and the whole way from file to file (read, encode, infer, write, sync). Reading and
-encoding alone, and writing alone, stand beside. Then the command itself: its memory while it runs; and killed
+encoding alone, and writing alone, stand beside; so does pyarrow, which reads the rows and writes them again without any
+model: what goes from file to file can hardly be faster. Then the command itself: its memory while it runs; and killed
 (SIGKILL) at random moments and run again with --resume until it ends, its rows compared with those of a run that
 nobody killed.
 """
@@ -119,6 +120,15 @@ def writing(engine: Engine, source: Path, target: Path) -> float:
     return taken
 
 
+def copying(source: Path, target: Path) -> None:
+    """The rows from file to file by pyarrow, with all its threads and our encodings, and synced: no answers."""
+    with pq.ParquetFile(source) as read, pq.ParquetWriter(target, read.schema_arrow, use_dictionary=False) as written:
+        for record in read.iter_batches(SEGMENT_ROWS):
+            written.write_batch(record, row_group_size=SEGMENT_ROWS)
+    with target.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def command(bundle: Path, source: Path, target: Path, *further: str) -> list[str]:
     """The words of `edgekit-runtime predict`."""
     key = str(bundle.parent / "keys" / PUBLIC_NAME)
@@ -149,11 +159,13 @@ def rates(name: str, made: Path, source: Path, rounds: int) -> None:
     matrix = pd.read_parquet(source).to_numpy()
     alone = bare(opened.model, opened.manifest, matrix)
     del matrix
-    bare_s, ours_s, ratios = [], [], []
+    bare_s, ours_s, copied_s, ratios, beside = [], [], [], [], []
     for _ in range(rounds):
         bare_s.append(timed(alone))
         ours_s.append(timed(lambda: predict_file(engine, source, folder / "out.parquet")))
+        copied_s.append(timed(lambda: copying(source, folder / "copied.parquet")))
         ratios.append(bare_s[-1] / ours_s[-1])
+        beside.append(copied_s[-1] / ours_s[-1])
     del alone
     read_s = float(np.median([timed(lambda: reading(engine, source)) for _ in range(3)]))
     write_s = writing(engine, source, folder / "written.parquet")
@@ -162,6 +174,8 @@ def rates(name: str, made: Path, source: Path, rounds: int) -> None:
         f"{name:10} batches of {chunk_rows(FEATURES, opened.manifest):,}   "
         f"bare {rows / one:12,.0f} rows/s   predict {rows / whole:12,.0f} rows/s   "
         f"ratio {np.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})   "
+        f"pyarrow, file to file without a model {rows / float(np.median(copied_s)):12,.0f} rows/s, "
+        f"ratio {np.median(beside):.2f}   "
         f"alone, of the bare time: read and encode {read_s / one:.2f}, write and sync {write_s / one:.2f}",
         flush=True,
     )

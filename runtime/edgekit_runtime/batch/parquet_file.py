@@ -120,29 +120,30 @@ class ParquetWriter:
 
     def __init__(self, begun: bool) -> None:
         self._arrow, self._parquet = _pyarrow()
-        self._schema: Any = None
         self._held: list[Any] = []
+        self._made: list[Made] = []
+        self._row_bits: int | None = None
         self.size = 0
 
     def add(self, chunk: Chunk, made: Made) -> None:
         """Holds some rows."""
-        record, arrow = chunk.carried, self._arrow
-        answers = [
-            arrow.array(column.tolist() if column.ndim > 1 else np.ascontiguousarray(column))
-            for column in made.values()
-        ]
-        if self._schema is None:
-            self._schema = record.schema
-            for name, column in zip(made, answers, strict=True):
-                self._schema = self._schema.append(arrow.field(name, column.type))
-        self._held.append(arrow.RecordBatch.from_arrays([*record.columns, *answers], schema=self._schema))
-        self.size += self._held[-1].nbytes
+        record = chunk.carried
+        if self._row_bits is None:
+            self._row_bits = _row_bits(record.schema)
+        self._held.append(record)
+        self._made.append(made)
+        # To count the bytes of a record takes as long as to make it.
+        self.size += record.num_rows * self._row_bits // 8 if self._row_bits else record.nbytes
+        self.size += sum(column.nbytes for column in made.values())
 
     def segment(self) -> Segment:
         """The rows that were added since the last segment."""
         arrow = self._arrow
         try:
-            table = arrow.Table.from_batches(self._held, schema=self._schema).unify_dictionaries()
+            table = arrow.Table.from_batches(self._held).unify_dictionaries()
+            for name in self._made[0]:
+                column = np.concatenate([made[name] for made in self._made])
+                table = table.append_column(name, arrow.array(column.tolist() if column.ndim > 1 else column))
             # A dictionary of measured values is as long as the column: made in vain, in five times the time.
             plain = [field.name for field in table.schema if not arrow.types.is_floating(field.type)]
             sink = arrow.BufferOutputStream()
@@ -150,8 +151,16 @@ class ParquetWriter:
                 writer.write_table(table, row_group_size=max(table.num_rows, 1))
         except arrow.ArrowException as error:
             raise UsageError(f"a column cannot be written as Parquet ({error})", "drop it from the table") from error
-        self._held, self.size = [], 0
+        self._held, self._made, self.size = [], [], 0
         return Segment(*footer_of(sink.getvalue()))
+
+
+def _row_bits(schema: Any) -> int:
+    """Of a row, where all have as many; else 0."""
+    try:
+        return sum(field.type.bit_width for field in schema)
+    except ValueError:
+        return 0
 
 
 def _is_text(types: Any, kind: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The loop: read ahead, answer ahead, write, and note down what is whole."""
+"""The loop: read ahead, answer ahead, write; and behind it, sync and note down what is whole."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final, TextIO
 
 from edgekit_contracts.errors import BadInput, MissingFile, StorageFault, UsageError
 from edgekit_runtime.batch import csv_file, jsonl_file, parquet_file
-from edgekit_runtime.batch.ahead import ahead
+from edgekit_runtime.batch.ahead import ahead, behind
 from edgekit_runtime.batch.journal import Origin
 from edgekit_runtime.batch.part import Part, Sink, Stream
 from edgekit_runtime.batch.tables import Chunk, Kind, Made, Reader, answer_columns
@@ -106,17 +106,20 @@ def _answer(
     done = kept = sink.start
     writer = kind.writer(done.rows > 0)
     since = time.monotonic()
-    with closing(ahead(_answered(engine, source, ahead(_encoded(engine, source, reader.chunks(done)))))) as answered:
+    with (
+        closing(ahead(_answered(engine, source, ahead(_encoded(engine, source, reader.chunks(done)))))) as answered,
+        behind(sink.append) as append,
+    ):
         for chunk, made in answered:
             writer.add(chunk, made)
             done = chunk.end
             full = done.rows - kept.rows >= SEGMENT_ROWS or writer.size >= SEGMENT_BYTES
             if full or sink.eager or time.monotonic() - since >= SEGMENT_S:
-                sink.append(writer.segment(), done)
+                append(writer.segment(), done)
                 kept, since = done, time.monotonic()
             progress(done.rows, reader.share(done))
-    if done is not kept:
-        sink.append(writer.segment(), done)
+        if done is not kept:
+            append(writer.segment(), done)
     if not done.rows:
         raise UsageError(f"{source} has no rows", "give a table with rows")
     return done.rows
