@@ -133,6 +133,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--full", action="store_true", help="windows with moments and distances too, as devices send them"
     )
+    parser.add_argument("--processes", type=int, default=2, choices=(1, 2), help="of edgekit collect (default 2)")
     parser.add_argument("--folder", help="where stores and broker write (default: where temporary files lie)")
     options = parser.parse_args()
     if options.devices % 64:
@@ -234,10 +235,10 @@ def packed(number: int, first: int, places: list[int], device: str, payload: byt
 
 
 @contextmanager
-def consumer_of(name: str, port: int, folder: Path, load: Path) -> Iterator[tuple[int, list[str]]]:
+def consumer_of(name: str, port: int, folder: Path, load: Path, processes: int) -> Iterator[tuple[int, list[str]]]:
     """A consumer that is subscribed: its process, and what it says at its end."""
     store, python = str(folder / "store.db"), sys.executable
-    collect = ["collect", "--broker", f"mqtt://127.0.0.1:{port}", "--store", store]
+    collect = ["collect", "--broker", f"mqtt://127.0.0.1:{port}", "--store", store, "--processes", str(processes)]
     command, ready = {
         "C": ([str(load), "subscribe", str(port)], "ready"),
         "naive": ([python, str(HERE / "peers" / "naive_collector.py"), str(port), store], "ready"),
@@ -284,7 +285,7 @@ def run(
         mosquitto = Mosquitto(own, broker)
         mosquitto.start()
         try:
-            with consumer_of(name, mosquitto.port, own, load) as (consumer, said):
+            with consumer_of(name, mosquitto.port, own, load, options.processes) as (consumer, said):
                 processes = {"broker": mosquitto.pid, "consumer": consumer}
                 before = {process: cpu_s(pid) for process, pid in processes.items()}
                 messages, limit = folder / f"messages-{bundle}.bin", options.window
@@ -333,15 +334,27 @@ def kept(name: str, store: Path, said: list[str], bundle: int, devices: int) -> 
         return int(count)
 
 
+def family(pid: int) -> list[int]:
+    """The process and those that it started, and those that these did."""
+    children = [int(word) for file in Path(f"/proc/{pid}/task").glob("*/children") for word in file.read_text().split()]
+    return [pid, *(one for child in children for one in family(child))]
+
+
 def cpu_s(pid: int) -> float:
-    values = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
+    """Of the whole family, those that have ended among them."""
+    used = 0
+    for one in family(pid):
+        used += sum(map(int, Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()[11:15]))
+    return used / os.sysconf("SC_CLK_TCK")
 
 
 def resident_mb(pid: int) -> float:
-    """0 for a process that has ended."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return int(next((line for line in lines if line.startswith("VmRSS")), "VmRSS: 0").split()[1]) * 1024 / 1e6
+    """Of the whole family; what several have in common is counted for each."""
+    used = 0
+    for one in family(pid):
+        lines = Path(f"/proc/{one}/status").read_text().splitlines()
+        used += int(next((line for line in lines if line.startswith("VmRSS")), "VmRSS: 0").split()[1])
+    return used * 1024 / 1e6
 
 
 # --- saying -----------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import re
 import signal
 import socket
@@ -59,6 +60,11 @@ _protocols: dict[str, Protocol] = {"auto": "auto", "4": 4, "5": 5}
     help="4 is MQTT 3.1.1, and 5 MQTT 5; auto says what the broker speaks, and takes the cheaper 4.",
 )
 @click.option("--alerts", is_flag=True, help="Publish events and alarms in JSON at ek/1/alert/DEVICE.")
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 2),
+    help="2: one receives, and one stores (default: 2 where there is more than one core).",
+)
 @keep_options
 @click.option("--for", "seconds", type=float, help="Stop after so many seconds (default: at Ctrl-C).")
 @_json
@@ -76,6 +82,7 @@ def collect(
     key: Path | None,
     protocol: str,
     alerts: bool,
+    processes: int | None,
     seconds: float | None,
     as_json: bool,
     **keeping: str,
@@ -83,6 +90,7 @@ def collect(
     """Store what devices send, and tell them so: a device keeps a record until this has committed it."""
     if context.invoked_subcommand is not None:
         return
+    from edgekit.collector.apart import LOG_FORMAT
     from edgekit.collector.postgres import is_address
     from edgekit.collector.service import Collector
     from edgekit_contracts.errors import EnvironmentFault
@@ -91,7 +99,7 @@ def collect(
     from edgekit_runtime.mqtt import probe
 
     keep = keep_of(keeping)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     password = read_password(password_file) if password_file else None
     address = Broker.parse(
         broker, username=username, password=password, ca=ca, cert=cert, key=key, protocol=_protocols[protocol]
@@ -113,7 +121,8 @@ def collect(
     sys.setswitchinterval(0.0005)
     ended = threading.Event()
     name = name or (_host_name() if is_address(store) else "collector")
-    collector = Collector(address, store, name, keep=keep)
+    apart = (processes or len(os.sched_getaffinity(0))) > 1
+    collector = Collector(address, store, name, keep=keep, apart=apart)
     with ExitStack() as stack:
         if alerts:
             from edgekit.fleet.alerts import Alerts
@@ -124,7 +133,7 @@ def collect(
                 collector.publish, lambda: _look(store), minds=lambda device: partition(device) in collector.held
             )
             stack.enter_context(telling)
-            collector.on_stored = telling.stored
+            collector.on_events = telling.stored
         collector.on_superseded = ended.set
         stack.enter_context(collector)
         for number in (signal.SIGINT, signal.SIGTERM):

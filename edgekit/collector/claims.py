@@ -15,7 +15,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from edgekit.collector.database import Database, Transaction
 from edgekit.collector.leases import move
@@ -76,7 +76,8 @@ class Claims:
     ) -> None:
         self._database, self._name, self._connected = database, name, connected
         self._on_change, self._on_superseded, self._terms = on_change, on_superseded, terms or Terms()
-        self._instance = secrets.randbelow(2**63 - 1) + 1  # 0 is nobody
+        self.instance: Final = secrets.randbelow(2**63 - 1) + 1
+        """This collector, in the database; 0 is nobody."""
         self._held: frozenset[int] = frozenset()
         self._fault: str | None = None
         self._woken, self._stopping = threading.Event(), threading.Event()
@@ -109,7 +110,7 @@ class Claims:
             self._thread.join()
         try:
             with self._database.writing() as db:
-                db.run("DELETE FROM collector WHERE instance = ?", (self._instance,))
+                db.run("DELETE FROM collector WHERE instance = ?", (self.instance,))
         except StorageFault as fault:
             log.warning("collector %s keeps its partitions for %g s: %s", self._name, self._terms.lease_s, fault)
         self._database.close()
@@ -117,23 +118,6 @@ class Claims:
     def wake(self) -> None:
         """Something has changed: renew at once."""
         self._woken.set()
-
-    def fence(self, db: Any, partitions: frozenset[int]) -> None:
-        """Holds these leases until the transaction ends.
-
-        Args:
-            db: The transaction that ingests.
-            partitions: What it writes.
-
-        Raises:
-            LeaseLost: Some are not ours.
-        """
-        marks = ", ".join("?" * len(partitions))
-        sql = f"SELECT p FROM lease WHERE instance = ? AND p IN ({marks}) ORDER BY p FOR SHARE"
-        ours = {p for (p,) in db.rows(sql, (self._instance, *partitions))} if partitions else set()
-        if lost := partitions - ours:
-            self.wake()
-            raise LeaseLost(lost)
 
     def _enter(self) -> None:
         with self._database.writing() as db:
@@ -194,20 +178,38 @@ class Claims:
             # A word that holds for longer than any that is given: the clock was set back, and its giver may be dead.
             db.run("DELETE FROM collector WHERE until_ms NOT BETWEEN ? AND ?", self._holding(now_ms))
             living = {instance for (instance,) in db.rows("SELECT instance FROM collector")}
-            change = move(self._instance, living, holders)
-            for partitions, holder in ((change.take, self._instance), (change.give, 0)):
+            change = move(self.instance, living, holders)
+            for partitions, holder in ((change.take, self.instance), (change.give, 0)):
                 for partition in partitions:
                     db.run("UPDATE lease SET instance = ? WHERE p = ?", (holder, partition))
-            ours = {partition for partition, holder in holders.items() if holder == self._instance}
+            ours = {partition for partition, holder in holders.items() if holder == self.instance}
             return frozenset(ours | change.take) - change.give, len(living)
 
     def _enrol(self, db: Transaction, now_ms: int) -> bool:
         first_ms, last_ms = self._holding(now_ms)
-        return db.run(_ENROL, (self._name, self._instance, last_ms, first_ms, last_ms)) == 1
+        return db.run(_ENROL, (self._name, self.instance, last_ms, first_ms, last_ms)) == 1
 
     def _holding(self, now_ms: int) -> tuple[int, int]:
         """Until when a word that holds can hold, from and to."""
         return now_ms + 1, now_ms + round(self._terms.lease_s * 1000)
+
+
+def hold(db: Transaction, partitions: frozenset[int], *, instance: int) -> None:
+    """The fence: holds these leases until the transaction ends.
+
+    Args:
+        db: The transaction that ingests.
+        partitions: What it writes.
+        instance: Whose they must be.
+
+    Raises:
+        LeaseLost: Some are another one's.
+    """
+    marks = ", ".join("?" * len(partitions))
+    sql = f"SELECT p FROM lease WHERE instance = ? AND p IN ({marks}) ORDER BY p FOR SHARE"
+    held = {p for (p,) in db.rows(sql, (instance, *partitions))} if partitions else set()
+    if lost := partitions - held:
+        raise LeaseLost(lost)
 
 
 def spans(partitions: frozenset[int]) -> str:

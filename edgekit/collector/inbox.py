@@ -71,9 +71,12 @@ class Inbox:
         """Nothing comes any more."""
         self._queue.put(None)
 
-    def take(self) -> tuple[list[Message], bool]:
-        """The next batch, and whether there will be another; waits for its first message."""
-        found = [self._queue.get()]
+    def take(self, *, wait: bool = True) -> tuple[list[Message], bool]:
+        """The next batch, and whether there will be another; waits for its first message, or may be empty."""
+        try:
+            found = [self._queue.get(block=wait)]
+        except queue.Empty:
+            return [], True
         end, size = time.monotonic() + BATCH_SECONDS, 0
         while (last := found[-1]) is not None and len(found) < BATCH_MESSAGES and size < BATCH_BYTES:
             size += 0 if isinstance(last, str) else _size(last)

@@ -1,9 +1,9 @@
 """The collector as a service: MQTT on one side, the store on the other, acknowledgements only after the commit.
 
-The network thread only queues, within bounds (`inbox`). The worker takes up to 2,000 messages or 20 ms worth, reads and
-ingests them in one transaction, and then acknowledges: to the broker each message, which sends further ones, and to the
-devices, one message for each. It never waits for a device: what it could not take in is not acknowledged, and so it
-comes again.
+The network thread only queues, within bounds (`inbox`). The worker takes up to 2,000 messages or 20 ms worth, has them
+read and stored in one transaction (`intake`), here or in a process of its own (`apart`), and then acknowledges: to the
+broker each message, which sends further ones, and to the devices, one message for each. It never waits for a device:
+what was not taken in is not acknowledged, and so it comes again.
 
 Collectors of one PostgreSQL share the partitions of the fleet (`claims`): each listens to what it holds, and does not
 store what it no longer does. Statuses are few: each stores all of them.
@@ -14,31 +14,33 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
-from edgekit.collector.claims import Claims, LeaseLost, Terms
+from edgekit.collector.apart import Apart
+from edgekit.collector.claims import Claims, Terms, hold
 from edgekit.collector.inbox import Inbox
-from edgekit.collector.ingest import HEAD_BYTES, Message, Reading, Refused, read_batch
+from edgekit.collector.ingest import Message
+from edgekit.collector.intake import Fault, Here, Intake, Taken
 from edgekit.collector.keep import Keep
 from edgekit.collector.postgres import is_address
-from edgekit.collector.store import Ingested, Store, open_database, open_store
+from edgekit.collector.store import Store, open_database, open_store
 from edgekit.collector.upkeep import Upkeep
 from edgekit_contracts import topics
 from edgekit_contracts.decode import encode_json
-from edgekit_contracts.errors import BrokerUnreachable, StorageFault
+from edgekit_contracts.errors import BrokerUnreachable
 from edgekit_contracts.names import check_device
 from edgekit_contracts.state import Host
-from edgekit_contracts.telemetry import PACKED, Ack, encode
+from edgekit_contracts.telemetry import PACKED, Envelope, Event
 from edgekit_runtime.broker import Broker
 from edgekit_runtime.mqtt import Link, Publication, Receipt, Received, Timing
 
 log = logging.getLogger(__name__)
 
-RETRY_SECONDS: Final = 1.0
 PRESENCE_SECONDS: Final = 1.0
 """At most so often is a presence written anew that somebody else overwrites."""
 
@@ -69,6 +71,7 @@ class Collector:
         terms: Of the leases, where the store is shared.
         clock_ms: Milliseconds since 1970, for what is received.
         keep: How long the store keeps what it holds.
+        apart: Whether a process of its own takes batches in.
     """
 
     def __init__(
@@ -81,21 +84,23 @@ class Collector:
         terms: Terms | None = None,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         keep: Keep | None = None,
+        apart: bool = False,
     ) -> None:
         self.broker, self.name, self._where = broker, check_device(name), store
-        self._timing, self._terms, self._clock_ms = timing or Timing(), terms, clock_ms
+        self._timing, self._terms, self._clock_ms, self._apart = timing or Timing(), terms, clock_ms, apart
         self._inbox, self._topic = Inbox(), topics.host(name)
         self._messages = self._let_go = self._stored = self._duplicates = self._ahead = 0
         self._refused: Counter[str] = Counter()
         self._fault: str | None = None
         self._presence_said_s = float("-inf")
-        self.on_stored: Callable[[Sequence[Reading]], None] = lambda readings: None
-        """Told what a batch held, after its commit; must return soon, and not fail."""
+        self.on_events: Callable[[Sequence[tuple[Envelope, Event]]], None] = lambda events: None
+        """Told which events a batch held, after its commit; must return soon, and not fail."""
         self.on_superseded: Callable[[], None] = lambda: None
         """Told that a collector of the same name, started while this one stood still, has taken its place."""
         self.superseded = False
         self._stopping = threading.Event()
         self._store: Store | None = None
+        self._intake: Intake | None = None
         self._claims: Claims | None = None
         self._always = (topics.ALL_STATUS, self._topic)
         self._upkeep = Upkeep(lambda: open_store(self._where), partitions=lambda: self.held, keep=keep)
@@ -117,11 +122,18 @@ class Collector:
         """Opens the store and connects.
 
         Raises:
-            StorageFault, UnsupportedFormat: The store cannot be used.
+            EnvironmentFault, UnsupportedFormat: The store cannot be used.
             UsageError: Another collector of this store has the name.
             BrokerUnreachable: The first connection failed; later losses are mended silently.
         """
-        self._store = self._open()
+        instance = self._share()
+        try:
+            fence = None if instance is None else partial(hold, instance=instance)
+            self._store = open_store(self._where, fence=fence)
+            self._intake = self._begin(self._store, instance)
+        except BaseException:
+            self._end()
+            raise
         self._upkeep.start()
         self._link.start()
         self._worker.start()
@@ -130,9 +142,10 @@ class Collector:
             self.stop()
             raise BrokerUnreachable(str(self.broker), reason)
 
-    def _open(self) -> Store:
+    def _share(self) -> int | None:
+        """By which the leases are held; None where the store is this collector's alone."""
         if not is_address(str(self._where)):
-            return open_store(self._where)
+            return None
         claims = Claims(
             open_database(self._where),
             self.name,
@@ -143,11 +156,13 @@ class Collector:
         )
         claims.start()
         self._claims = claims
-        try:
-            return open_store(self._where, fence=claims.fence)
-        except BaseException:
-            claims.stop()
-            raise
+        return claims.instance
+
+    def _begin(self, store: Store, instance: int | None) -> Intake:
+        wait, on_fault = self._stopping.wait, self._say_fault
+        if self._apart:
+            return Apart(self._where, instance, wait=wait, on_fault=on_fault)
+        return Here(store, wait=wait, on_fault=on_fault)
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """Stores and acknowledges what has come, says that no collector is alive here, and disconnects."""
@@ -157,6 +172,11 @@ class Collector:
             self._worker.join()
         self._link.stop(self._presence(alive=False), timeout_s)
         self._upkeep.stop()
+        self._end()
+
+    def _end(self) -> None:
+        if self._intake is not None:
+            self._intake.close()
         if self._claims is not None:
             self._claims.stop()
         if self._store is not None:
@@ -249,75 +269,44 @@ class Collector:
     # --- the worker's thread ---
 
     def _work(self) -> None:
-        more = True
-        while more:
-            batch, more = self._inbox.take()
-            if not batch:
-                continue
-            try:
-                self._ingest(batch)
-            except Exception:
-                # One message that we stumble over must stop neither the others nor the worker.
-                log.exception("a batch of %d messages failed; its messages are taken one by one", len(batch))
-                for message in batch:
-                    self._ingest_alone(message)
+        intake, more = self._intake, True
+        assert intake is not None
+        under_way: deque[list[Message]] = deque()
+        while more or under_way:
+            if more and len(under_way) < intake.depth:
+                batch, more = self._inbox.take(wait=not under_way)
+                if batch:
+                    under_way.append(batch)
+                    intake.put(batch)
+                    continue
+            if under_way:
+                taken = intake.get()
+                batch = under_way.popleft()
+                # None: unacknowledged, the devices still have it.
+                if taken is not None:
+                    self._account(batch, taken)
 
-    def _ingest(self, batch: list[Message]) -> None:
-        while True:
-            try:
-                readings = read_batch(batch, self.store)
-                done = self.store.ingest(readings)
-            except LeaseLost as lost:
-                # Unknown to their devices: they come again, to whoever holds them now.
-                gone = [one for one in batch if topics.up_partition(one.topic) in lost.partitions]
-                if not gone:
-                    raise
-                self._take_over(message.receipt for message in gone)
-                batch = [one for one in batch if one not in gone]
-            except StorageFault as fault:
-                if self._fault is None:
-                    log.error("the collector stores and acknowledges nothing: %s (%s)", fault, fault.next_step)
-                self._fault = str(fault)
-                if self._stopping.wait(RETRY_SECONDS):
-                    # Unacknowledged: the devices still have it.
-                    return
-            else:
-                break
+    def _say_fault(self, fault: Fault) -> None:
+        if self._fault is None:
+            log.error("the collector stores and acknowledges nothing: %s (%s)", fault.reason, fault.next_step)
+        self._fault = fault.reason
+
+    def _account(self, batch: list[Message], taken: Taken) -> None:
         if self._fault is not None:
             log.warning("the collector stores again")
             self._fault = None
             # Meanwhile the broker may have dropped what it could not deliver; a status comes once, but it is retained.
             self._link.ask_again(topics.ALL_STATUS)
-        self._messages += len(batch)
+        if taken.lost and self._claims is not None:
+            self._claims.wake()
         self._take_over(message.receipt for message in batch)
-        self._account(done)
-        self.on_stored(readings)
-
-    def _ingest_alone(self, message: Message) -> None:
-        try:
-            self._ingest([message])
-        except Exception as error:
-            log.exception("a message on %s cannot be taken in", message.topic)
-            detail = f"{type(error).__name__}: {error}"
-            self._messages += 1
-            refused = Refused(
-                message.topic[:256], "internal", detail, message.payload[:HEAD_BYTES], message.received_ms
-            )
-            try:
-                self._account(self.store.ingest([refused]))
-            except Exception:
-                log.exception("nor can it be kept among the refused")
-                self._refused["internal"] += 1
-            self._take_over([message.receipt])
-
-    def _account(self, done: Ingested) -> None:
-        self._stored += done.stored
-        self._duplicates += done.duplicates
-        self._ahead += done.ahead
-        self._refused += done.refused
-        for device, ack in done.acks:
-            self._acknowledge(device, ack)
-
-    def _acknowledge(self, device: str, ack: Ack) -> None:
-        # QoS 0: one that is lost is given again when the device sends its records again.
-        self._link.publish(Publication(topics.ack(device), encode(ack)), qos=0)
+        self._messages += taken.messages
+        self._stored += taken.stored
+        self._duplicates += taken.duplicates
+        self._ahead += taken.ahead
+        self._refused.update(taken.refused)
+        for device, ack in taken.acks:
+            # QoS 0: one that is lost is given again when the device sends its records again.
+            self._link.publish(Publication(topics.ack(device), ack), qos=0)
+        if taken.events:
+            self.on_events(taken.events)

@@ -14,13 +14,12 @@ from typing import Final, Self
 
 import msgspec
 
-from edgekit.collector.ingest import Accepted, Reading
 from edgekit.fleet.status import AlarmKind, DeviceStatus
 from edgekit_contracts import topics
 from edgekit_contracts.alerts import LEVELS, Alert, Level
 from edgekit_contracts.decode import encode_json
 from edgekit_contracts.errors import EdgekitError
-from edgekit_contracts.telemetry import Event
+from edgekit_contracts.telemetry import Envelope, Event
 from edgekit_runtime.mqtt import Publication
 
 EVERY_S: Final = 60.0
@@ -73,21 +72,19 @@ class Alerts:
         self._ended.set()
         self._thread.join()
 
-    def stored(self, readings: Iterable[Reading]) -> None:
-        """Tells the events among what was stored now."""
-        for reading in readings:
-            if isinstance(reading, Accepted) and isinstance(reading.body, Event):
-                envelope, event = reading.envelope, reading.body
-                alert = Alert(
-                    id=f"{envelope.device}/{envelope.epoch}/{envelope.sequence}",
-                    device=envelope.device,
-                    source="device",
-                    name=event.name,
-                    level=LEVELS.get(event.name, "info"),
-                    detail=event.detail,
-                    at_ms=envelope.t0_ms,
-                )
-                self._tell(alert)
+    def stored(self, events: Iterable[tuple[Envelope, Event]]) -> None:
+        """Tells the events that were stored now."""
+        for envelope, event in events:
+            alert = Alert(
+                id=f"{envelope.device}/{envelope.epoch}/{envelope.sequence}",
+                device=envelope.device,
+                source="device",
+                name=event.name,
+                level=LEVELS.get(event.name, "info"),
+                detail=event.detail,
+                at_ms=envelope.t0_ms,
+            )
+            self._tell(alert)
 
     def look(self) -> None:
         """Compares the fleet's alarms with those of the last look, and tells what is different."""

@@ -51,7 +51,7 @@ def test_an_event_is_told_in_json_once_it_is_stored(mosquitto: Mosquitto, tmp_pa
         Outbox(tmp_path / "outbox.db", "pump-1") as outbox,
         Collector(mosquitto.broker, tmp_path / "fleet.db", timing=QUICK) as collector,
     ):
-        collector.on_stored = Alerts(collector.publish, list).stored
+        collector.on_events = Alerts(collector.publish, list).stored
         outbox.append(Kind.EVENT, encode(Event("self-test failed", "row 3")), t0_ms=1_000_000)
         outbox.append(Kind.EVENT, encode(Event("of a newer release", "")), t0_ms=2_000_000)
         uplink = Uplink(mosquitto.broker, outbox, timing=QUICK)

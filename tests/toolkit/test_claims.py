@@ -6,10 +6,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
-from edgekit.collector.claims import Claims, LeaseLost, Terms, spans
+from edgekit.collector.claims import Claims, LeaseLost, Terms, hold, spans
 from edgekit.collector.store import open_database, open_store
 from edgekit_contracts.errors import UsageError
 from edgekit_contracts.topics import PARTITIONS
@@ -78,16 +79,16 @@ def test_one_that_ends_gives_its_partitions_up_at_once(database: str) -> None:
 
 
 def test_whoever_was_taken_over_from_cannot_commit(database: str) -> None:
-    with living(database, "a", "b") as (a, b), open_store(database, fence=a.fence) as store:
+    with living(database, "a", "b") as (a, b), open_store(database, fence=partial(hold, instance=a.instance)) as store:
         wait_until(lambda: all_is_shared(a, b), "both have their share")
         before = a.held
         with store.database.writing() as db:
-            a.fence(db, before)
+            hold(db, before, instance=a.instance)
         a.awake = False
         wait_until(lambda: b.held == ALL, "the other one holds all")
         assert a.held == before, "it does not know yet"
         with pytest.raises(LeaseLost, match="another collector holds") as lost, store.database.writing() as db:
-            a.fence(db, before)
+            hold(db, before, instance=a.instance)
         assert lost.value.partitions == before
 
 
@@ -95,7 +96,7 @@ def test_nobody_takes_over_while_a_transaction_is_on_its_way(database: str) -> N
     with living(database, "a", "b") as (a, b), open_store(database) as store:
         wait_until(lambda: all_is_shared(a, b), "both have their share")
         with store.database.writing() as db:
-            a.fence(db, a.held)
+            hold(db, a.held, instance=a.instance)
             a.awake = False
             time.sleep(1.5 * TERMS.lease_s)
             assert not b.held & a.held

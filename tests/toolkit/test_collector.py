@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edgekit.collector import service
+from edgekit.collector import intake
 from edgekit.collector.ingest import Accepted, Known, Message, Reading, read_batch
 from edgekit.collector.service import Collector
 from edgekit.collector.store import Ingested, Store, open_store
@@ -253,7 +253,7 @@ def test_a_store_that_cannot_be_opened_is_an_error(mosquitto: Mosquitto, tmp_pat
 def test_a_full_disk_stops_the_acknowledgements_and_passes(
     mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(service, "RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(intake, "RETRY_SECONDS", 0.02)
     with collector(mosquitto.broker, tmp_path) as centre, device(mosquitto.broker, tmp_path) as (outbox, uplink):
         append_reference(outbox)
         uplink.wake()
@@ -275,7 +275,7 @@ def test_a_full_disk_stops_the_acknowledgements_and_passes(
 def test_a_killed_database_stops_the_acknowledgements_and_passes(
     mosquitto: Mosquitto, own_postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(intake, "RETRY_SECONDS", 0.02)
     with (
         Collector(mosquitto.broker, own_postgres.url(), "centre", timing=QUICK, clock_ms=lambda: NOW_MS) as centre,
         device(mosquitto.broker, tmp_path) as (outbox, uplink),
@@ -303,7 +303,7 @@ def test_a_message_that_we_stumble_over_is_logged_and_stops_nothing(
             raise ZeroDivisionError("banana")
         return read_batch(messages, known)
 
-    monkeypatch.setattr(service, "read_batch", stumbles)
+    monkeypatch.setattr(intake, "read_batch", stumbles)
     with collector(mosquitto.broker, tmp_path) as centre, stranger(mosquitto.broker) as link:
         assert link.publish(Publication(str(topics.Up("pump-1")), b"banana"))
         wait_until(lambda: centre.counts.refused == {"internal": 1}, "it is counted")
@@ -428,7 +428,7 @@ def test_after_a_fault_of_the_store_the_statuses_are_asked_for_again(
     mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Meanwhile the broker may have dropped some, for it keeps only so many messages for us."""
-    monkeypatch.setattr(service, "RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(intake, "RETRY_SECONDS", 0.02)
     ingest, full = Store.ingest, threading.Event()
 
     def faulty(self: Store, batch: list[Reading]) -> Ingested:
