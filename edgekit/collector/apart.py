@@ -89,9 +89,12 @@ class Apart:
         self._under_way: deque[bytes] = deque()
         try:
             self._start()
+        except OSError as error:
+            raise StorageFault(str(where), f"no process can be started that stores: {error}") from error
+        try:
             said = _SAID.decode(_receive(self._end))
-        except (OSError, EOFError) as error:
-            raise StorageFault(str(where), f"the process that stores does not start: {error}") from error
+        except (OSError, EOFError):
+            said = Fault("the process that stores ended as it started", "see what it said before")
         if isinstance(said, Fault):
             self.close()
             raise EnvironmentFault(said.reason, said.next_step)
@@ -126,7 +129,11 @@ class Apart:
         self._end, other = socket.socketpair()
         with other:
             command = [sys.executable, "-P", "-m", _MODULE, str(other.fileno())]
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[other.fileno()])
+            try:
+                self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[other.fileno()])
+            except OSError:
+                self._end.close()
+                raise
         _send(self._end, self._setup)
 
     def _answer(self) -> Taken | None:
