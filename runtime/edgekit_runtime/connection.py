@@ -6,6 +6,9 @@ its bytes from that; and what paho sends is written once a turn. The loop is wha
 one (`loop_read`, `loop_write`, `loop_misc`, `want_write`). Only `_sock_recv` and `_sock_send` are no documented names:
 should a later paho not ask them, it reads and writes for itself, and this is a plain loop.
 
+Small messages go out at once (TCP_NODELAY): an answer behind the acknowledgement of its request would wait, some 40 ms,
+until the broker confirms that on the level of TCP.
+
 In paho's own loop a message that another thread publishes is written by that thread, beside what the loop writes. When
 the system takes only a part of one, the other may come in between; two threads in one TLS connection break it.
 """
@@ -49,6 +52,7 @@ class Connection(paho.Client):
         self._poll = select.poll()
         # Another thread writes into the second, and `poll` returns for the first.
         self._ends: tuple[socket.socket, socket.socket] | None = None
+        self.on_socket_open = self._opened
         self.on_socket_register_write = self._interrupt
         self.on_socket_close = self._finish
 
@@ -90,6 +94,9 @@ class Connection(paho.Client):
     def _waiting(self, sock: Any) -> bool:
         """Whether bytes are here already: read by us, or by TLS."""
         return self._taken < len(self._piece) or bool(hasattr(sock, "pending") and sock.pending())
+
+    def _opened(self, _client: paho.Client, _user: object, sock: Any) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _interrupt(self, *_: object) -> None:
         if self._ends is not None:

@@ -54,6 +54,14 @@ def test_a_paho_that_reads_and_writes_for_itself_is_only_slower(roomy: Broker, m
     exchange(roomy, 200)
 
 
+def test_a_small_message_does_not_wait_for_the_broker_to_confirm_the_one_before(roomy: Broker) -> None:
+    with linked(roomy, "prompt", ()) as link:
+        assert link._client is not None
+        opened = link._client.socket()
+        assert isinstance(opened, socket.socket)
+        assert opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_what_the_system_does_not_take_at_once_is_written_when_it_does() -> None:
     """To somebody who does not read for a while: far more than the buffers of a socket hold."""
     messages, payload = 100, bytes(250_000)
