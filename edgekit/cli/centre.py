@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import re
 import signal
 import socket
@@ -63,7 +62,7 @@ _protocols: dict[str, Protocol] = {"auto": "auto", "4": 4, "5": 5}
 @click.option(
     "--processes",
     type=click.IntRange(1, 2),
-    help="2: one receives, and one stores (default: 2 where there is more than one core).",
+    help="2: one of them reads and stores (default: once that takes a good part of a core, if there is another).",
 )
 @keep_options
 @click.option("--for", "seconds", type=float, help="Stop after so many seconds (default: at Ctrl-C).")
@@ -121,8 +120,7 @@ def collect(
     sys.setswitchinterval(0.0005)
     ended = threading.Event()
     name = name or (_host_name() if is_address(store) else "collector")
-    apart = (processes or len(os.sched_getaffinity(0))) > 1
-    collector = Collector(address, store, name, keep=keep, apart=apart)
+    collector = Collector(address, store, name, keep=keep, processes=processes)
     with ExitStack() as stack:
         if alerts:
             from edgekit.fleet.alerts import Alerts

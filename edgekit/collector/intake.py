@@ -56,8 +56,10 @@ class Fault(msgspec.Struct, frozen=True, array_like=True, tag=True):
 class Intake(Protocol):
     """Takes batches in, one after the other."""
 
-    depth: int
-    """Batches that may be under way: put, and not got."""
+    @property
+    def depth(self) -> int:
+        """Batches that may be under way: put, and not got."""
+        ...
 
     def put(self, batch: Sequence[Message]) -> None:
         """Hands a batch over."""

@@ -12,6 +12,7 @@ store what it no longer does. Statuses are few: each stores all of them.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import Counter, deque
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from edgekit.collector.apart import Apart
+from edgekit.collector.busy import WhenBusy
 from edgekit.collector.claims import Claims, Terms, hold
 from edgekit.collector.inbox import Inbox
 from edgekit.collector.ingest import Message
@@ -71,7 +73,7 @@ class Collector:
         terms: Of the leases, where the store is shared.
         clock_ms: Milliseconds since 1970, for what is received.
         keep: How long the store keeps what it holds.
-        apart: Whether a process of its own takes batches in.
+        processes: 2: one of its own takes batches in; None: once that takes a good part of a core, if there is another.
     """
 
     def __init__(
@@ -84,10 +86,11 @@ class Collector:
         terms: Terms | None = None,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         keep: Keep | None = None,
-        apart: bool = False,
+        processes: int | None = 1,
     ) -> None:
         self.broker, self.name, self._where = broker, check_device(name), store
-        self._timing, self._terms, self._clock_ms, self._apart = timing or Timing(), terms, clock_ms, apart
+        self._timing, self._terms, self._clock_ms = timing or Timing(), terms, clock_ms
+        self._processes = processes or (None if len(os.sched_getaffinity(0)) > 1 else 1)
         self._inbox, self._topic = Inbox(), topics.host(name)
         self._messages = self._let_go = self._stored = self._duplicates = self._ahead = 0
         self._refused: Counter[str] = Counter()
@@ -160,9 +163,11 @@ class Collector:
 
     def _begin(self, store: Store, instance: int | None) -> Intake:
         wait, on_fault = self._stopping.wait, self._say_fault
-        if self._apart:
-            return Apart(self._where, instance, wait=wait, on_fault=on_fault)
-        return Here(store, wait=wait, on_fault=on_fault)
+        apart = partial(Apart, self._where, instance, wait=wait, on_fault=on_fault)
+        if self._processes == 2:
+            return apart()
+        here = Here(store, wait=wait, on_fault=on_fault)
+        return here if self._processes == 1 else WhenBusy(here, apart)
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """Stores and acknowledges what has come, says that no collector is alive here, and disconnects."""

@@ -151,7 +151,7 @@ def device(centre: Collector, folder: Path) -> Iterator[Outbox]:
 
 def test_a_collector_of_two_processes_stores_and_tells_as_one_does(mosquitto: Mosquitto, tmp_path: Path) -> None:
     told = list[tuple[Envelope, Event]]()
-    centre = Collector(mosquitto.broker, tmp_path / "store.db", timing=QUICK, clock_ms=lambda: NOW_MS, apart=True)
+    centre = Collector(mosquitto.broker, tmp_path / "store.db", timing=QUICK, clock_ms=lambda: NOW_MS, processes=2)
     centre.on_events = told.extend
     with centre, device(centre, tmp_path) as outbox:
         for _ in range(40):

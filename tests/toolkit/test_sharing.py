@@ -29,10 +29,8 @@ GHOST = 7
 NAMES = [f"pump-{number}" for number in range(100)]
 
 
-def collector(
-    broker: Broker, database: str, name: str, terms: Terms | None = None, *, apart: bool = False
-) -> Collector:
-    return Collector(broker, database, name, timing=QUICK, terms=terms, clock_ms=lambda: NOW_MS, apart=apart)
+def collector(broker: Broker, database: str, name: str, terms: Terms | None = None, *, processes: int = 1) -> Collector:
+    return Collector(broker, database, name, timing=QUICK, terms=terms, clock_ms=lambda: NOW_MS, processes=processes)
 
 
 @contextmanager
@@ -61,13 +59,13 @@ def run(centre: Collector, sql: str, *values: object) -> None:
         db.run(sql, values)
 
 
-@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("processes", [1, 2])
 def test_what_another_collector_took_is_not_stored_and_its_neighbours_are(
-    mosquitto: Mosquitto, database: str, tmp_path: Path, apart: bool
+    mosquitto: Mosquitto, database: str, tmp_path: Path, processes: int
 ) -> None:
     # Of two, a collector keeps its first partitions.
     kept, taken = (next(name for name in NAMES if partition(name) == p) for p in (0, 1))
-    with collector(mosquitto.broker, database, "one", UNAWARE, apart=apart) as centre:
+    with collector(mosquitto.broker, database, "one", UNAWARE, processes=processes) as centre:
         wait_until(lambda: len(centre.held) == PARTITIONS, "it holds all")
         run(
             centre, "INSERT INTO collector (name, instance, until_ms) SELECT 'ghost', ?, until_ms FROM collector", GHOST
