@@ -26,9 +26,10 @@ from sklearn.preprocessing import (
     RobustScaler,
     StandardScaler,
 )
+from sklearn.semi_supervised import LabelPropagation, LabelSpreading
 
 from benchmarks.pipelines.judge import judge
-from tests.converters.frames import NUMBERS, converted, features, target
+from tests.converters.frames import NUMBERS, converted, features, run, target
 from tests.converters.transforms import transformed
 
 
@@ -94,6 +95,21 @@ def test_one_column_of_float64_makes_the_whole_matrix_float64(named: bool) -> No
     # A model without names of its own may be converted with a frame, whose columns become one matrix.
     judged = judge(model, frame)
     assert judged.outcome == "right", judged.why
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered in divide")
+@pytest.mark.parametrize("model", [LabelPropagation(gamma=150), LabelSpreading(gamma=150)], ids=str)
+def test_what_underflows_in_float32_has_no_label_there(model: Any) -> None:
+    X = pd.DataFrame(MinMaxScaler().fit_transform(single().fillna(1)), columns=NUMBERS).astype(np.float32)
+    model.fit(X, np.unique(target(), return_inverse=True)[1])
+    rows = X + np.float32(0.7)
+    theirs = model.predict_proba(rows)
+    assert 0 < np.isnan(theirs).any(axis=1).sum() < len(rows)
+    found = run(converted(model, X), model, rows)["probabilities"]
+    known = ~np.isnan(theirs)
+    np.testing.assert_array_equal(np.isnan(found), ~known)
+    # Next to the underflow one unit in the last place is much.
+    assert np.median(np.abs(found[known] - theirs[known])) < 1e-6
 
 
 def test_who_computes_in_float64_pays_nothing_for_float32_columns() -> None:

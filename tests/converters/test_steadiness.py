@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.decomposition import MiniBatchNMF
+from sklearn.decomposition import KernelPCA, MiniBatchNMF
 from sklearn.preprocessing import StandardScaler
 
 from edgekit_contracts.errors import ParityBroken
 from edgekit_converters.registry import Answers
-from edgekit_converters.steadiness import explained, spread
+from edgekit_converters.steadiness import explained, rounding, spread
 from tests.converters.transforms import numbers
 
 
@@ -46,3 +46,16 @@ def test_an_original_that_answers_each_row_by_itself_is_steady() -> None:
     original = answers(StandardScaler().fit(X))
     assert spread(original, X) == 0.0
     assert explained(ParityBroken("one row differs"), original, X, 1e-9).detail == "one row differs"
+
+
+def test_float32_that_the_original_magnifies_is_found_out_and_float64_is_named() -> None:
+    X = numbers().astype(np.float32)
+    original = answers(KernelPCA(random_state=0).fit(X))
+    rounds = rounding(original, X)
+    assert rounds > 1e-4
+    error = explained(ParityBroken("5 rows differ"), original, X, 1e-4)
+    assert error.detail.startswith(
+        "5 rows differ; the columns are float32, in which the original itself rounds by up to"
+    )
+    assert "astype('float64')" in error.detail
+    assert rounding(original, X.astype(np.float64)) == 0.0

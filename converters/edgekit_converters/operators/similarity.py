@@ -7,13 +7,14 @@ Source: `predict` of sklearn/kernel_ridge.py, sklearn/gaussian_process/_gpr.py;
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
 from edgekit_contracts.limits import BUNDLE_MAX_BYTES
-from edgekit_converters.graph import GraphBuilder, Value
+from edgekit_converters.graph import GraphBuilder, Table, Value, is_narrow
 from edgekit_converters.operators import (
     Predict,
     Predicted,
@@ -24,6 +25,9 @@ from edgekit_converters.operators import (
     scores,
 )
 from edgekit_converters.operators.expression import Expr
+
+if TYPE_CHECKING:
+    from edgekit_converters.walk import Path, Walk
 
 
 def _ridge(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
@@ -60,10 +64,10 @@ def _process(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
     return Predicted(value=(scale * mean + np.ravel(step._y_train_mean)).value, deviation=deviation)
 
 
-def _propagation(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
+def _propagation(walk: Walk, step: Any, table: Table, _path: Path) -> Predicted:
     """Label distributions of the stored rows, weighted by the kernel or summed over the neighbours, normalized."""
     shares = np.asarray(step.label_distributions_, dtype=np.float64)
-    given = Expr(graph, x)
+    given = Expr(walk.graph, walk.matrix(table))
     if step.kernel == "knn":
         found = (
             neighbours.nearest(given, step.nn_fit)[1]
@@ -71,13 +75,25 @@ def _propagation(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
             .sum(axis=1)
             .reshape(-1, shares.shape[1])
         )
+    elif step.kernel == "rbf" and is_narrow(table) and step.X_.dtype == np.float32:
+        found = _narrow_rbf(given, _dense(step.X_), float(step.gamma)) @ shares
     else:
         found = (
             kernel_functions.pairwise(step.kernel, given, _dense(step.X_), gamma=step.gamma, coef0=0.0, degree=1.0)
             @ shares
         )
     found = found / found.sum()
-    return Predicted(label=scores.best(graph, found.value, step.classes_), probabilities=found.value)
+    return Predicted(label=scores.best(walk.graph, found.value, step.classes_), probabilities=found.value)
+
+
+def _narrow_rbf(x: Expr, rows: NDArray[np.float64], gamma: float) -> Expr:
+    """The kernel in float32: a row far from all others is 0 to each there, and has no label (NaN)."""
+
+    def rounded(found: Expr) -> Expr:
+        return Expr(found.graph, found.graph.rounded(found.value))
+
+    distance = rounded(kernel_functions.squared(x, rows))
+    return rounded(rounded(distance * -float(np.float32(gamma))).exp())
 
 
 def _dense(rows: Any) -> Any:
@@ -89,6 +105,6 @@ def _dense(rows: Any) -> Any:
 PREDICTORS: Final[Mapping[str, Predict]] = {
     "KernelRidge": from_matrix(_ridge),
     "GaussianProcessRegressor": from_matrix(_process),
-    "LabelPropagation": from_matrix(_propagation),
-    "LabelSpreading": from_matrix(_propagation),
+    "LabelPropagation": _propagation,
+    "LabelSpreading": _propagation,
 }
