@@ -57,6 +57,7 @@ from edgekit_contracts.telemetry import (
     unpack_message,
 )
 from edgekit_converters.signing import SigningKey
+from edgekit_runtime.block import Rows
 from edgekit_runtime.config import Telemetry
 from edgekit_runtime.ledger import Account, Ledger
 from edgekit_runtime.loading import Loaded, load_bundle
@@ -65,7 +66,6 @@ from edgekit_runtime.observe import Observer
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.reporter import Reporter, Source
 from edgekit_runtime.signature import load_public_keys
-from edgekit_runtime.tally import Rows
 from edgekit_runtime.thrift import BUDGETS, Thrift, keepalive_s, rhythm, sends_moments
 from edgekit_runtime.uplink import Uplink
 from edgekit_runtime.varints import decode_varint_block, encode_varint_block

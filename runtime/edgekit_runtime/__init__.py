@@ -11,7 +11,7 @@ request's time. A program that holds the bundle itself asks `model`, which answe
 | `encoding` | named columns become the model's tensors; refusals name the feature |
 | `session`, `engine` | rows in, answers out: the only place that calls ONNX Runtime |
 | `selftest` | the golden set, replayed on this machine |
-| `observe`, `tally`, `distance` | counts on the reference's bins, moments, latency; closes windows |
+| `observe`, `block`, `tally`, `distance` | counts on the reference's bins, moments, latency; closes windows |
 | `varints` | the counts of a window, written and read as a whole |
 | `resent` | requests that come twice |
 | `model`, `rows`, `single`, `ring` | what `load` gives: rows of any kind in, answers out; one row makes no array |

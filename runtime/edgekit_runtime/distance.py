@@ -68,5 +68,7 @@ class Distances:
         """How many of the values' rows lie in each bin, int64 [bins]."""
         found = self.of(values)
         found.sort()
-        below = found.searchsorted(self._edges, "right")
-        return np.diff(below, prepend=0, append=len(found))
+        counts = np.empty(self.size, np.int64)
+        counts[:-1], counts[-1] = found.searchsorted(self._edges, "right"), len(found)
+        counts[1:] -= counts[:-1].copy()
+        return counts

@@ -1,9 +1,9 @@
-"""One row at a time, answered where it lies.
+"""One row at a time, answered in memory that stays where it is.
 
-A ring has places for rows whose memory ONNX Runtime was told once: a row is copied into a free place, the bound call
-reads it there and writes its answers beside it, and when every place is taken the observer has them counted together.
-So a call makes no arrays. Threads take different places: a list's `pop` and `append` are one step each, and no call
-waits for another.
+A ring has a few places whose memory ONNX Runtime was told once: a row is copied into a free place, and the bound call
+reads it there and writes its answers beside it. So a call makes no arrays. What the observer is to count waits as
+bytes, row and answers, and when there is a block of it all is counted together. Threads take different places: a list's
+`pop`, `append` and `extend` are one step each, and no call waits for another.
 
 Memory begins at a multiple of 64 bytes, as ONNX Runtime's own does, so that vectorised sums add in the same order.
 """
@@ -20,36 +20,38 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit_contracts.errors import BadInput
+from edgekit_runtime.block import Rows, score_columns
 from edgekit_runtime.encoding import Batch
 from edgekit_runtime.engine import Answer, Engine, no_number
 from edgekit_runtime.observe import Observer
 from edgekit_runtime.session import Bound, first_line
-from edgekit_runtime.tally import Rows, score_columns
 
-PLACES: Final = 64
-"""Each costs 3 kB, and more of them would leave a core's cache between two of their calls."""
-PLACES_UNOBSERVED: Final = 8
-"""Threads that are answered at once where nothing is counted."""
+PLACES: Final = 8
+"""Threads that are answered at once. Each costs 3 kB, and the one that was used last is in a core's cache."""
+WAITING: Final = 256
+"""Rows that wait to be given to the observer: so few that what they take is in a core's cache and taken again."""
 _ALIGNMENT: Final = 64
+_ROLES: Final = ("label", "probabilities", "value")
 _CODES: Final = {"float64": "d", "float32": "f", "int64": "q", "int32": "i", "bool": "?"}
 """Types of outputs -> the codes of `struct`, which reads all of a place's outputs in one step."""
 _DOUBLE: Final = np.dtype(np.float64)
 
 _TOPS: Final = slice(7 if sys.byteorder == "little" else 0, None, 8)
 """Of float64 numbers the bytes with the sign and the upper seven bits of the exponent."""
-_PLAIN_TOPS: Final = bytes([*range(0x47), *range(0x80, 0xC7)])
-"""Those of numbers below 2**113: no NaN, nothing infinite, nothing beyond float32. One look at bytes takes a third of
-the time of one at numbers; of others the encoder's check decides."""
+_WILD: Final = bytes(top in range(0x47, 0x80) or top in range(0xC7, 0x100) for top in range(256))
+"""Of each such byte whether its number is 2**113 or beyond, infinite, or no number: none other is beyond float32. One
+look at bytes takes a third of the time of one at numbers; where one is wild, the encoder's check decides."""
 
-Held = tuple[Answer, int]
-"""An answer, and the number of the place where its row waits."""
-_Place = tuple[Any, Callable[[], object], memoryview, int, Bound]
-"""The row's memory, the call on it, the bytes of its answers, its number, and the call's binding."""
+Held = tuple[Answer, bytes, bytes]
+"""An answer, and the bytes of its row and of what the model gave."""
+_Place = tuple[Any, Callable[[], object], memoryview, Bound]
+"""The row's memory, the call on it, the bytes of its answers, and the call's binding."""
+_PARTS: Final = 4
+"""What waits of a row: its bytes, those of its answers, its label and the call's latency in nanoseconds."""
 
 
 class Ring:
-    """Places for rows that wait to be counted; without an observer, for those that are being answered.
+    """Places for rows that are being answered, and what of them waits to be counted.
 
     Args:
         engine: The model; it takes numbers alone.
@@ -63,7 +65,6 @@ class Ring:
 
     def __init__(self, engine: Engine, observer: Observer | None, sample: Batch) -> None:
         self._observer = observer
-        places = PLACES_UNOBSERVED if observer is None else PLACES
         encoder, outputs = engine.encoder, engine.manifest.outputs
         found = dict(zip((output.role for output in outputs), engine.outputs(sample), strict=True))
         self._text_at = next(
@@ -73,28 +74,28 @@ class Ring:
         self._text = None if self._text_at is None else found.pop("label")[0]
         label = next((output.dtype for output in outputs if output.role == "label"), None)
         self._labelled, self._truth = label is not None, label == "bool"
-        self._rows = _aligned(places, len(encoder.numbers) * np.dtype(encoder.dtype).itemsize).view(encoder.dtype)
-        self._columns: dict[str, NDArray[Any]] = {}
-        """Role -> [places, columns]: where the answers are written."""
+        self._rows = _aligned(PLACES, len(encoder.numbers) * np.dtype(encoder.dtype).itemsize).view(encoder.dtype)
+        self._parts: dict[str, tuple[slice, np.dtype[Any]]] = {}
+        """Role -> where it is in the bytes of a row's answers, and its type."""
         layout, size = "=", 0
-        parts = {}
-        for role in ("label", "probabilities", "value"):
+        for role in _ROLES:
             if role in found:
                 array = found[role]
                 if array.dtype.name not in _CODES or len(array) != 1:
                     raise ValueError(f"{role} cannot be bound")
                 layout += f"{-size % _ALIGNMENT}x{array.size}{_CODES[array.dtype.name]}"
                 size += -size % _ALIGNMENT
-                parts[role] = slice(size, size + array.nbytes)
+                self._parts[role] = slice(size, size + array.nbytes), array.dtype
                 size += array.nbytes
-        records = _aligned(places, size)
-        for role, part in parts.items():
-            self._columns[role] = records[:, part].view(found[role].dtype)
+        self._records = _aligned(PLACES, size)
+        """[places, bytes]: where the answers are written."""
         self._unpack = Struct(layout).unpack
-        self._places: list[_Place] = []
-        for number in range(places):
+        self._free: list[_Place] = []
+        for number in range(PLACES):
             written = [
-                self._columns[output.role][number].reshape(found[output.role].shape) if output.role in found else None
+                self._columns(self._records[number : number + 1], output.role).reshape(found[output.role].shape)
+                if output.role in found
+                else None
                 for output in outputs
             ]
             bound = engine.bind(self._rows[number : number + 1], written)
@@ -103,47 +104,47 @@ class Ring:
             row = self._rows[number]
             # A row that needs no rounding is written as the bytes that were looked at.
             target: Any = memoryview(row.view(np.uint8)) if row.dtype == _DOUBLE else row
-            place = target, bound.run, memoryview(records[number]), number, bound
-            self._try(place, sample, found)
-            self._places.append(place)
-        self._in_reverse = self._places[::-1]
-        self._free = self._in_reverse[:]  # taken from its end, so that the places are filled in order
-        self._done: list[tuple[int, Any, int]] = []
-        """Place, label, and the call's latency in nanoseconds."""
-        self._in_order = tuple(range(places))
-        self._lock = threading.Lock()  # one thread counts at a time
+            self._try(number, bound, sample, found)
+            self._free.append((target, bound.run, memoryview(self._records[number]), bound))
+        self._waiting: list[Any] = []
+        """Of each row that waits to be counted `_PARTS` things, one after the other."""
+        self._full = _PARTS * min(WAITING, 1 if observer is None else observer.block_rows)
+        self._lock = threading.Lock()  # one thread takes what waits
 
     def flush(self) -> None:
-        """Has the rows counted that wait, and frees their places."""
+        """Has the rows counted that wait."""
         if self._observer is None:
             return
         with self._lock:
-            done = self._done[:]
-            del self._done[: len(done)]  # what other threads append meanwhile stands behind
-            if not done:
-                return
-            numbers, labels, latencies_ns = zip(*done, strict=True)
-            rows, columns = self._rows, self._columns
-            scores = score_columns(self._labelled, columns.get("probabilities"), columns.get("value"))
-            freed = self._in_reverse
-            if numbers != self._in_order:  # other threads took some, or the window is closing
-                rows, scores = rows[list(numbers)], None if scores is None else scores[list(numbers)]
-                freed = [self._places[number] for number in reversed(numbers)]
-            try:
-                self._observer.count(Rows(len(done), rows, (), labels if self._labelled else (), scores), latencies_ns)
-            finally:
-                self._free += freed
+            waiting = self._waiting[:]
+            del self._waiting[: len(waiting)]  # what other threads append meanwhile stands behind
+        if not waiting:
+            return
+        rows, answers, labels, latencies_ns = (waiting[part::_PARTS] for part in range(_PARTS))
+        numbers = np.frombuffer(b"".join(rows), _DOUBLE).reshape(len(rows), -1).astype(self._rows.dtype, copy=False)
+        records = np.frombuffer(b"".join(answers), np.uint8).reshape(len(rows), -1)
+        label, probabilities, values = (
+            self._columns(records, role) if role in self._parts else None for role in _ROLES
+        )
+        scores = score_columns(self._labelled, probabilities, values)
+        said = () if not self._labelled else labels if label is None else label[:, 0]
+        self._observer.count(Rows(len(rows), numbers, (), said, scores), latencies_ns)
 
-    def _try(self, place: _Place, sample: Batch, found: Mapping[str, NDArray[Any]]) -> None:
+    def _columns(self, records: NDArray[np.uint8], role: str) -> NDArray[Any]:
+        """[rows, columns]: one of the answers."""
+        part, dtype = self._parts[role]
+        return records[:, part].view(dtype)
+
+    def _try(self, number: int, bound: Bound, sample: Batch, found: Mapping[str, NDArray[Any]]) -> None:
         """Answers the sample in this place, and compares each byte."""
-        _, run, _, number, bound = place
         assert sample.numbers is not None
         self._rows[number] = sample.numbers[0]
         try:
-            run()
+            bound.run()
         except Exception as error:  # onnxruntime raises several unrelated classes
             raise ValueError(f"the bound call fails: {first_line(error)}") from error
-        same = all(self._columns[role][number].tobytes() == array.tobytes() for role, array in found.items())
+        record = self._records[number : number + 1]
+        same = all(self._columns(record, role).tobytes() == array.tobytes() for role, array in found.items())
         if not same or (self._text_at is not None and bound.results[self._text_at].numpy()[0] != self._text):
             raise ValueError("the bound call answers otherwise")
 
@@ -157,7 +158,7 @@ class Ring:
         return found
 
     def holder(self, engine: Engine) -> Callable[[Any, int], Held | None]:
-        """What answers a row, [numeric features] in the tensor's order, and keeps its place until `note` or `drop`.
+        """What answers a row, [numeric features] in the tensor's order; it is counted once it is given to `note`.
 
         Args:
             engine: The ring's.
@@ -167,29 +168,26 @@ class Ring:
 
     def note(self, held: Held, latency_ns: int) -> None:
         """Has a row counted that a `holder` answered."""
-        answer, number = held
-        if self._observer is None:
-            self._free.append(self._places[number])
-        else:
-            self._done.append((number, answer.label, latency_ns))
-
-    def drop(self, held: Held) -> None:
-        """Frees the place of a row that a `holder` answered, and that is not to be counted."""
-        self._free.append(self._places[held[1]])
+        if self._observer is not None:
+            answer, row, answers = held
+            self._waiting.extend((row, answers, answer.label, latency_ns))
+            if len(self._waiting) >= self._full:
+                self.flush()
 
     def _function(self, engine: Engine, *, held: bool) -> Any:
         """A function, since a method would look up each name that it needs at each call."""
         free, flush, unpack, clock = self._free, self.flush, self._unpack, perf_counter_ns
-        take, give, wait = free.pop, free.append, self._done.append
+        take, give, waiting, wait, full = free.pop, free.append, self._waiting, self._waiting.extend, self._full
         observed, truth, text_at = self._observer is not None, self._truth, self._text_at
-        check, ndarray, double, tops, plain = engine.encoder.check, np.ndarray, _DOUBLE, _TOPS, _PLAIN_TOPS
+        kept = held or observed
+        check, ndarray, double, tops, wild = engine.encoder.check, np.ndarray, _DOUBLE, _TOPS, _WILD
         size, whole, make = self._rows.shape[1] * _DOUBLE.itemsize, self._rows.dtype == _DOUBLE, Answer
         order = None if held else engine.encoder.order([feature.name for feature in engine.manifest.features])
         numbers_are_answers = engine.manifest.task != "transformation"
         labelled = self._labelled and text_at is None
-        probable = self._columns["probabilities"].shape[1] if "probabilities" in self._columns else 0
-        first = slice(int(labelled), int(labelled) + probable)
-        rest = slice(first.stop, None) if "value" in self._columns else None
+        part, dtype = self._parts.get("probabilities", (slice(0, 0), _DOUBLE))
+        first = slice(int(labelled), int(labelled) + (part.stop - part.start) // dtype.itemsize)
+        rest = slice(first.stop, None) if "value" in self._parts else None
 
         def answer(row: Any, started_ns: int) -> Answer | Held | None:
             """Answers a row, and has it counted.
@@ -199,54 +197,50 @@ class Ring:
                 started_ns: When its call began, by `time.perf_counter_ns`.
 
             Returns:
-                The answer, with its place where it is held; None where it is no such row, no place is free, or ONNX
+                The answer, with its bytes where it is held; None where it is no such row, no place is free, or ONNX
                 Runtime fails: then the usual way is to be taken.
 
             Raises:
                 BadInput: The model has no answer for it.
             """
-            if type(row) is not ndarray or row.dtype is not double or row.ndim != 1:
+            if type(row) is not ndarray or row.ndim != 1 or (row.dtype is not double and row.dtype != double):
                 return None
             if order is not None and len(row) == len(order):
                 row = row[order]
             data = row.tobytes()
             if len(data) != size:
                 return None
-            if data[tops].translate(None, plain):
+            if 1 in data[tops].translate(wild):
                 check(row)
-            if not free:
-                flush()
             try:
                 place = take()
             except IndexError:
                 return None
             try:
-                target, run, record, number, bound = place
+                target, run, memory, bound = place
                 target[:] = data if whole else row
                 run()
+                record: Any = memory.tobytes() if kept else memory
                 found = unpack(record)
-                label = found[0] if labelled else None
-                if text_at is not None:
-                    label = bound.results[text_at].numpy()[0]
-                elif truth:
-                    label = bool(label)
-                probabilities = found[first]
-                values = () if rest is None else found[rest]
-                if numbers_are_answers:
-                    total = sum(found)
-                    if total != total and _has_nan(probabilities or values):
-                        raise no_number()
-            except BaseException as error:
+                label = bound.results[text_at].numpy()[0] if text_at is not None else None
+            except Exception:  # onnxruntime raises several unrelated classes
+                return None
+            finally:
                 give(place)
-                if isinstance(error, Exception) and not isinstance(error, BadInput):
-                    return None  # onnxruntime raises several unrelated classes
-                raise
+            if labelled:
+                label = bool(found[0]) if truth else found[0]
+            probabilities = found[first]
+            values = () if rest is None else found[rest]
+            if numbers_are_answers:
+                total = sum(found)
+                if total != total and _has_nan(probabilities or values):
+                    raise no_number()
             if held:
-                return make(label, probabilities, values), number
+                return make(label, probabilities, values), data, record
             if observed:
-                wait((number, label, clock() - started_ns))
-            else:
-                give(place)
+                wait((data, record, label, clock() - started_ns))
+                if len(waiting) >= full:
+                    flush()
             return make(label, probabilities, values)
 
         return answer

@@ -200,7 +200,6 @@ class Route:
             return None
         held = self._single.hold(row, 0)
         if held is not None and self.first.oversight.doubts(held[0]):
-            self._single.drop(held)
             return None
         return held
 
@@ -209,10 +208,6 @@ class Route:
         self.first.single.note(held, round(1000 * latency_us))
         if resent:
             self.first.observer.count_resent()
-
-    def drop_held(self, held: Held) -> None:
-        """Lets what `hold` answered go uncounted."""
-        self.first.single.drop(held)
 
     def note(
         self, batch: Batch, reply: Reply, latency_us: float, *, resent: bool = False, request: str | None = None

@@ -67,11 +67,6 @@ class Single:
         if self._ring is not None:
             self._ring.note(held, latency_ns)
 
-    def drop(self, held: Held) -> None:
-        """As `Ring.drop`."""
-        if self._ring is not None:
-            self._ring.drop(held)
-
     def close(self) -> None:
         """Lets the ring go; what waited in it is counted."""
         with self._lock:

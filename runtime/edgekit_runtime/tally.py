@@ -14,38 +14,18 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit_contracts.manifest import Manifest
 from edgekit_contracts.reference import Bins, Distance
 from edgekit_contracts.telemetry import encode_distances
+from edgekit_runtime.block import Block
 from edgekit_runtime.distance import Distances
 
 _LARGEST: Final = float(np.finfo(np.float64).max)
 # Of a feature's edges: those of its bins stand between the first two and the last three.
 _NEGATIVE_INFINITY, _BELOW_RANGE, _RANGE, _FINITE, _PRESENT = 0, 1, -3, -2, -1
-
-
-class Rows(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """Answered rows."""
-
-    rows: int
-    numbers: NDArray[Any] | None
-    """[rows, numeric features], in the tensor's order."""
-    text: Sequence[Sequence[str]]
-    """For each row its texts, in the tensor's order; empty where the model takes none."""
-    labels: Sequence[Any]
-    """[rows]; empty where the model gives none."""
-    scores: NDArray[Any] | None
-    """[rows, columns], of which the largest is a row's score."""
-
-    def part(self, start: int, stop: int) -> Rows:
-        """Some of them."""
-        numbers = None if self.numbers is None else self.numbers[start:stop]
-        scores = None if self.scores is None else self.scores[start:stop]
-        return Rows(min(stop, self.rows) - start, numbers, self.text[start:stop], self.labels[start:stop], scores)
 
 
 class Layout:
@@ -75,6 +55,10 @@ class Layout:
         """For each text feature its column in the tensor, and text -> bin."""
         self.missing_text = manifest.missing_text
         self.classes = {label: at for at, label in enumerate(bins.classes)}
+        """Class -> its place among the counts."""
+        values = np.array(bins.classes)
+        self.class_values: NDArray[Any] = values if values.dtype.kind in "iufb" else values.astype(object)
+        """The classes, in an array of numbers where they are numbers."""
         # Where a model gives labels alone, there is no score to abstain by.
         scored = any(output.role != "label" for output in manifest.outputs)
         threshold = manifest.monitoring.abstain_below if scored else None
@@ -90,6 +74,10 @@ class Layout:
         """Of these edges, those that a numeric feature's bins lie between."""
         self.order = _order(bins, len(self.bounds) - 1)
         """Where the numbers of the features stand in what `Tally.counts` makes of them."""
+
+    def block(self, rows: int) -> Block:
+        """Room for so many rows."""
+        return Block(rows, self.numbers, len(self.edges) - 1, self.class_values.dtype if self.classes else None)
 
 
 class Tally:
@@ -112,22 +100,16 @@ class Tally:
         self._count, self._mean, self._m2 = np.zeros(features), np.zeros(features), np.zeros(features)
         self._minimum, self._maximum = np.full(features, np.nan), np.full(features, np.nan)
 
-    def add(self, block: Rows) -> None:
-        """Counts a block; all of it, or nothing where it cannot be counted."""
-        layout = self._layout
-        values = np.zeros((len(layout.edges), block.rows))
-        if block.numbers is not None:
-            values[:-1] = block.numbers.T[layout.numbers]
-        if block.scores is not None:
-            np.ascontiguousarray(block.scores.T).max(axis=0, out=values[-1])
-        answered = values[-1] == values[-1]
+    def add(self, block: Block) -> None:
+        """Counts a block, whose values are sorted then; all of it, or nothing where it cannot be counted."""
+        layout, values = self._layout, block.values
+        classes = self._class_counts(block.labels, values[-1])
         distances = layout.distance.counts(values[:-1]) if layout.distance else 0
         values.sort(axis=1)  # NaN comes last
         below = np.array(
             [column.searchsorted(edges, "right") for column, edges in zip(values, layout.edges, strict=True)]
         )
         texts = [self._text_counts(block.text, column, index) for column, index in layout.text]
-        classes = self._class_counts(block.labels, answered)
         if layout.moments:
             self._merge_moments(values[:-1], below[:-1, _NEGATIVE_INFINITY], below[:-1, _FINITE])
         self.n += block.rows
@@ -183,13 +165,23 @@ class Tally:
             counts[-1 if text == self._layout.missing_text else index.get(text, len(index))] += times
         return counts
 
-    def _class_counts(self, labels: Sequence[Any], answered: NDArray[np.bool_]) -> NDArray[np.int64]:
+    def _class_counts(self, labels: NDArray[Any], scores: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Of the rows that have an answer: of a missing one the score is NaN."""
         counts = np.zeros(len(self._classes), dtype=np.int64)
-        if self._layout.classes:
-            if not answered.all():
-                labels = [label for label, is_one in zip(labels, answered.tolist(), strict=True) if is_one]
-            for label, times in Counter(labels).items():
-                counts[self._layout.classes[label]] += times
+        if not self._layout.classes:
+            return counts
+        answered = scores == scores
+        if not answered.all():
+            labels = labels[answered]
+        if labels.dtype == object:
+            for label, count in Counter(labels.tolist()).items():
+                counts[self._layout.classes[label]] += count
+            return counts
+        classes = self._layout.class_values
+        ordered = np.sort(labels)
+        counts += ordered.searchsorted(classes, "right") - ordered.searchsorted(classes, "left")
+        if counts.sum() != len(labels):
+            raise ValueError("a label that is none of the classes")
         return counts
 
     def _merge_moments(self, values: NDArray[np.float64], start: NDArray[np.intp], stop: NDArray[np.intp]) -> None:
@@ -198,11 +190,12 @@ class Tally:
         The values are changed: what is made of them in their own place is made in half the time.
         """
         count, rows = stop - start, values.shape[1]
-        some, features = np.maximum(count, 1), np.arange(len(count))
-        least = values[features, np.minimum(start, rows - 1)]
-        most = values[features, np.maximum(stop - 1, 0)]
-        finite = None if (count == rows).all() else np.isfinite(values)
-        if finite is not None:
+        if (count == rows).all():
+            some, least, most, finite = count, values[:, 0].copy(), values[:, -1].copy(), None
+        else:
+            some, features, finite = np.maximum(count, 1), np.arange(len(count)), np.isfinite(values)
+            least = np.where(count > 0, values[features, np.minimum(start, rows - 1)], np.nan)
+            most = np.where(count > 0, values[features, np.maximum(stop - 1, 0)], np.nan)
             values[~finite] = 0.0
         mean = values.sum(axis=1) / some
         values -= mean[:, None]
@@ -212,17 +205,8 @@ class Tally:
         self._m2 += np.einsum("ij,ij->i", values, values) + delta**2 * self._count * count / total
         self._mean += delta * count / total
         self._count += count
-        for known, here, take in ((self._minimum, least, np.fmin), (self._maximum, most, np.fmax)):
-            take(known, np.where(count > 0, here, np.nan), out=known)
-
-
-def score_columns(
-    labelled: bool, probabilities: NDArray[Any] | None, values: NDArray[Any] | None
-) -> NDArray[Any] | None:
-    """[rows, columns], of which a row's largest is its score, as `Answers.scores`; None for labels alone."""
-    if probabilities is not None:
-        return probabilities
-    return values if values is None or labelled else values[:, :1]
+        np.fmin(self._minimum, least, out=self._minimum)
+        np.fmax(self._maximum, most, out=self._maximum)
 
 
 def _edges(inner: Sequence[float], low: float | None, high: float | None, widest: int) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import threading
 import weakref
@@ -20,7 +21,7 @@ from edgekit_contracts.errors import BadInput, Refused, UsageError
 from edgekit_runtime.engine import Answer, Answers, Engine
 from edgekit_runtime.model import Model
 from edgekit_runtime.observe import Observer
-from edgekit_runtime.ring import PLACES, PLACES_UNOBSERVED
+from edgekit_runtime.ring import PLACES
 from edgekit_runtime.session import SessionSettings
 from tests import bundles
 from tests.runtime.numeric_models import HEAD, KINDS, bins_of, engine_of, rows
@@ -110,6 +111,17 @@ def test_whatever_holds_the_rows_the_answers_are_the_same(kind: str) -> None:
         assert [model.predict(given) for given in one] == [first] * len(one)
     single = model.predict(table[0].astype(np.float32))
     assert single == plain(engine, table[:1].astype(np.float32).astype(np.float64))[0]
+
+
+def test_a_row_that_was_pickled_or_cut_out_of_a_table_is_answered_in_the_ring(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, table = engine_of("float64"), rows(3)
+    model, expected = Model(engine), plain(engine, rows(3))
+    model.predict(table[0])
+    monkeypatch.delattr(Model, "_usual")
+    pickled = pickle.loads(pickle.dumps(table))  # its type equals float64, and is another object
+    assert [model.predict(row) for row in pickled] == expected
+    assert [model.predict(row) for row in np.asfortranarray(table)] == expected
+    assert [model.predict(row) for row in np.tile(table, 2)[:, :3]] == expected
 
 
 def test_integers_booleans_and_missing_values_are_numbers_of_a_row() -> None:
@@ -293,7 +305,7 @@ def test_without_the_inner_objects_of_onnxruntime_the_public_ones_answer_alike(m
     model = Model(engine)
     assert [model.predict(row) for row in rows(30)] == expected
     assert model._single._ring is not None
-    assert len(made) == PLACES_UNOBSERVED
+    assert len(made) == PLACES
 
 
 def test_a_session_that_cannot_be_bound_answers_the_usual_way() -> None:

@@ -9,10 +9,11 @@ import pytest
 
 from edgekit_contracts.manifest import Monitoring, Privacy
 from edgekit_contracts.telemetry import WindowCounts, decode_counts
+from edgekit_runtime.block import Rows
 from edgekit_runtime.engine import Answers, Engine
 from edgekit_runtime.observe import ClosedWindow, Observer
-from edgekit_runtime.tally import Rows
 from tests import bundles
+from tests.runtime.numeric_models import bins_of, engine_of
 
 BINS = bundles.reference().bins
 
@@ -113,7 +114,7 @@ def test_counting_that_fails_stops_neither_the_answers_nor_the_next_window(
     observer = Observer(bundles.manifest(), BINS)
     batch = engine.encode(bundles.ROWS)
     foreign = Answers(np.array(["neither"] * 4, dtype=object), engine.run(batch).probabilities, None)
-    calls = observer.block_rows // batch.rows
+    calls = -(-observer.block_rows // batch.rows)
     for _ in range(calls):
         observer.record(batch, foreign, 10.0)
     assert f"{observer.block_rows} rows could not be counted" in caplog.text
@@ -122,6 +123,39 @@ def test_counting_that_fails_stops_neither_the_answers_nor_the_next_window(
     send(observer, engine, dict(bundles.ROWS))
     window = observer.close()
     assert (window.n, sum(counts(window).classes)) == (4, 4)
+
+
+@pytest.mark.parametrize("label", [5, "three"])
+def test_a_label_that_is_none_of_the_classes_is_lost_and_said(label: Any, caplog: pytest.LogCaptureFixture) -> None:
+    engine = engine_of("float64")  # its classes are 3 and 7
+    observer, batch = Observer(engine.manifest, bins_of(engine)), engine.encode({"a": [1.0], "b": [2.0], "c": [3.0]})
+    answers = engine.run(batch)
+    observer.record(batch, answers, 10.0)
+    assert observer.close().n == 1
+    observer.record(batch, Answers(np.array([label], dtype=object), answers.probabilities, None), 10.0)
+    assert observer.close().n == 0
+    assert "1 rows could not be counted" in caplog.text
+    observer.record(batch, answers, 10.0)
+    assert observer.close().n == 1
+
+
+def test_a_request_of_many_blocks_is_counted_as_its_rows_are(engine: Engine) -> None:
+    whole, parted = Observer(bundles.manifest(), BINS), Observer(bundles.manifest(), BINS)
+    random, count = np.random.default_rng(3), 2 * whole.block_rows + 5
+    rows: dict[str, list[Any]] = {
+        "age": random.normal(40, 20, count).tolist(),
+        "bmi": random.normal(25, 9, count).tolist(),
+        "sex": random.choice(["f", "m", "x"], count).tolist(),
+    }
+    send(whole, engine, {"age": [30.0], "bmi": [20.0], "sex": ["f"]})
+    send(parted, engine, {"age": [30.0], "bmi": [20.0], "sex": ["f"]})
+    send(whole, engine, rows)
+    for start in range(0, count, 100):
+        send(parted, engine, {name: column[start : start + 100] for name, column in rows.items()})
+    one, other = whole.close(), parted.close()
+    assert one.n == other.n == count + 1
+    assert (counts(one).features, counts(one).classes) == (counts(other).features, counts(other).classes)
+    assert (counts(one).scores, one.body.moments) == (counts(other).scores, other.body.moments)
 
 
 def test_rows_that_wait_elsewhere_are_counted_when_the_window_closes(engine: Engine) -> None:

@@ -14,7 +14,7 @@ import pytest
 from edgekit_contracts.slots import Plan
 from edgekit_runtime.observe import Observer
 from edgekit_runtime.oversight.automation import Oversight
-from edgekit_runtime.ring import PLACES
+from edgekit_runtime.ring import WAITING
 from edgekit_runtime.route import Member
 from edgekit_runtime.served import Lineup, Served, Trial
 from edgekit_runtime.serving.app import App
@@ -54,7 +54,7 @@ def test_a_row_that_comes_alone_has_the_answer_of_the_usual_way_to_the_byte_and_
     service.ask(rows(1)[0])
     usual.ask(rows(1)[0])
     assert (service.member.single.ready, usual.member.single.ready) == (True, False)
-    row, *others = rows(3 * PLACES, seed=1).tolist()
+    row, *others = rows(WAITING + 40, seed=1).tolist()
     for one in (row, *others):
         assert service.ask(one) == usual.ask(one)
     assert service.ask(row, outputs=names, id="7") == usual.ask(row, outputs=names, id="7")
@@ -63,7 +63,7 @@ def test_a_row_that_comes_alone_has_the_answer_of_the_usual_way_to_the_byte_and_
     assert service.ask([0.5, None, 1]) == usual.ask([0.5, None, 1])
     seen, right = service.observer.close(), usual.observer.close()
     assert (seen.n, seen.body.software.calls) == (right.n, right.body.software.calls)
-    assert seen.n >= 1 + 3 * PLACES
+    assert seen.n >= 1 + WAITING + 40
     assert (seen.counts.features, seen.counts.scores) == (right.counts.features, right.counts.scores)
     assert seen.counts.classes == right.counts.classes
     moments, expected = (np.frombuffer(one.body.moments, "<f4") for one in (seen, right))
@@ -140,7 +140,7 @@ def test_a_shadow_sees_every_row_and_its_end_lets_rows_go_the_short_way_again() 
 
 def test_a_ring_that_is_closed_has_counted_its_rows_and_holds_no_memory() -> None:
     service = Service()
-    for row in rows(PLACES + 5):
+    for row in rows(WAITING + 5):
         service.ask(row)
     ring = weakref.ref(service.member.single._ring)
     gc.disable()
@@ -151,4 +151,4 @@ def test_a_ring_that_is_closed_has_counted_its_rows_and_holds_no_memory() -> Non
         gc.enable()
     assert service.ask([1, 2, 3])[0] == 200
     assert not service.member.single.ready
-    assert service.observer.close().n == PLACES + 6
+    assert service.observer.close().n == WAITING + 6

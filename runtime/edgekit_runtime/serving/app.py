@@ -189,13 +189,9 @@ class App:
     ) -> Response:
         """The response to a row that was answered where it lies."""
         manifest = route.manifest
-        try:
-            body, header_bytes = oip.encode_row(asked, held[0], manifest, route.marks)
-            if due is not None:
-                due.check("the answer took")
-        except BaseException:
-            route.drop_held(held)
-            raise
+        body, header_bytes = oip.encode_row(asked, held[0], manifest, route.marks)
+        if due is not None:
+            due.check("the answer took")
         seconds = time.perf_counter() - request.started
         route.note_held(held, 1e6 * seconds, resent=self._resent.seen(request.body))
         self._metrics.of(manifest.name, manifest.version).answered(seconds, 1, 0, stood_in=False)
