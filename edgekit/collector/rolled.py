@@ -14,11 +14,11 @@ from typing import Final
 
 from edgekit.collector import rollup_rows
 from edgekit.collector.blocks import StoredWindow, in_time, windows_of
-from edgekit.collector.database import Database, Transaction
+from edgekit.collector.database import Database, Row, Transaction
+from edgekit.collector.hours import hours_of
 from edgekit.collector.rollup import (
     DAY,
     EVERY_DEVICE,
-    HOUR,
     SUMS,
     Key,
     Kind,
@@ -26,16 +26,17 @@ from edgekit.collector.rollup import (
     add_up,
     by_kind,
     joined,
-    rows_of_kind,
 )
 from edgekit.collector.schema import ROLLUP_MARK
 from edgekit_contracts.reference import Bins
 from edgekit_contracts.topics import PARTITIONS
 
-BLOCKS: Final = 64
-"""Read at once: 1,024 windows where they are full."""
+WINDOWS: Final = 1024
+"""Read at once, and no more than a block beyond."""
 SUMS_MAX: Final = 2048
 """Hours of devices that one transaction writes, about; ingest into their partition waits meanwhile."""
+
+_BETWEEN: Final = 'FROM "window" WHERE p = ? AND id > ? AND id <= ? ORDER BY id'
 
 BinsOf = Callable[[bytes], Bins | None]
 
@@ -116,21 +117,29 @@ def _read_hours(
     taken, (last, newest) = 0, between
     while last < newest and len(keys) < sums_max:
         with database.reading() as db:
-            found = db.rows(
-                'SELECT id, records FROM "window" WHERE p = ? AND id > ? AND id <= ? ORDER BY id LIMIT ?',
-                (p, last, newest, BLOCKS),
-            )
-        here = windows_of(records for _, records in found)
+            sizes = f"SELECT id, windows {_BETWEEN} LIMIT ?"
+            end = _end(db.rows(sizes, (p, last, newest, WINDOWS)), newest)
+            here = windows_of(records for (records,) in db.rows(f"SELECT records {_BETWEEN}", (p, last, end)))
         for kind, windows in by_kind(here).items():
-            rows = add_up(rows_of_kind(windows, kind[1], bins(kind[0])), lambda key: key.of(HOUR))
+            rows = hours_of(windows, kind[1], bins(kind[0]))
             alike = parts.setdefault(kind, [])
             alike.append(rows)
             keys.update(rows.keys)
             # Not with every block: each time all that are there are copied.
-            if sum(map(len, alike)) > 2 * len(keys) + 1024:
+            if sum(map(len, alike)) > 2 * len(keys) + WINDOWS:
                 alike[:] = [_added(alike)]
-        taken, last = taken + len(here), found[-1][0] if len(found) == BLOCKS else newest
+        taken, last = taken + len(here), end
     return [_added(alike) for alike in parts.values()], taken, last
+
+
+def _end(blocks: Sequence[Row], newest: int) -> int:
+    """Up to which number blocks are read at once, by the number and the windows of each; else all."""
+    total = 0
+    for number, windows in blocks:
+        total += windows
+        if total >= WINDOWS:
+            return int(number)
+    return newest
 
 
 def _added(parts: Sequence[Rows]) -> Rows:

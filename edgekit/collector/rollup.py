@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +81,9 @@ MOMENTS: Final = 5
 
 Integers = NDArray[np.int64]
 
+_GOING_ON: Final = bytes(range(0x80, 0x100))
+"""Octets of a varint behind which others follow."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
@@ -141,7 +144,7 @@ def by_kind(windows: Iterable[StoredWindow]) -> dict[Kind, list[StoredWindow]]:
     alike: dict[Kind, list[StoredWindow]] = {}
     for one in windows:
         distances = one.window.distances
-        name = distances[:4] + bytes([sum(byte < 0x80 for byte in distances[4:])]) if distances else b""
+        name = distances[:4] + bytes([len(distances[4:].translate(None, _GOING_ON))]) if distances else b""
         alike.setdefault((one.bins_id, name), []).append(one)
     return alike
 
@@ -173,15 +176,26 @@ def add_up(rows: Rows, key: Callable[[Key], Key]) -> Rows:
     order = np.argsort(place, kind="stable")
     place = place[order]
     starts = np.flatnonzero(np.diff(place, prepend=-1))
-    latest = np.lexsort((rows.last[order, 2], rows.last[order, 1], rows.last[order, 0], place))
     return Rows(
         tuple(places),
         np.add.reduceat(rows.sums[order], starts),
-        rows.last[order][latest[np.append(starts[1:], len(rows)) - 1]],
+        latest(rows.last[order], place),
         np.maximum.reduceat(rows.rss_kb[order], starts),
         np.add.reduceat(rows.counts[order], starts),
-        _merge(rows.moments[order], place, starts),
+        merge_moments(rows.moments[order], place, starts),
     )
+
+
+def latest(last: Integers, place: NDArray[np.intp]) -> Integers:
+    """Of each place the row that is latest, by the first three of LAST.
+
+    Args:
+        last: [rows, LAST], by place.
+        place: Of each row, ascending.
+    """
+    order = np.lexsort((last[:, 2], last[:, 1], last[:, 0], place))
+    found: Integers = last[order[np.append(np.flatnonzero(np.diff(place)), len(place) - 1)]]
+    return found
 
 
 def joined(parts: Sequence[Rows]) -> Rows:
@@ -200,10 +214,10 @@ def rows_of_kind(windows: Sequence[StoredWindow], distance: bytes, bins: Bins | 
     assert bins is not None, "windows without bins are in quarantine"
     bodies = [one.window for one in windows]
     counts = decode_varint_rows([body.counts for body in bodies])
-    features = [one.size for one in bins.features]
-    if counts.shape[1] != sum(features) + 3 * len(features) + len(bins.classes) + bins.score_size + 3 + LATENCY_BINS:
+    if counts.shape[1] != width_of(bins):
         raise FormatError("window", "$.counts", "these are not the counts of its bins")
     nulls, abstained, resent = counts[:, -LATENCY_BINS - 3 : -LATENCY_BINS].T
+    moments = moments_of(windows, counts[:, unseen_of(bins)])
     if distance:
         counts = np.hstack([counts, decode_varint_rows([body.distances[4:] for body in bodies])])
     said = [body.software for body in bodies]
@@ -243,29 +257,51 @@ def rows_of_kind(windows: Sequence[StoredWindow], distance: bytes, bins: Bins | 
         np.array(last, np.int64),
         np.array([one.rss_kb for one in said], np.int64),
         counts,
-        _moments([body.moments for body in bodies], counts, bins),
+        moments,
     )
 
 
-def _moments(quadruples: Sequence[bytes], counts: Integers, bins: Bins) -> NDArray[np.float64]:
-    """From what windows send; a quadruple that is not of finite numbers says nothing."""
-    numeric = [feature.categories is None for feature in bins.features]
-    moments = np.zeros((len(quadruples), sum(numeric), MOMENTS))
+def width_of(bins: Bins) -> int:
+    """Numbers of `Window.counts`."""
+    features = sum(one.size + 3 for one in bins.features)
+    return features + len(bins.classes) + bins.score_size + 3 + LATENCY_BINS
+
+
+def unseen_of(bins: Bins) -> NDArray[np.intp]:
+    """Where in the counts the rows stand that a numeric feature had no finite value in; shape (numeric features, 2)."""
+    ends = np.cumsum([one.size + 3 for one in bins.features], dtype=np.intp)
+    numeric = [one.categories is None for one in bins.features]
+    return np.stack([ends - 3, ends - 2], axis=1)[numeric].reshape(-1, 2)
+
+
+def moments_of(windows: Sequence[StoredWindow], unseen: NDArray[Any]) -> NDArray[np.float64]:
+    """From what windows send; a quadruple that is not of finite numbers says nothing.
+
+    Args:
+        windows: Of one kind.
+        unseen: Of each, the counts that `unseen_of` names; shape (windows, numeric features, 2).
+
+    Returns:
+        As `Rows.moments`.
+    """
+    moments = np.zeros((len(windows), unseen.shape[1], MOMENTS))
     moments[:, :, 3:] = np.inf, -np.inf
-    sent = [at for at, one in enumerate(quadruples) if one]
-    if not sent or not any(numeric):
+    sent = [at for at, one in enumerate(windows) if one.window.moments]
+    if not sent or not unseen.shape[1]:
         return moments
-    seen = np.frombuffer(b"".join(quadruples[at] for at in sent), "<f4").reshape(len(sent), -1, 4).astype(np.float64)
-    # Of each feature its bins and the three numbers behind them; what follows the last is not asked for.
-    parts = np.cumsum([0, *(size for feature in bins.features for size in (feature.size, 3))])
-    values = np.add.reduceat(counts[sent], parts, axis=1)[:, :-1:2][:, numeric]
+    quadruples = b"".join([windows[at].window.moments for at in sent])
+    seen = np.frombuffer(quadruples, "<f4").reshape(len(sent), -1, 4).astype(np.float64)
+    rows = np.array([windows[at].n for at in sent], np.int64)
+    values = rows[:, None] - unseen[sent].sum(axis=2, dtype=np.int64)
     says = np.isfinite(seen).all(axis=2) & (values > 0) & (seen[:, :, 1] >= 0)
     whole = np.concatenate([values[:, :, None], seen], axis=2)
     moments[sent] = np.where(says[:, :, None], whole, moments[sent])
     return moments
 
 
-def _merge(moments: NDArray[np.float64], place: NDArray[np.intp], starts: NDArray[np.intp]) -> NDArray[np.float64]:
+def merge_moments(
+    moments: NDArray[np.float64], place: NDArray[np.intp], starts: NDArray[np.intp]
+) -> NDArray[np.float64]:
     """Moments of sorted rows, one result for each place: M2 = sum of M2 + sum of n (mean - mean of all)^2."""
     values, means = moments[:, :, 0], moments[:, :, 1]
     merged = np.zeros((len(starts), *moments.shape[1:]))

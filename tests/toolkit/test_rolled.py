@@ -277,7 +277,7 @@ KILLED = """
 import sys
 from edgekit.collector import rolled
 from edgekit.collector.store import open_store
-rolled.BLOCKS = 2
+rolled.WINDOWS = 2
 with open_store(sys.argv[1]) as store:
     print("open", flush=True)
     for p in range(16):
