@@ -15,11 +15,11 @@
 | `blocks` | rows of windows: those of a device and hour that came together |
 | `sqlite`, `migration` | that in one file; stores of older releases |
 | `postgres` | that in PostgreSQL; days as partitions |
-| `rollup`, `rolled`, `rollup_rows` | hours and days: adding up; taking windows in; their tables |
+| `rollup`, `hours`, `rolled`, `rollup_rows` | hours and days: adding up, many windows at once; taking in; tables |
 | `lookback` | what a device said since some time, from days, hours and the windows that are not in them yet |
 | `export`, `tables`, `parquet_files` | all of it as Parquet |
 | `keep`, `retention` | how long what is kept; removing what is older, in small transactions |
-| `upkeep` | what is done once an hour, beside taking in |
+| `upkeep`, `passes` | what is done once an hour, beside taking in: when; and what, in a process of its own |
 | `claims`, `leases` | which partitions this collector holds, where several share PostgreSQL; pure: who takes which |
 | `service` | the MQTT side: presence, batches, acknowledgements after the commit |
 

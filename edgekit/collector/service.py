@@ -106,7 +106,7 @@ class Collector:
         self._intake: Intake | None = None
         self._claims: Claims | None = None
         self._always = (topics.ALL_STATUS, self._topic)
-        self._upkeep = Upkeep(lambda: open_store(self._where), partitions=lambda: self.held, keep=keep)
+        self._upkeep = Upkeep(self._where, partitions=lambda: self.held, keep=keep)
         self._worker = threading.Thread(target=self._work, name=f"collector-{name}", daemon=True)
         self._link = Link(
             broker,
