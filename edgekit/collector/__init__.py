@@ -1,13 +1,15 @@
 """From MQTT to the store: what devices send is checked, stored once, and only then acknowledged.
 
 ```
- broker --> service (network thread) --> queue --> worker: ingest.read -> store.ingest -> COMMIT -> Ack --> broker
+ broker --> service (network thread) --> queue --> worker: intake (ingest.read -> store.ingest -> COMMIT) -> Ack --> broker
 ```
 
 | module | holds |
 |---|---|
 | `ingest` | pure: one message and what is known -> accepted and refused records |
-| `sums` | whether the counts of a window add up, asked of whole arrays |
+| `plain`, `sums` | the same of what is right: read at once; whether counts add up, asked of whole arrays |
+| `intake` | a batch goes in, and what became of it comes out, after the commit |
+| `apart`, `busy` | the same by a process of its own, as soon as that pays |
 | `cursor` | pure: which records of an epoch have come; new, known, or given up |
 | `store`, `batch`, `references` | writing: one transaction for a batch; cursors, gaps, quarantine, the dead letters |
 | `archive` | what can be read |
