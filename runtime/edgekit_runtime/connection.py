@@ -70,7 +70,8 @@ class Connection(paho.Client):
         except (TypeError, ValueError):
             return False
         ready = dict(self._poll.poll(0 if self._waiting(sock) else 1000 * timeout_s))
-        if self._ends[0].fileno() in ready:
+        woken = self._ends[0].fileno() in ready
+        if woken:
             with contextlib.suppress(BlockingIOError):
                 self._ends[0].recv(4096)
         if ready.get(sock.fileno(), 0) & ~select.POLLOUT or self._waiting(sock):
@@ -79,7 +80,9 @@ class Connection(paho.Client):
                     return False
                 if not self._waiting(sock):
                     break
-        if self.want_write() and self.loop_write() != paho.MQTT_ERR_SUCCESS:
+        # Also where nothing is left to write: paho wakes us once, and again only after it has written. Whoever queues a
+        # message that is written before he wakes us would else be the last to do so, and the next one wait for a turn.
+        if (woken or self.want_write()) and self.loop_write() != paho.MQTT_ERR_SUCCESS:
             return False
         alive = self.loop_misc() == paho.MQTT_ERR_SUCCESS and self.socket() is not None
         if alive:

@@ -62,6 +62,15 @@ def test_a_small_message_does_not_wait_for_the_broker_to_confirm_the_one_before(
         assert opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
+def test_whoever_wakes_the_loop_after_his_message_was_written_does_not_keep_others_from_it(roomy: Broker) -> None:
+    with linked(roomy, "woken", ()) as link:
+        connection = link._client
+        assert connection is not None
+        # The second half of what paho does to publish; meanwhile the loop has written it.
+        connection._call_socket_register_write()
+        wait_until(lambda: not connection._registered_write, "paho would wake the loop again")
+
+
 def test_what_the_system_does_not_take_at_once_is_written_when_it_does() -> None:
     """To somebody who does not read for a while: far more than the buffers of a socket hold."""
     messages, payload = 100, bytes(250_000)
