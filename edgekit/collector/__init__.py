@@ -1,7 +1,7 @@
 """From MQTT to the store: what devices send is checked, stored once, and only then acknowledged.
 
 ```
- broker --> service (network thread) --> queue --> worker: intake (ingest.read -> store.ingest -> COMMIT) -> Ack --> broker
+ broker --> service (network thread) --> queue --> worker: intake (read, ingest, COMMIT) -> Ack --> broker
 ```
 
 | module | holds |
