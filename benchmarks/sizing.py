@@ -38,10 +38,10 @@ MEASURED: Final = {
     "broker_us": Figure(17.6, "us CPU", "Mosquitto, a message of 1 KB in and out, QoS 1", "[1](#sources)"),
     "ack_us": Figure(5.4, "us CPU", "Mosquitto, an acknowledgement of 100 B in and out, QoS 0", "[1](#sources)"),
     "nats_mb": Figure(
-        0.25, "MB", "NATS, a cluster of three: memory of each node for a device", "[scale-out](scale-out.md)"
+        0.14, "MB", "NATS, a cluster of three: memory of each node for a device", "[scale-out](scale-out.md)"
     ),
     "nats_ms": Figure(
-        0.35, "ms/s CPU", "the same: each node's work for a device that is silent", "[scale-out](scale-out.md)"
+        0.27, "ms/s CPU", "the same: each node's work for a device that is silent", "[scale-out](scale-out.md)"
     ),
     "tls_ms": Figure(2.8, "ms CPU", "Mosquitto, a connection with mutual TLS (P-256)", "[1](#sources)"),
     "tls_kb": Figure(20.5, "kB", "Mosquitto, memory of such a connection", "[1](#sources)"),

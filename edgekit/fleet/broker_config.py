@@ -109,13 +109,14 @@ def configuration(plan: Plan) -> str:
     if plan.one_connection:
         identifiers = """\
 # The client's identifier is its name too: nobody can push another off the broker by taking its identifier. (With --app
-# or --sparkplug this is left out: devices have several connections then.)
+# or --sparkplug this is left out: devices have several connections then, under identifiers that cannot be guessed.)
 use_username_as_clientid true"""
     else:
         identifiers = """\
-# Left out, because devices have several connections: use_username_as_clientid. So a device that was broken into can
-# push another off the broker, again and again, by taking its client identifier. It can neither read nor write anything
-# of the other's."""
+# Left out, because devices have several connections: use_username_as_clientid. Whoever takes another's identifier
+# pushes it off the broker, again and again. edgekit's own identifiers cannot be guessed: a part of them follows from
+# the private key. Whoever else connects (an app, a reader) had better draw one at random. And keep this broker's log,
+# where they stand, to yourself."""
     listen = f" {plan.listen}" if plan.listen else ""
     return f"""\
 # Mosquitto for a fleet of edgekit. Written by `edgekit fleet broker-config`; put this folder at {plan.folder},

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ssl
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,8 +19,8 @@ from edgekit_contracts import topics
 from edgekit_contracts.errors import BrokerUnreachable, UnknownName, UsageError
 from edgekit_contracts.telemetry import encode, encode_message
 from edgekit_runtime.identity import private_pem
-from edgekit_runtime.mqtt import probe
-from tests.brokers import Mosquitto, wait_until
+from edgekit_runtime.mqtt import Link, probe
+from tests.brokers import QUICK, Mosquitto, wait_until
 from tests.fleet_security import Client, address, certify, secured_mosquitto
 from tests.telemetry_samples import envelope, window
 
@@ -242,6 +244,43 @@ def test_without_apps_a_device_cannot_push_another_off_the_broker(
         assert enter("dev-1", client_id="dev-2").let_in
         assert victim.publish(up("dev-2")) == GRANTED
         assert not victim.ended
+
+
+def test_with_apps_nobody_guesses_the_identifier_by_which_another_could_be_pushed_off(
+    broker: Mosquitto, enter: _Entrance, authority: Authority, members: dict[str, Path]
+) -> None:
+    downs: list[str] = []
+    heard = threading.Event()
+    own = address(broker, authority, members["dev-2"])
+
+    def link() -> Link:
+        return Link(
+            own,
+            "ek-dev-2",
+            will=lambda: None,
+            subscriptions=(topics.ack("dev-2"),),
+            on_up=lambda: None,
+            on_message=lambda received: heard.set(),
+            on_down=downs.append,
+            timing=QUICK,
+        )
+
+    first, again = link(), link()
+    first.start()
+    try:
+        assert first.wait_first(30) is None
+        other = address(broker, authority, members["dev-1"])
+        assert own.client_id("ek-dev-2") == replace(own).client_id("ek-dev-2") != other.client_id("ek-dev-2")
+        for guess in ("ek-dev-2", "dev-2", other.client_id("ek-dev-2")):
+            assert enter("dev-1", client_id=guess).let_in
+        assert enter("collector.collector").publish(topics.ack("dev-2")) == GRANTED
+        assert heard.wait(60)
+        assert downs == []
+        again.start()  # as after a cut that the broker has not noticed
+        wait_until(lambda: downs, "it takes its own former place")
+    finally:
+        again.stop()
+        first.stop()
 
 
 def test_a_revoked_device_is_out_at_once_and_is_told_why(authority: Authority, place: Path, tmp_path: Path) -> None:

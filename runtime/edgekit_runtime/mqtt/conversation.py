@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from edgekit_contracts.errors import StorageFault
@@ -43,9 +43,10 @@ class Conversation:
     Args:
         place: Where to.
         protocol: The version: 4 is MQTT 3.1.1.
-        client_id: The MQTT client identifier.
+        client_id: Tells the MQTT client identifier.
         stopping: Set when no connection is wanted any more.
         subscriptions: Tells the topic filters that are to be heard now.
+        unassured: Those that are heard at QoS 0; the others at QoS 1.
         on_up: Connected; subscribes.
         on_message: A message came.
         on_refused: The broker forbids a subscription or, in MQTT 5, a message; once for each reason.
@@ -59,10 +60,11 @@ class Conversation:
         self,
         place: Broker,
         protocol: Literal[4, 5],
-        client_id: str,
+        client_id: Callable[[], str],
         *,
         stopping: threading.Event,
         subscriptions: Callable[[], Sequence[str]],
+        unassured: Collection[str],
         on_up: Callable[[Conversation], None],
         on_message: Callable[[Received], None],
         on_refused: Callable[[str], None],
@@ -72,7 +74,7 @@ class Conversation:
         by_hand: bool,
     ) -> None:
         self._place, self._protocol, self._client_id = place, protocol, client_id
-        self._stopping, self._subscriptions = stopping, subscriptions
+        self._stopping, self._subscriptions, self._unassured = stopping, subscriptions, unassured
         self._on_up, self._on_message, self._on_refused, self._on_room = on_up, on_message, on_refused, on_room
         self._timing, self._meter, self._by_hand = timing, meter, by_hand
         self.client: Connection | None = None
@@ -123,7 +125,7 @@ class Conversation:
         """Hears these topic filters too, and what is retained under them."""
         if self.client is not None:
             for topic in topics:
-                self._asked[self.client.subscribe(topic, qos=1)[1]] = topic
+                self._asked[self.client.subscribe(topic, qos=int(topic not in self._unassured))[1]] = topic
 
     def unsubscribe(self, topics: Iterable[str]) -> None:
         """Hears these no more."""
@@ -189,10 +191,11 @@ class Conversation:
         from edgekit_runtime.connection import Connection
 
         broker, five = self._place, self._protocol == 5
+        context = client_context(broker.ca, broker.cert, broker.key) if broker.tls else None
         client = Connection(
             self._meter,
             CallbackAPIVersion.VERSION2,
-            client_id=self._client_id,
+            client_id=self._client_id(),
             clean_session=None if five else True,
             protocol=MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311,
             reconnect_on_failure=False,
@@ -201,8 +204,8 @@ class Conversation:
         client.connect_timeout = self._timing.connect_timeout_s
         if broker.username is not None:
             client.username_pw_set(broker.username, broker.password)
-        if broker.tls:
-            client.tls_set_context(client_context(broker.ca, broker.cert, broker.key))
+        if context is not None:
+            client.tls_set_context(context)
         if will is not None:
             client.will_set(will.topic, will.payload, qos=1, retain=will.retain)
         client.on_connect, client.on_disconnect = self._connected, self._disconnected

@@ -10,7 +10,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -34,9 +34,11 @@ class Link:
     Args:
         broker: Where to connect. Of several places it begins with any, so that a fleet spreads over them, and goes
             on to the next whenever an attempt fails or a connection ends.
-        client_id: The MQTT client identifier: a second connection with the same one replaces the first.
+        client_id: What we call ourselves: a second connection of the same name (and key, where we show a certificate)
+            replaces the first.
         will: Makes the last will, at each connection.
-        subscriptions: Topic filters at first, subscribed at QoS 1 before `on_up` is called.
+        subscriptions: Topic filters at first, subscribed before `on_up` is called.
+        unassured: Those that are heard at QoS 0: a message that is lost does no harm. The others at QoS 1.
         on_up: Connected and subscribed.
         on_message: A message came.
         on_down: The connection was lost or could not be made, and why.
@@ -54,6 +56,7 @@ class Link:
         *,
         will: Callable[[], Publication | None],
         subscriptions: Sequence[str],
+        unassured: Collection[str] = (),
         on_up: Callable[[], None],
         on_message: Callable[[Received], None],
         on_down: Callable[[str], None],
@@ -64,7 +67,8 @@ class Link:
         by_hand: bool = False,
     ) -> None:
         self.broker, self.client_id = broker, client_id
-        self._will, self._subscriptions = will, tuple(subscriptions)
+        self._identifier: str | None = None
+        self._will, self._subscriptions, self._unassured = will, tuple(subscriptions), unassured
         self._on_up, self._on_message, self._on_down, self._on_room = on_up, on_message, on_down, on_room
         self._on_refused, self._meter = on_refused, meter
         self._timing, self._by_hand = timing or Timing(), by_hand
@@ -219,9 +223,10 @@ class Link:
         attempt = Conversation(
             place,
             protocol,
-            self.client_id,
+            self._identify,
             stopping=self._stopping,
             subscriptions=lambda: self._subscriptions,
+            unassured=self._unassured,
             on_up=self._stands,
             on_message=partial(self._call, self._on_message),
             on_refused=partial(self._call, self._on_refused),
@@ -239,6 +244,12 @@ class Link:
                 attempt.close()
                 self._standing = self._attempt = None
                 self._untaken = attempt.untaken
+
+    def _identify(self) -> str:
+        """The same as long as we live, also with another key: else our own cut connection would outlive the new one."""
+        if self._identifier is None:
+            self._identifier = self.broker.client_id(self.client_id)
+        return self._identifier
 
     def _stands(self, attempt: Conversation) -> None:
         with self._lock:

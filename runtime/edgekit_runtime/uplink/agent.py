@@ -86,6 +86,8 @@ class Uplink:
             f"ek-{outbox.device}",
             will=lambda: death(self._outbox),
             subscriptions=(self._ack_topic, topics.ALL_HOSTS),
+            # They are sent at QoS 0, and again for records that come again; NATS keeps state for more than that.
+            unassured=(self._ack_topic,),
             on_up=self._on_up,
             on_message=self._on_message,
             on_down=self._on_down,
