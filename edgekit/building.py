@@ -190,13 +190,10 @@ def build(
     allowed = [board.runtime.onnxruntime for board in boards]
     aimed = _oldest([*allowed, *(check_runtimes or ())])
     name, version, out = _identity(name, version, out, Path(model) if isinstance(model, str | Path) else None)
-    proved = _prove(steps, model, data, target, name, version, aimed, trust, classes, shape)
-    if len(proved.conversion.features) > limits.FEATURES_MAX:
-        raise ConversionRefused(
-            "the model",
-            f"it reads {len(proved.conversion.features)} features, and a device counts at most {limits.FEATURES_MAX}",
-            "select features before the model is trained, or write plain ONNX with edgekit convert",
-        )
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder", f"name the file to write, such as {out / f'{name}-{version}.edge'}")
+    given = keys.signing_key(Path(key)) if key is not None else None
+    proved = _prove(steps, model, data, target, name, version, aimed, trust, classes, shape, limits.FEATURES_MAX)
     parity = _on_runtimes(steps, proved, None if check_runtimes is None else [*allowed, *check_runtimes])
     draft = _promised(proved.draft, abstain_below, automation, allow_raw)
     engine, conversion = proved.engine, proved.conversion
@@ -216,7 +213,7 @@ def build(
         description = reference(draft, columns, answered(engine, columns, rows_at_once(conversion.onnx)))
         chosen = golden(draft, proved.verified)
         now.say(f"bins {description.bins_id.hex()}, {chosen.rows} golden rows")
-    signer, made = keys.signing_key(Path(key) if key is not None else None)
+    signer, made = given or keys.signing_key(None)
     whole = msgspec.structs.replace(draft, parity=parity, quality=figures, lineage=proved.lineage())
     with steps.step("predict") as now:
         weight = len(assemble(whole, conversion.onnx, description, chosen, signer)) + BUDGET_BYTES * len(boards)
@@ -277,7 +274,7 @@ def describe_parity(parity: Parity) -> str:
     """One clause: how the rows were compared, and what that says of the rate of other labels."""
     bound = parity.disagreement_bound
     at = f"{parity.marks_reached:,} of its {parity.marks:,} thresholds" if parity.marks else "thresholds"
-    ulps = f", {parity.worst_ulps:.2g} ulps" if parity.worst_ulps else ""
+    ulps = f", {describe_ulps(parity.worst_ulps)}" if parity.worst_ulps else ""
     return (
         f"{parity.rows:,} rows answer like the original"
         + (f", {parity.mined_rows:,} of them at {at}" if parity.mined_rows else "")
@@ -285,6 +282,11 @@ def describe_parity(parity: Parity) -> str:
         + (f", {parity.ties} ties)" if parity.ties else ")")
         + (f"; other labels: at most {100 * bound:.2g} % of such data (95 % confidence)" if bound is not None else "")
     )
+
+
+def describe_ulps(ulps: float) -> str:
+    """Units in the last place of float64, or of float32 (2^29 times as large) where it is that many."""
+    return f"{ulps / 2**29:.2g} ulps of float32" if ulps >= 2**29 else f"{ulps:.2g} ulps"
 
 
 def describe_worst_row(row: WorstRow, features: Sequence[Feature]) -> str:
@@ -370,14 +372,26 @@ def _prove(
     trust: bool,
     classes: Sequence[ClassLabel] | None,
     shape: Sequence[int] | None,
+    features_max: int | None = None,
 ) -> _Proved:
     path = Path(model) if isinstance(model, str | Path) else None
     with steps.step("load") as now:
-        estimator = described(load_model(path, trust=trust) if path is not None else model, classes, shape)
-        converter = find(estimator)
+        loaded = load_model(path, trust=trust) if path is not None else model
+        converter, estimator = find(loaded), described(loaded, classes, shape)
+        if not converter.requires(estimator):
+            raise UsageError(
+                f"classes and shape are said of a network, and the model is {converter.describe(loaded)}",
+                "leave --classes and --shape out",
+            )
         now.say(f"{converter.describe(estimator)}")
     with steps.step("data") as now:
         frame, truth, digest, origin = _data(estimator, data, target)
+        if features_max is not None and frame.shape[1] > features_max:
+            raise ConversionRefused(
+                "the model",
+                f"it reads {frame.shape[1]} features, and a device counts at most {features_max}",
+                "select features before the model is trained, or write plain ONNX with edgekit convert",
+            )
         now.say(f"{len(frame):,} rows, {frame.shape[1]} features" + (f", target '{target}'" if target else ""))
     with steps.step("convert") as now:
         conversion = converter.convert(estimator, frame, target_for(aimed))
@@ -468,7 +482,9 @@ def _data(
     def digest() -> str:
         return tables.file_sha256(file) if file is not None else tables.frame_sha256(table)
 
-    return tables.frame_for(estimator, features), truth, digest, origin
+    frame = tables.frame_for(estimator, features)
+    tables.check_range(frame)
+    return frame, truth, digest, origin
 
 
 def _lineage(estimator: Any, model: Path | None, data_sha256: str, origin: str, rows: int) -> Lineage:

@@ -15,9 +15,13 @@ from numpy.typing import NDArray
 
 from edgekit_contracts.errors import DataMismatch, FormatError, MissingFile
 from edgekit_converters.nulls import is_null
+from edgekit_runtime.encoding import FLOAT32_MAX
 
 DOCUMENTS: Final = "text"
 """The name of a column of texts that has none."""
+
+NAME_MAX: Final = 256
+"""Characters of a column's name, as the manifest bounds them."""
 
 _PARQUET: Final = b"PAR1"
 
@@ -93,10 +97,12 @@ def split_target(table: pd.DataFrame, target: str | None) -> tuple[pd.DataFrame,
     """The table without its target column, and the target's values [rows]; None where no target is named.
 
     Raises:
-        DataMismatch: There is no such column, or values of it are missing.
+        DataMismatch: It names no column, or values of it are missing.
     """
     if target is None:
         return table, None
+    if not isinstance(target, str):
+        raise DataMismatch(f"the target is a {type(target).__name__}", "put it into the data, and name its column")
     if target not in table.columns:
         raise DataMismatch(f"there is no column '{target}'", f"name one of its columns: {_names(list(table.columns))}")
     missing = int(table[target].isna().sum())
@@ -131,7 +137,8 @@ def frame_for(model: Any, X: pd.DataFrame | NDArray[Any]) -> pd.DataFrame:
     x1 ... A model that says nothing of its columns (a network) takes the data's, with their names.
 
     Raises:
-        DataMismatch: Columns are missing, or a matrix has another number of them, or there are no rows.
+        DataMismatch: Columns are missing, or a matrix has another number of them, or a name is empty or too long, or
+            there are no rows.
     """
     frame = as_frame(X)
     if frame.empty:
@@ -140,7 +147,7 @@ def frame_for(model: Any, X: pd.DataFrame | NDArray[Any]) -> pd.DataFrame:
     if names is None:
         count = _feature_count(model)
         if count is None:
-            return frame
+            return _named(frame)
         if frame.shape[1] != count:
             raise DataMismatch(
                 f"it has {frame.shape[1]} columns, and the model was fitted on a matrix of {count}",
@@ -153,7 +160,32 @@ def frame_for(model: Any, X: pd.DataFrame | NDArray[Any]) -> pd.DataFrame:
             f"it lacks {'the column' if len(missing) == 1 else 'the columns'} {_names(missing)}",
             f"give data with the columns {_names(list(names))}",
         )
-    return frame[list(names)]
+    return _named(frame[list(names)])
+
+
+def _named(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame; its names are such as a manifest holds."""
+    odd = next((name for name in frame.columns if not 0 < len(name) <= NAME_MAX), None)
+    if odd is not None:
+        fault = (
+            f"a column's name has {len(odd)} characters, and {NAME_MAX} are allowed" if odd else "a column has no name"
+        )
+        raise DataMismatch(fault, "rename the column, and fit again")
+    return frame
+
+
+def check_range(frame: pd.DataFrame) -> None:
+    """Checks that no number is beyond float32: a device refuses it, as nothing is proved out there.
+
+    Raises:
+        DataMismatch: One is.
+    """
+    numbers = frame.select_dtypes("number")
+    beyond = numbers.columns[(numbers.abs() > FLOAT32_MAX).any()]
+    if len(beyond):
+        raise DataMismatch(
+            f"column '{beyond[0]}' has a value beyond 3.4e38, which devices refuse", "remove its rows, or scale it"
+        )
 
 
 def feature_names(model: Any) -> tuple[str, ...] | None:

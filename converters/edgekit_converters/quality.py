@@ -6,7 +6,7 @@ model deployed before come with the quality gates.)
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from edgekit_contracts.errors import DataMismatch
 from edgekit_contracts.manifest import Quality
 from edgekit_converters.registry import Answers
+
+_TRUTH: Final = {"true": 1, "false": 0, "1": 1, "0": 0}
 
 
 def quality(answers: Answers, target: NDArray[Any]) -> tuple[Quality, ...]:
@@ -33,19 +35,48 @@ def quality(answers: Answers, target: NDArray[Any]) -> tuple[Quality, ...]:
 
 
 def _classification(labels: NDArray[Any], target: NDArray[Any]) -> tuple[Quality, ...]:
-    classes, counts = np.unique(target.astype(labels.dtype), return_counts=True)
+    labels = np.array(labels.tolist())
+    truth = _as_labels(target, labels.dtype)
+    classes, counts = np.unique(truth, return_counts=True)
     if not np.isin(labels, classes).any():
-        raise DataMismatch(
-            f"the target has classes {classes.tolist()[:5]}, the model answers {np.unique(labels).tolist()[:5]}",
-            "name the column that holds the classes with --target",
-        )
-    right = labels == target.astype(labels.dtype)
-    recalls = [right[target.astype(labels.dtype) == one].mean() for one in classes]
+        raise _other_classes(classes, labels)
+    right = labels == truth
+    recalls = [right[truth == one].mean() for one in classes]
     rule = f"always '{classes[counts.argmax()]}', the most frequent class"
     return (
         _entry("accuracy", target, right.mean(), counts.max() / counts.sum(), rule),
         _entry("balanced accuracy", target, float(np.mean(recalls)), 1 / len(classes), rule),
         _entry("lowest recall of a class", target, min(recalls), 0.0 if len(classes) > 1 else 1.0, rule),
+    )
+
+
+def _as_labels(target: NDArray[Any], kind: np.dtype[Any]) -> NDArray[Any]:
+    """The target as labels: 1 and 1.0 and '1' are one class; what a type cannot hold exactly is not cut to fit it.
+
+    Raises:
+        DataMismatch: A value of it cannot be a label of that kind.
+    """
+    if kind.kind == "U":
+        return target.astype(str)
+    given = np.array(target.tolist())  # a column of objects has the type of what is in it
+    if kind.kind == "b" and given.dtype.kind == "U":
+        given = np.array([_TRUTH.get(one, -1) for one in np.char.lower(given).tolist()])
+    try:
+        truth = given.astype(kind)
+        exact = truth == given.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise _other_classes(target, None) from error
+    if not exact.all():
+        raise _other_classes(target[~exact], None)
+    return truth
+
+
+def _other_classes(found: NDArray[Any], labels: NDArray[Any] | None) -> DataMismatch:
+    shown = list(dict.fromkeys(found.tolist()))[:5]
+    answers = "none of them" if labels is None else str(np.unique(labels).tolist()[:5])
+    return DataMismatch(
+        f"the target has classes {shown}, the model answers {answers}",
+        "name the column that holds the classes with --target",
     )
 
 
@@ -57,7 +88,10 @@ def _regression(values: NDArray[Any], target: NDArray[Any]) -> tuple[Quality, ..
             "the target of a regression must be numbers", "name a numeric column with --target"
         ) from error
     if truth.shape != values.shape:
-        raise DataMismatch(f"the model answers {values.shape[1]} numbers a row, and the target is one column")
+        raise DataMismatch(
+            f"the model answers {values.shape[1]} numbers a row, and the target is one column",
+            "leave --target out; where the numbers are scores of classes, name these with --classes",
+        )
     errors = np.abs(values - truth).mean()
     baseline = np.abs(np.median(truth, axis=0) - truth).mean()
     return (_entry("mean absolute error", target, errors, baseline, "always the median"),)

@@ -42,10 +42,13 @@ def convert(
         _coverage(as_json)
         return
     if model is None or data is None:
-        raise UsageError("MODEL and --data are missing", "edgekit convert MODEL --data DATA, or --coverage")
+        missing = " and ".join(name for name, value in (("MODEL", model), ("--data", data)) if value is None)
+        raise UsageError(f"convert needs {missing}", "edgekit convert MODEL --data DATA, or --coverage")
     from edgekit import building
 
     path = out or model.with_suffix(".onnx")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", "name the file to write with --out")
     if path.exists() and path.samefile(model):
         raise UsageError(f"{path} is the model itself", "name another file to write with --out")
     conversion, parity = building.convert(

@@ -202,15 +202,16 @@ def _features(bundle: Bundle, devices: Sequence[DeviceStatus], counts: dict[str,
 
 
 def _proof(manifest: Manifest) -> str:
-    from edgekit.building import describe_worst_row
+    from edgekit.building import describe_ulps, describe_worst_row
 
     parity, worst = manifest.parity, manifest.parity.worst_row
     rows = [
         [
             "answers like the original",
             f"{parity.rows:,} rows ({parity.method}): no label differs, {parity.ties} ties; largest difference "
-            f"{parity.max_difference:.2g}, tolerance {parity.tolerance:g}"
-            + (f", {parity.worst_ulps:.3g} ulps" if parity.worst_ulps else ""),
+            f"{parity.max_difference:.2g}"
+            + (f" ({describe_ulps(parity.worst_ulps)})" if parity.worst_ulps else "")
+            + f", tolerance {parity.tolerance:g}",
         ],
         *([["thresholds reached", f"{parity.marks_reached:,} of {parity.marks:,}"]] if parity.marks else []),
         *([["every tree, for any input", parity.certificate]] if parity.certificate else []),

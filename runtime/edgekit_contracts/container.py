@@ -63,6 +63,8 @@ def unpack(data: bytes, *, bundle: str) -> dict[str, bytes]:
     """
     if len(data) > BUNDLE_MAX_BYTES:
         raise TooLarge(bundle, len(data), BUNDLE_MAX_BYTES)
+    if not data.startswith(b"PK"):
+        raise BundleDamaged(bundle, "it does not begin as a .edge file does; perhaps another file was meant")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()

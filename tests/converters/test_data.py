@@ -8,7 +8,15 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 from edgekit_contracts.errors import DataMismatch, FormatError, MissingFile
-from edgekit_converters.data import as_frame, file_sha256, frame_for, frame_sha256, read_table, split_target
+from edgekit_converters.data import (
+    as_frame,
+    check_range,
+    file_sha256,
+    frame_for,
+    frame_sha256,
+    read_table,
+    split_target,
+)
 
 FRAME = pd.DataFrame({"a": [1.5, np.nan, 3.0], "b": ["x", None, "z"], "y": [0, 1, 0]})
 
@@ -52,6 +60,8 @@ def test_a_target_that_is_not_there_or_has_gaps_is_refused() -> None:
     assert "'a', 'b', 'y'" in refusal.value.next_step
     with pytest.raises(DataMismatch, match="missing in 1 rows"):
         split_target(FRAME, "a")
+    with pytest.raises(DataMismatch, match="the target is a Series"):
+        split_target(FRAME, FRAME["y"])  # type: ignore[arg-type]
 
 
 def test_hashes_are_of_the_bytes_and_of_the_values(tmp_path: Path) -> None:
@@ -69,6 +79,21 @@ def test_the_models_columns_are_taken_in_its_order_and_others_dropped() -> None:
     with pytest.raises(DataMismatch, match="lacks the column 'q'") as refusal:
         frame_for(model, X[["p"]])
     assert "'p', 'q'" in refusal.value.next_step
+
+
+@pytest.mark.parametrize(("name", "fault"), [("", "a column has no name"), ("q" * 257, "name has 257 characters")])
+def test_a_name_that_a_manifest_cannot_hold_is_refused_before_anything_is_converted(name: str, fault: str) -> None:
+    X = pd.DataFrame({"p": [1.0, 2.0], name: [3.0, 4.0]})
+    with pytest.raises(DataMismatch, match=fault):
+        frame_for(LinearRegression().fit(X, [1, 2]), X)
+    assert list(frame_for(LinearRegression().fit(X[["p"]], [1, 2]), X).columns) == ["p"]
+
+
+def test_numbers_that_devices_refuse_are_named() -> None:
+    check_range(FRAME)
+    for value in (1e39, -np.inf):
+        with pytest.raises(DataMismatch, match=r"column 'a' has a value beyond 3\.4e38"):
+            check_range(FRAME.assign(a=[1.0, np.nan, value]))
 
 
 def test_a_matrix_models_columns_are_numbered() -> None:

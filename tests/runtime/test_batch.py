@@ -66,7 +66,7 @@ def test_a_file_of_many_chunks_is_answered_whole(engine: Engine, tmp_path: Path)
     [
         ("age,bmi,sex\n20,22,f\nforty,22,f\n", r"feature 'age': 'forty' is not a number \(row 2 of in\.csv\)"),
         ("age,bmi,sex\n20,22,f\n,22,f\n", r"feature 'age': is missing.*\(row 2 of in\.csv\)"),
-        ("age,bmi\n20,22\n", "the request lacks 'sex'"),
+        ("age,bmi\n20,22\n", "in.csv has no column 'sex'"),
         ("age,bmi,sex\n20,22\n", r"line 2 of in\.csv has 2 cells, not 3"),
     ],
 )
@@ -77,6 +77,22 @@ def test_a_bad_row_is_named_and_leaves_no_file(engine: Engine, tmp_path: Path, t
         predict(engine, tmp_path / "in.csv", tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_text() == "what was there before"
     assert {path.name for path in tmp_path.iterdir()} == {"in.csv", "out.csv"}
+
+
+def test_the_table_is_not_replaced_by_its_answers(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text(CSV)
+    (tmp_path / "link.csv").symlink_to(tmp_path / "in.csv")
+    for name in ("in.csv", "link.csv"):
+        with pytest.raises(UsageError, match="is the table itself"):
+            predict(engine, tmp_path / "in.csv", tmp_path / name)
+    assert (tmp_path / "in.csv").read_text() == CSV
+
+
+def test_columns_that_are_not_separated_by_commas_are_told(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("age;bmi;sex\n20;22;f\n")
+    with pytest.raises(BadInput, match="no column 'age', 'bmi', 'sex'") as refused:
+        predict(engine, tmp_path / "in.csv", tmp_path / "out.csv")
+    assert "by commas" in refused.value.next_step
 
 
 def test_a_file_that_cannot_be_read_is_named(engine: Engine, tmp_path: Path) -> None:

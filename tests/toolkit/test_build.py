@@ -163,6 +163,8 @@ def test_the_report_is_one_page_with_nothing_from_elsewhere(bundle: Path, run: R
         (["MODEL", "--data", "DATA", "--allow-raw", "colour"], 2, "the model has no feature 'colour'"),
         (["MODEL", "--data", "DATA", "--abstain-below", "2"], 2, "2.0 is not in the range 0<=x<=1"),
         (["MODEL", "--data", "DATA", "--automation", "full"], 2, "'full' is not one of 'shadow', 'advise'"),
+        (["MODEL", "--data", "DATA", "--classes", "a,b"], 2, "are said of a network, and the model is scikit-learn"),
+        (["MODEL", "--data", "DATA", "-o", "."], 2, ". is a folder"),
         (["MODEL"], 2, "Missing option '--data'"),
     ],
 )
@@ -202,6 +204,8 @@ def test_a_damaged_bundle_is_one_sentence_and_exit_1(bundle: Path, command: str,
     assert (code, words) == (1, "")
     assert "Error: press-1.2.edge is damaged: it is not a whole archive" in err
     assert "Try:   copy the bundle again" in err
+    bundle.write_text("name,age\n")
+    assert "perhaps another file was meant" in run(command, bundle)[2]
     flipped = bytearray(data)
     flipped[len(data) // 3] ^= 4
     bundle.write_bytes(flipped)

@@ -54,6 +54,7 @@ class CsvReader:
                         "",
                         f"line {start.line + reader.line_num} of {self._source.name} "
                         f"has {len(row)} cells, not {len(header)}",
+                        "correct the table",
                     )
                 rows.append(row)
                 if len(rows) == most:

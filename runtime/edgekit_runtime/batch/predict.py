@@ -71,6 +71,8 @@ def _kind(source: Path, target: Path | TextIO) -> Kind:
         raise UsageError(f"{source} is neither a .csv nor a .parquet nor a .jsonl file", "save it as one of them")
     if isinstance(target, Path) and target.suffix.lower() not in kind.suffixes:
         raise UsageError(f"the answers to a {suffix} file cannot be written to {target}", f"name a {suffix} file")
+    if isinstance(target, Path) and target.exists() and source.exists() and target.samefile(source):
+        raise UsageError(f"{target} is the table itself", "name another file for the answers")
     if not isinstance(target, Path) and not kind.streams:
         raise UsageError("Parquet goes to a file only", "name it with -o")
     return kind
@@ -129,6 +131,12 @@ def _encoded(
     engine: Engine, source: Path, chunks: Generator[Chunk, None, None]
 ) -> Generator[tuple[Chunk, Batch], None, None]:
     for chunk in chunks:
+        lacking = [feature.name for feature in engine.manifest.features if feature.name not in chunk.names]
+        if lacking:
+            shown = ", ".join(f"'{name[:64]}'" for name in lacking[:5])
+            more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
+            split = "separate its columns by commas" if len(chunk.names) == 1 else "its header names what it has"
+            raise BadInput("", f"{source.name} has no column {shown}{more}", f"give every feature a column; {split}")
         with _naming_the_row(engine, source, chunk):
             batch = engine.encode(chunk.columns)
         yield chunk, batch
