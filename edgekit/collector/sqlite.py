@@ -23,6 +23,12 @@ ROWS_AT_ONCE: Final = 50
 this thread would wait for the one that receives as often."""
 
 _TYPES: Final = {"text": "TEXT", "integer": "INTEGER", "bytes": "BLOB"}
+_NAME_IT: Final = "name the file of 'edgekit collect --store'"
+_TABLES: Final = (
+    "SELECT count(*), count(CASE WHEN name IN ('device', 'window', 'reference') THEN 1 END)"
+    " FROM sqlite_master WHERE type = 'table'"
+)
+"""All tables, and of three that every version has those that are there."""
 
 
 class Sqlite:
@@ -43,6 +49,8 @@ class Sqlite:
         self._lock = threading.RLock()
         if not create and not path.exists():
             raise MissingFile("store", str(path))
+        if path.is_dir():
+            raise StorageFault(str(path), "it is a folder", _NAME_IT)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
@@ -53,15 +61,18 @@ class Sqlite:
         except BaseException as error:
             self._db.close()
             if isinstance(error, sqlite3.Error):
-                raise StorageFault(str(path), str(error)) from error
+                foreign = getattr(error, "sqlite_errorname", "") == "SQLITE_NOTADB"
+                raise StorageFault(str(path), str(error), *([_NAME_IT] if foreign else [])) from error
             raise
 
     def _prepare(self, create: bool) -> None:
         found = self._version()
-        if found == 0 and not create:
-            raise StorageFault(self.name, "it is no collector's store")
         if found > VERSION:
             raise UnsupportedFormat(f"store {self.name}", f"version {found}", f"version {VERSION}")
+        # Another program's file may have a version too, and tables of ours have no place in it.
+        tables, ours = self._db.execute(_TABLES).fetchone()
+        if ours < 3 and (found > 0 or tables > 0 or not create):
+            raise StorageFault(self.name, "it is no collector's store", _NAME_IT)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         # Pages that many batches write go to the file once, from a journal of 32 MiB: by a third more windows a second.

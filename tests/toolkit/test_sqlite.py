@@ -41,11 +41,24 @@ def test_files_that_are_not_a_store_of_this_release_are_refused(tmp_path: Path) 
     (tmp_path / "text.db").write_text("hello" * 1000)
     with pytest.raises(StorageFault, match="not a database"):
         open_store(tmp_path / "text.db")
+    with pytest.raises(StorageFault, match="it is a folder"):
+        open_store(tmp_path, create=False)
     db = sqlite3.connect(tmp_path / "newer.db")
     db.execute("PRAGMA user_version = 7")
     db.close()
     with pytest.raises(UnsupportedFormat, match="version 7"):
         open_store(tmp_path / "newer.db")
+
+
+@pytest.mark.parametrize("version", [0, 1, 2, 3])
+def test_a_database_of_another_program_is_left_as_it_is(version: int, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "contacts.db")) as db:
+        db.executescript(f"CREATE TABLE device (name); PRAGMA user_version = {version}")
+    before = (tmp_path / "contacts.db").read_bytes()
+    with pytest.raises(StorageFault, match="no collector's store") as refused:
+        open_store(tmp_path / "contacts.db")
+    assert "--store" in refused.value.next_step
+    assert (tmp_path / "contacts.db").read_bytes() == before
 
 
 def test_a_file_of_the_first_version_is_brought_up_to_date_and_answers_as_before(tmp_path: Path) -> None:
