@@ -31,7 +31,8 @@ PLACES: Final = 8
 WAITING: Final = 256
 """Rows that wait to be given to the observer: so few that what they take is in a core's cache and taken again."""
 _ALIGNMENT: Final = 64
-_ROLES: Final = ("label", "probabilities", "value")
+_ROLES: Final = ("probabilities", "value", "label")
+"""In the order of their memory: a label is no sum, so that it needs no alignment but its own."""
 _CODES: Final = {"float64": "d", "float32": "f", "int64": "q", "int32": "i", "bool": "?"}
 """Types of outputs -> the codes of `struct`, which reads all of a place's outputs in one step."""
 _DOUBLE: Final = np.dtype(np.float64)
@@ -83,8 +84,9 @@ class Ring:
                 array = found[role]
                 if array.dtype.name not in _CODES or len(array) != 1:
                     raise ValueError(f"{role} cannot be bound")
-                layout += f"{-size % _ALIGNMENT}x{array.size}{_CODES[array.dtype.name]}"
-                size += -size % _ALIGNMENT
+                gap = -size % (array.itemsize if role == "label" else _ALIGNMENT)
+                layout += f"{gap}x{array.size}{_CODES[array.dtype.name]}"
+                size += gap
                 self._parts[role] = slice(size, size + array.nbytes), array.dtype
                 size += array.nbytes
         self._records = _aligned(PLACES, size)
@@ -123,10 +125,9 @@ class Ring:
         rows, answers, labels, latencies_ns = (waiting[part::_PARTS] for part in range(_PARTS))
         numbers = np.frombuffer(b"".join(rows), _DOUBLE).reshape(len(rows), -1).astype(self._rows.dtype, copy=False)
         records = np.frombuffer(b"".join(answers), np.uint8).reshape(len(rows), -1)
-        label, probabilities, values = (
-            self._columns(records, role) if role in self._parts else None for role in _ROLES
-        )
-        scores = score_columns(self._labelled, probabilities, values)
+        columns = {role: self._columns(records, role) for role in self._parts}
+        label = columns.get("label")
+        scores = score_columns(self._labelled, columns.get("probabilities"), columns.get("value"))
         said = () if not self._labelled else labels if label is None else label[:, 0]
         self._observer.count(Rows(len(rows), numbers, (), said, scores), latencies_ns)
 
@@ -186,8 +187,8 @@ class Ring:
         numbers_are_answers = engine.manifest.task != "transformation"
         labelled = self._labelled and text_at is None
         part, dtype = self._parts.get("probabilities", (slice(0, 0), _DOUBLE))
-        first = slice(int(labelled), int(labelled) + (part.stop - part.start) // dtype.itemsize)
-        rest = slice(first.stop, None) if "value" in self._parts else None
+        first = slice((part.stop - part.start) // dtype.itemsize)
+        rest = slice(first.stop, -1 if labelled else None) if "value" in self._parts else None
 
         def answer(row: Any, started_ns: int) -> Answer | Held | None:
             """Answers a row, and has it counted.
@@ -228,7 +229,7 @@ class Ring:
             finally:
                 give(place)
             if labelled:
-                label = bool(found[0]) if truth else found[0]
+                label = bool(found[-1]) if truth else found[-1]
             probabilities = found[first]
             values = () if rest is None else found[rest]
             if numbers_are_answers:
