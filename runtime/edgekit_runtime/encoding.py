@@ -53,7 +53,7 @@ class Coded(Sequence[Scalar]):
 
 Column = Sequence[Scalar] | NDArray[Any]
 
-_NUMBERS: Final = frozenset({float, int, bool, type(None), np.float64, np.float32, np.int64, np.int32, np.bool_})
+NUMBERS: Final = frozenset({float, int, bool, type(None), np.float64, np.float32, np.int64, np.int32, np.bool_})
 """Types of most numbers; any other is looked at one by one."""
 _BLAS_MOST: Final = 8192
 """Numbers of which OpenBLAS takes the sum of squares on the calling thread alone."""
@@ -157,7 +157,7 @@ class Encoder:
         Raises:
             BadInput: A value is not a number.
         """
-        if _NUMBERS.issuperset(map(type, values)):
+        if NUMBERS.issuperset(map(type, values)):
             try:
                 return np.array(values, dtype=np.float64)
             except OverflowError:
@@ -209,7 +209,7 @@ class Encoder:
         if isinstance(values, Coded):
             return self._column(name, values.values)[values.codes]
         if not isinstance(values, np.ndarray) or values.dtype == object:
-            if not _NUMBERS.issuperset(map(type, values)):
+            if not NUMBERS.issuperset(map(type, values)):
                 for value in values:
                     if not isinstance(value, int | float | np.number | np.bool_) and value is not None:
                         raise self._no_number(name, value)
@@ -261,6 +261,8 @@ def refuse_names(given: Collection[str], features: Collection[str]) -> None:
     Raises:
         BadInput: One is missing, or unknown.
     """
+    if len(given) == len(features) and all(map(given.__contains__, features)):
+        return
     lacking = [name for name in features if name not in given]
     if lacking:
         raise BadInput("", f"the request lacks {_names(lacking)}", "send every feature; null is a missing value")

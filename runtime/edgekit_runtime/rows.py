@@ -11,8 +11,10 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from edgekit_contracts.errors import BadInput, UsageError
-from edgekit_runtime.encoding import Column, Scalar, refuse_names
+from edgekit_runtime.encoding import NUMBERS, Column, Scalar, refuse_names
 
+_PLAIN: Final = NUMBERS | {str}
+"""Types of most values of a row."""
 _NULLS: Final = frozenset({"NAType", "NaTType"})
 """Types by which pandas says that a value is missing."""
 
@@ -34,6 +36,8 @@ def is_row(rows: Any) -> bool:
         return rows.ndim == 1
     if isinstance(rows, list | tuple):
         return not rows or _is_value(rows[0])
+    if type(rows) is dict and _PLAIN.issuperset(map(type, rows.values())):
+        return True
     if hasattr(rows, "columns") or not hasattr(rows, "keys"):
         return False
     return all(_is_value(rows[name]) for name in rows.keys())  # noqa: SIM118 - a Series of pandas iterates its values
@@ -54,7 +58,7 @@ def row_values(row: Any, names: Sequence[str]) -> Sequence[Scalar]:
         raise BadInput(
             "", f"the row has {len(row)} values; the model has {len(names)} features", "send a value for each feature"
         )
-    return [_plain(value) for value in row]
+    return row if _PLAIN.issuperset(map(type, row)) else [_plain(value) for value in row]
 
 
 def columns_of(rows: Any, names: Sequence[str]) -> dict[str, Column]:
