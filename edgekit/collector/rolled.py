@@ -33,8 +33,8 @@ from edgekit_contracts.topics import PARTITIONS
 
 WINDOWS: Final = 1024
 """Read at once, and no more than a block beyond."""
-SUMS_MAX: Final = 2048
-"""Hours of devices that one transaction writes, about; ingest into their partition waits meanwhile."""
+SUMS_MAX: Final = 1024
+"""Hours of devices that one transaction writes, about, and their days; ingest into their partition waits meanwhile."""
 
 _BETWEEN: Final = 'FROM "window" WHERE p = ? AND id > ? AND id <= ? ORDER BY id'
 
@@ -67,13 +67,15 @@ def take_in(database: Database, p: int, bins: BinsOf, *, sums_max: int = SUMS_MA
         if newest is None:
             return 0
         hours, taken, last = _read_hours(database, p, (before, newest), bins, sums_max)
+        with database.reading() as db:
+            levels = [level for hour in hours for level in (hour, add_up(hour, lambda key: key.of(DAY)))]
+            sums = [rows for level in levels for rows in _sums(db, p, level)]
         with database.writing() as db:
             db.lock([p], [])
-            # Else another pass took them in meanwhile.
+            # Else another pass took them in meanwhile, and the sums that were read are others now.
             if mark(db, p) == before:
-                for level in hours:
-                    _add(db, p, level)
-                    _add(db, p, add_up(level, lambda key: key.of(DAY)))
+                for rows in sums:
+                    rollup_rows.put(db, rows)
                 db.put(ROLLUP_MARK, [(p, last)])
                 return taken
 
@@ -146,13 +148,15 @@ def _added(parts: Sequence[Rows]) -> Rows:
     return add_up(joined(parts), lambda key: key)
 
 
-def _add(db: Transaction, p: int, fresh: Rows) -> None:
-    """Adds the sums of devices to what is known of them, and to those of every device."""
+def _sums(db: Transaction, p: int, fresh: Rows) -> list[rollup_rows.Written]:
+    """The sums of devices with what is known of them, and those of every device."""
     known = rollup_rows.pick(db, p, fresh)
     here = set(known.keys) if known else set()
     sums = fresh.sums.copy()
     sums[:, SUMS.index("devices")] = [key not in here for key in fresh.keys]
     fresh = replace(fresh, sums=sums)
     everyone = add_up(fresh, lambda key: key.of(key.hours, EVERY_DEVICE))
-    rollup_rows.put(db, p, fresh, known)
-    rollup_rows.put(db, p, everyone, rollup_rows.pick(db, p, everyone))
+    return [
+        rollup_rows.written(p, fresh, known),
+        rollup_rows.written(p, everyone, rollup_rows.pick(db, p, everyone)),
+    ]

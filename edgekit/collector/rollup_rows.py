@@ -16,11 +16,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.collector.database import Row, Transaction
+from edgekit.collector.database import Row, Table, Transaction
 from edgekit.collector.rollup import LAST, MOMENTS, SUMS, Key, Kind, Rows, add_up, joined
 from edgekit.collector.schema import ROLLUP, ROLLUP_COUNTS, ROLLUP_MOMENTS, SERIES
 from edgekit.monitor.varint_rows import decode_varint_rows, encode_varint_rows
 from edgekit_contracts.reference import Bins
+
+Written = dict[Table, list[Row]]
+"""Rows of each table."""
 
 _NAME: Final = ROLLUP.key
 _SPAN: Final = "r.dev = ? AND r.hours = ? AND r.start_ms >= ? AND r.start_ms < ?"
@@ -84,18 +87,26 @@ def pick(db: Transaction, p: int, fresh: Rows) -> Rows | None:
     )
 
 
-def put(db: Transaction, p: int, fresh: Rows, known: Rows | None) -> None:
-    """Writes the sums of what is new and what is known, if anything is, under the same keys."""
+def written(p: int, fresh: Rows, known: Rows | None) -> Written:
+    """The sums of what is new and what is known, if anything is, under the same keys."""
     rows = fresh if known is None else add_up(joined([known, fresh]), lambda key: key)
     names = [_name(key, p) for key in rows.keys]
     latencies, counts = encode_varint_rows(rows.latency), encode_varint_rows(rows.counts)
     moments = _encode_moments(rows.moments)
     scalars = np.hstack([rows.sums, rows.last, rows.rss_kb[:, None]]).tolist()
-    db.insert(SERIES, list({name[3]: _series(key) for name, key in zip(names, rows.keys, strict=True)}.values()))
-    db.put(ROLLUP, [(*a, *b, c) for a, b, c in zip(names, scalars, latencies, strict=True)])
-    db.put(ROLLUP_COUNTS, [(*a, b) for a, b in zip(names, counts, strict=True)])
-    if spoken := [(*a, b) for a, b in zip(names, moments, strict=True) if b]:
-        db.put(ROLLUP_MOMENTS, spoken)
+    return {
+        SERIES: list({name[3]: _series(key) for name, key in zip(names, rows.keys, strict=True)}.values()),
+        ROLLUP: [(*a, *b, c) for a, b, c in zip(names, scalars, latencies, strict=True)],
+        ROLLUP_COUNTS: [(*a, b) for a, b in zip(names, counts, strict=True)],
+        ROLLUP_MOMENTS: [(*a, b) for a, b in zip(names, moments, strict=True) if b],
+    }
+
+
+def put(db: Transaction, rows: Written) -> None:
+    """Writes them over what is known."""
+    db.insert(SERIES, rows[SERIES])
+    for table in (ROLLUP, ROLLUP_COUNTS, ROLLUP_MOMENTS):
+        db.put(table, rows[table])
 
 
 def remove(db: Transaction, hours: int, before_ms: int, limit: int) -> int:
