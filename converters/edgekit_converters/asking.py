@@ -23,6 +23,7 @@ from edgekit_contracts.errors import EdgekitError, ParityBroken
 from edgekit_contracts.manifest import Feature
 from edgekit_converters.registry import Answers
 from edgekit_converters.schema import floats
+from edgekit_converters.stacking import stacked
 from edgekit_runtime.engine import Column, Engine
 
 FIRST_ROWS: Final = 5_000
@@ -150,7 +151,7 @@ def _blocks(parts: Sequence[pd.DataFrame], rows: int) -> Iterator[pd.DataFrame]:
     """Blocks of one part, or of several that follow one another and have the same types; the first has `rows`."""
     for _, group in groupby(parts, key=lambda part: part.dtypes.tolist()):
         alike = list(group)
-        whole = alike[0] if len(alike) == 1 else pd.concat(alike, ignore_index=True)
+        whole = alike[0] if len(alike) == 1 else stacked(alike)
         most = max(1, BLOCK_CELLS // max(1, whole.shape[1]))
         at = 0
         while at < len(whole):

@@ -28,6 +28,7 @@ from edgekit_converters.fitted_trees import fitted_ensembles
 from edgekit_converters.operators.catboost_dump import Dump
 from edgekit_converters.operators.dictionaries import texts_of
 from edgekit_converters.operators.tree_nodes import down, last
+from edgekit_converters.stacking import replaced
 from edgekit_converters.walk import chosen, unwrap, wrapped
 from edgekit_runtime.engine import Column
 
@@ -102,7 +103,7 @@ class _Noted:
 def mined(
     marks: Mapping[str, Marks], frame: pd.DataFrame, features: Sequence[Feature], rows: int = ROWS_MAX
 ) -> list[pd.DataFrame]:
-    """Rows of the data with values at thresholds, one frame for each numeric feature, and one with all of them.
+    """Rows of the data with values at thresholds: a frame with those of one numeric feature each, and one of all.
 
     Args:
         marks: The model's, as `thresholds` gives them.
@@ -115,12 +116,12 @@ def mined(
         return []
     share = max(2 * STEPS, int(rows * (1 - MIXED)) // max(1, len(numeric)))
     at_most = max(1, int(rows * (1 - MIXED)) // share)
-    parts = []
+    alone = {
+        feature.name: _values(marks.get(feature.name, NONE), frame[feature.name], feature, share)
+        for feature in _spread(numeric, at_most)
+    }
+    parts = [_alone(frame, alone)] if any(map(len, alone.values())) else []
     values: dict[str, NDArray[Any]] = {}
-    for place, feature in enumerate(_spread(numeric, at_most)):
-        column = _values(marks.get(feature.name, NONE), frame[feature.name], feature, share)
-        if len(column):
-            parts.append(_with(_rows(frame, len(column), place), {feature.name: column}))
     for feature in features:
         at, data = marks.get(feature.name, NONE), frame[feature.name]
         if feature.dtype != "bool":
@@ -129,7 +130,7 @@ def mined(
     if values:
         count = min(TOGETHER_MAX, max(int(rows * MIXED), *map(len, values.values())))
         turned = {name: _turned(column, count, place) for place, (name, column) in enumerate(values.items())}
-        parts.append(_with(_rows(frame, count, 0), turned))
+        parts.append(_with(frame.iloc[_places(frame, count, 0)].reset_index(drop=True), turned))
     return parts
 
 
@@ -354,10 +355,22 @@ def _spread(items: Sequence[Any], count: int) -> list[Any]:
     return [items[index] for index in np.linspace(0, len(items) - 1, count).round().astype(int)]
 
 
-def _rows(frame: pd.DataFrame, count: int, start: int) -> pd.DataFrame:
+def _alone(frame: pd.DataFrame, values: Mapping[str, NDArray[Any]]) -> pd.DataFrame:
+    """For each feature rows of the data, one for each of its values, with that."""
+    whole = frame.iloc[np.concatenate([_places(frame, len(one), start) for start, one in enumerate(values.values())])]
+    whole = whole.reset_index(drop=True)
+    changed: dict[str, Any] = {}
+    at = 0
+    for name, column in values.items():
+        changed[name] = replaced(whole[name], at, pd.Series(column).astype(frame[name].dtype))
+        at += len(column)
+    return whole.assign(**changed)
+
+
+def _places(frame: pd.DataFrame, count: int, start: int) -> NDArray[np.int64]:
     """So many rows of the data, in turn, from another place for each feature."""
     step = max(1, len(frame) // max(1, count))
-    return frame.iloc[(np.arange(count) * step + start) % len(frame)].reset_index(drop=True)
+    return (np.arange(count) * step + start) % len(frame)
 
 
 def _turned(column: NDArray[Any], count: int, place: int) -> NDArray[Any]:

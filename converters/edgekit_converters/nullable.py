@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgekit_contracts.errors import EdgekitError
 from edgekit_converters.registry import Answers
+from edgekit_converters.stacking import replaced
 
 ROWS: Final = 4
 """Rows that are tried for each feature."""
@@ -58,6 +59,8 @@ def groups(rows: pd.DataFrame, names: Sequence[str]) -> list[list[str]]:
 
 def missing_values(column: pd.Series[Any], count: int) -> pd.Series[Any]:
     """So many missing values of the column's own type: NaN, None or pandas.NA."""
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind == "f":
+        return pd.Series(np.full(count, np.nan, dtype=column.dtype))
     return column.iloc[:0].reindex(range(count))
 
 
@@ -67,15 +70,9 @@ def one_changed(
     """The rows once for each of the features, in order, with other values of that one: by default it is missing."""
     count = len(rows)
     frame = rows.iloc[np.tile(np.arange(count), len(names))].reset_index(drop=True)
-    changed = {}
-    for place, name in enumerate(names):
-        column = frame[name]
-        if made is missing_values and isinstance(column.dtype, np.dtype) and column.dtype.kind == "f":
-            changed[name] = column.copy()
-            changed[name].iloc[place * count : (place + 1) * count] = np.nan
-            continue
-        before, after = column.iloc[: place * count], column.iloc[(place + 1) * count :]
-        changed[name] = pd.concat([before, made(column, count), after], ignore_index=True)
+    changed: dict[str, Any] = {
+        name: replaced(frame[name], place * count, made(rows[name], count)) for place, name in enumerate(names)
+    }
     return frame.assign(**changed)
 
 
