@@ -32,9 +32,9 @@ WAITING: Final = 256
 """Rows that wait to be given to the observer: so few that what they take is in a core's cache and taken again."""
 _ALIGNMENT: Final = 64
 _ROLES: Final = ("probabilities", "value", "label")
-"""In the order of their memory: a label is no sum, so that it needs no alignment but its own."""
+"""In the order of their memory."""
 _CODES: Final = {"float64": "d", "float32": "f", "int64": "q", "int32": "i", "bool": "?"}
-"""Types of outputs -> the codes of `struct`, which reads all of a place's outputs in one step."""
+"""Types of outputs -> the codes of `struct`, which reads all of a place's numbers in one step."""
 _DOUBLE: Final = np.dtype(np.float64)
 
 _TOPS: Final = slice(7 if sys.byteorder == "little" else 0, None, 8)
@@ -45,8 +45,8 @@ look at bytes takes a third of the time of one at numbers; where one is wild, th
 
 Held = tuple[Answer, bytes, bytes]
 """An answer, and the bytes of its row and of what the model gave."""
-_Place = tuple[Any, Callable[[], object], memoryview, Bound]
-"""The row's memory, the call on it, the bytes of its answers, and the call's binding."""
+_Place = tuple[Any, Callable[[], object], memoryview, memoryview, Bound]
+"""The row's memory, the call on it, the bytes of its answers, its label if that is a number, and the call's binding."""
 _PARTS: Final = 4
 """What waits of a row: its bytes, those of its answers, its label and the call's latency in nanoseconds."""
 
@@ -73,25 +73,13 @@ class Ring:
         )
         # A text has no place of its own: ONNX Runtime keeps it.
         self._text = None if self._text_at is None else found.pop("label")[0]
-        label = next((output.dtype for output in outputs if output.role == "label"), None)
-        self._labelled, self._truth = label is not None, label == "bool"
+        kind = next((output.dtype for output in outputs if output.role == "label"), None)
+        self._labelled, self._truth = kind is not None, kind == "bool"
         self._rows = _aligned(PLACES, len(encoder.numbers) * np.dtype(encoder.dtype).itemsize).view(encoder.dtype)
-        self._parts: dict[str, tuple[slice, np.dtype[Any]]] = {}
-        """Role -> where it is in the bytes of a row's answers, and its type."""
-        layout, size = "=", 0
-        for role in _ROLES:
-            if role in found:
-                array = found[role]
-                if array.dtype.name not in _CODES or len(array) != 1:
-                    raise ValueError(f"{role} cannot be bound")
-                gap = -size % (array.itemsize if role == "label" else _ALIGNMENT)
-                layout += f"{gap}x{array.size}{_CODES[array.dtype.name]}"
-                size += gap
-                self._parts[role] = slice(size, size + array.nbytes), array.dtype
-                size += array.nbytes
+        self._parts, codes, size = _layout(found)
+        self._unpack = Struct(codes).unpack
         self._records = _aligned(PLACES, size)
         """[places, bytes]: where the answers are written."""
-        self._unpack = Struct(layout).unpack
         self._free: list[_Place] = []
         for number in range(PLACES):
             written = [
@@ -107,7 +95,9 @@ class Ring:
             # A row that needs no rounding is written as the bytes that were looked at.
             target: Any = memoryview(row.view(np.uint8)) if row.dtype == _DOUBLE else row
             self._try(number, bound, sample, found)
-            self._free.append((target, bound.run, memoryview(self._records[number]), bound))
+            record = self._records[number]
+            label = self._columns(record[None], "label")[0] if "label" in self._parts else record
+            self._free.append((target, bound.run, memoryview(record), memoryview(label), bound))
         self._waiting: list[Any] = []
         """Of each row that waits to be counted `_PARTS` things, one after the other."""
         self._full = _PARTS * min(WAITING, 1 if observer is None else observer.block_rows)
@@ -187,8 +177,7 @@ class Ring:
         numbers_are_answers = engine.manifest.task != "transformation"
         labelled = self._labelled and text_at is None
         part, dtype = self._parts.get("probabilities", (slice(0, 0), _DOUBLE))
-        first = slice((part.stop - part.start) // dtype.itemsize)
-        rest = slice(first.stop, -1 if labelled else None) if "value" in self._parts else None
+        valued, probable = "value" in self._parts, (part.stop - part.start) // dtype.itemsize
 
         def answer(row: Any, started_ns: int) -> Answer | Held | None:
             """Answers a row, and has it counted.
@@ -218,20 +207,24 @@ class Ring:
             except IndexError:
                 return None
             try:
-                target, run, memory, bound = place
+                target, run, memory, number, bound = place
                 target[:] = data if whole else row
                 run()
                 record: Any = memory.tobytes() if kept else memory
                 found = unpack(record)
-                label = bound.results[text_at].numpy()[0] if text_at is not None else None
+                label = number[0] if labelled else None
+                if text_at is not None:
+                    label = bound.results[text_at].numpy()[0]
             except Exception:  # onnxruntime raises several unrelated classes
                 return None
             finally:
                 give(place)
-            if labelled:
-                label = bool(found[-1]) if truth else found[-1]
-            probabilities = found[first]
-            values = () if rest is None else found[rest]
+            if truth:
+                label = bool(label)
+            if valued:
+                probabilities, values = found[:probable], found[probable:]
+            else:
+                probabilities, values = found, ()
             if numbers_are_answers:
                 total = sum(found)
                 if total != total and _has_nan(probabilities or values):
@@ -245,6 +238,27 @@ class Ring:
             return make(label, probabilities, values)
 
         return answer
+
+
+def _layout(found: Mapping[str, NDArray[Any]]) -> tuple[dict[str, tuple[slice, np.dtype[Any]]], str, int]:
+    """Of answers to one row: role -> where its bytes are and its type; `struct`'s codes of the numbers; all the bytes.
+
+    Raises:
+        ValueError: One is of another size or type than can be bound.
+    """
+    parts, codes, size = dict[str, tuple[slice, np.dtype[Any]]](), "=", 0
+    for role in _ROLES:
+        array = found.get(role)
+        if array is None:
+            continue
+        if array.dtype.name not in _CODES or len(array) != 1:
+            raise ValueError(f"{role} cannot be bound")
+        # A label is no sum: it needs no alignment but its own, and is read by itself.
+        gap = -size % (array.itemsize if role == "label" else _ALIGNMENT)
+        codes += f"{gap}x" + (f"{array.nbytes}x" if role == "label" else f"{array.size}{_CODES[array.dtype.name]}")
+        parts[role] = slice(size + gap, size + gap + array.nbytes), array.dtype
+        size = parts[role][0].stop
+    return parts, codes, size
 
 
 def _has_nan(numbers: Sequence[float]) -> bool:
