@@ -133,9 +133,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--full", action="store_true", help="windows with moments and distances too, as devices send them"
     )
-    parser.add_argument("--processes", type=int, default=2, choices=(1, 2), help="of edgekit collect (default 2)")
+    parser.add_argument(
+        "--processes", type=int, choices=(1, 2), help="of edgekit collect (default 2; with --minutes its own choice)"
+    )
     parser.add_argument("--folder", help="where stores and broker write (default: where temporary files lie)")
     options = parser.parse_args()
+    options.processes = options.processes or (None if options.minutes else 2)
     if options.devices % 64:
         parser.error("--devices must be a multiple of 64")
     return options
@@ -235,10 +238,14 @@ def packed(number: int, first: int, places: list[int], device: str, payload: byt
 
 
 @contextmanager
-def consumer_of(name: str, port: int, folder: Path, load: Path, processes: int) -> Iterator[tuple[int, list[str]]]:
+def consumer_of(
+    name: str, port: int, folder: Path, load: Path, processes: int | None
+) -> Iterator[tuple[int, list[str]]]:
     """A consumer that is subscribed: its process, and what it says at its end."""
     store, python = str(folder / "store.db"), sys.executable
-    collect = ["collect", "--broker", f"mqtt://127.0.0.1:{port}", "--store", store, "--processes", str(processes)]
+    collect = ["collect", "--broker", f"mqtt://127.0.0.1:{port}", "--store", store]
+    if processes is not None:
+        collect += ["--processes", str(processes)]
     command, ready = {
         "C": ([str(load), "subscribe", str(port)], "ready"),
         "naive": ([python, str(HERE / "peers" / "naive_collector.py"), str(port), store], "ready"),
