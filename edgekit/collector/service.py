@@ -310,8 +310,7 @@ class Collector:
         self._duplicates += taken.duplicates
         self._ahead += taken.ahead
         self._refused.update(taken.refused)
-        for device, ack in taken.acks:
-            # QoS 0: one that is lost is given again when the device sends its records again.
-            self._link.publish(Publication(topics.ack(device), ack), qos=0)
+        # At QoS 0: one that is lost is given again when the device sends its records again.
+        self._link.tell([Publication(topics.ack(device), ack) for device, ack in taken.acks])
         if taken.events:
             self.on_events(taken.events)

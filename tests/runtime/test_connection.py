@@ -4,12 +4,15 @@ import random
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Literal
 
 import pytest
 
 from edgekit_runtime.broker import Broker
 from edgekit_runtime.connection import PIECE_BYTES, Connection
 from edgekit_runtime.mqtt import Link, Publication, Received, Timing
+from edgekit_runtime.packets import write_pubacks
 from tests.brokers import Mosquitto, linked, wait_until
 
 
@@ -44,8 +47,34 @@ def roomy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     broker.stop()
 
 
-def test_a_burst_arrives_whole_and_in_order(roomy: Broker) -> None:
-    exchange(roomy)
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_a_burst_arrives_whole_and_in_order(roomy: Broker, protocol: Literal[4, 5]) -> None:
+    exchange(replace(roomy, protocol=protocol), 800)
+
+
+def test_messages_that_do_not_reach_paho_are_acknowledged_all_the_same(roomy: Broker) -> None:
+    """There are more than the broker sends before it hears of those under way, which is 20."""
+    broker, heard = replace(roomy, protocol=4), list[Received]()
+    with linked(broker, "reader", ("t",), heard.append), linked(broker, "teller", ()) as teller:
+        for number in range(100):
+            assert teller.publish(Publication("t", str(number).encode()), qos=1)
+        teller.tell(Publication("t", str(number).encode()) for number in range(100, 200))
+        wait_until(lambda: len(heard) == 200, "all of them came")
+    assert sorted(int(one.payload) for one in heard) == list(range(200))
+    assert not any(one.receipt or one.retained for one in heard)
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_what_is_told_with_retain_stands_there_for_later(roomy: Broker, protocol: Literal[4, 5]) -> None:
+    broker, heard = replace(roomy, protocol=protocol), list[Received]()
+    with linked(broker, "teller", ()) as teller:
+        teller.tell([Publication("kept", b"1", retain=True), Publication("kept/not", b"2")])
+        # What comes after it has arrived, so it has too.
+        teller.publish(Publication("end", b""), qos=1)
+        wait_until(lambda: not teller.outstanding, "it has arrived")
+    with linked(broker, "reader", ("kept/#",), heard.append):
+        wait_until(lambda: heard, "it stands there")
+    assert heard == [Received("kept", b"1", retained=True)]
 
 
 def test_a_paho_that_reads_and_writes_for_itself_is_only_slower(roomy: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,8 +134,8 @@ def test_what_the_system_does_not_take_at_once_is_written_when_it_does() -> None
 def test_a_message_is_acknowledged_on_the_connection_that_it_came_on_and_on_no_other(
     mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    acknowledged: list[tuple[Connection, int]] = []
-    monkeypatch.setattr(Connection, "ack", lambda self, mid, _qos: acknowledged.append((self, mid)))
+    acknowledged: list[tuple[Connection, bytes]] = []
+    monkeypatch.setattr(Connection, "say", lambda self, packets: acknowledged.append((self, packets)))
     heard: list[Received] = []
     with linked(mosquitto.broker, "reader", ("t/#",), heard.append, by_hand=True) as reader:
         assert reader.publish(Publication("t/1", b"x"))
@@ -119,7 +148,7 @@ def test_a_message_is_acknowledged_on_the_connection_that_it_came_on_and_on_no_o
         receipts = [one.receipt for one in heard if one.receipt is not None]
         assert len(receipts) == len(heard)
         reader.acknowledge(receipts)
-        assert acknowledged == [(reader._client, receipts[-1].identifier)]
+        assert acknowledged == [(reader._client, write_pubacks([receipts[-1].identifier]))]
 
 
 def test_a_message_that_needs_no_acknowledgement_has_no_receipt(mosquitto: Mosquitto) -> None:

@@ -320,19 +320,20 @@ def test_nothing_is_acknowledged_before_it_is_committed(
     premature: list[str] = []
     given: list[Ack] = []
     taken_over: list[Receipt] = []
-    publish, acknowledge = Link.publish, Link.acknowledge
+    tell, acknowledge = Link.tell, Link.acknowledge
 
     def committed() -> int:
         # Another connection sees only what is committed.
         with open_store(tmp_path / "store.db", create=False) as reader:
             return sum(reader.count(table) for table in ("part", "window", "device"))
 
-    def published(self: Link, publication: Publication, qos: int = 1) -> bool:
-        if publication.topic == topics.ack("pump-1"):
+    def told(self: Link, publications: Iterable[Publication]) -> None:
+        acks = list(publications)
+        for publication in acks:
             ack = msgspec.msgpack.decode(publication.payload, type=Ack)
             given.append(ack)
             premature.extend(["to the device"] * (committed() < ack.high))
-        return publish(self, publication, qos)
+        tell(self, acks)
 
     def acknowledged(self: Link, receipts: Iterable[Receipt]) -> None:
         taken = list(receipts)
@@ -341,7 +342,7 @@ def test_nothing_is_acknowledged_before_it_is_committed(
         premature.extend(["to the broker"] * (committed() < len(taken_over) - 1))
         acknowledge(self, taken)
 
-    monkeypatch.setattr(Link, "publish", published)
+    monkeypatch.setattr(Link, "tell", told)
     monkeypatch.setattr(Link, "acknowledge", acknowledged)
     with collector(mosquitto.broker, tmp_path) as centre, device(mosquitto.broker, tmp_path) as (outbox, uplink):
         append_reference(outbox)

@@ -14,12 +14,14 @@ from edgekit_runtime.broker import Broker
 from edgekit_runtime.dialect import UNSUPPORTED, Dialect, read_dialect
 from edgekit_runtime.mqtt.messages import Publication, Receipt, Received
 from edgekit_runtime.mqtt.patience import RESUBSCRIBE_CAP_S, Timing
+from edgekit_runtime.packets import write_pubacks, write_publish
 from edgekit_runtime.tls import client_context, explain
 
 if TYPE_CHECKING:
     import paho.mqtt.client as paho
 
     from edgekit_runtime.connection import Connection, Meter
+    from edgekit_runtime.packets import Delivery
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +112,15 @@ class Conversation:
             with self._lock:
                 self._outstanding = [*self._left(), (info, publication)]
         return True
+
+    def tell(self, publications: Iterable[Publication]) -> None:
+        """Hands messages over at QoS 0, in MQTT 3.1.1 in one piece."""
+        if self._protocol == 5 or self.client is None:
+            for one in publications:
+                self.publish(one, 0)
+        else:
+            packets = [write_publish(one.topic, one.payload, retain=one.retain) for one in publications]
+            self.client.say(b"".join(packets))
 
     @property
     def untaken(self) -> tuple[Publication, ...]:
@@ -210,6 +221,8 @@ class Conversation:
             client.will_set(will.topic, will.payload, qos=1, retain=will.retain)
         client.on_connect, client.on_disconnect = self._connected, self._disconnected
         client.on_message, client.on_subscribe = self._heard, self._subscribed
+        if not five:
+            client.on_delivery = self._delivered
         if five or self._on_room is not None:
             # paho makes two objects for each message that it tells of, QoS 0 included: half of what sending costs.
             client.on_publish = self._published
@@ -255,6 +268,15 @@ class Conversation:
         if properties is not None:
             told = getattr(properties, "ResponseTopic", None), getattr(properties, "CorrelationData", None)
         self._on_message(Received(message.topic, bytes(message.payload), message.retain, *told, receipt))
+
+    def _delivered(self, found: Delivery) -> None:
+        """As `_heard`, of a message that did not reach paho."""
+        client, identifier = self.client, found.identifier
+        assert client is not None
+        receipt = Receipt(client, identifier) if self._by_hand and identifier is not None else None
+        self._on_message(Received(found.topic, found.payload, found.retained, receipt=receipt))
+        if identifier is not None and receipt is None:
+            client.say(write_pubacks((identifier,)))
 
     def _refused(self, reason: str) -> None:
         # Once for each connection: a forbidden topic is refused for every message on it.

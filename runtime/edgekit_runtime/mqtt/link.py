@@ -19,6 +19,7 @@ from edgekit_runtime.dialect import Dialect
 from edgekit_runtime.mqtt.conversation import Conversation, Outcome
 from edgekit_runtime.mqtt.messages import Publication, Receipt, Received
 from edgekit_runtime.mqtt.patience import Timing, full_jitter
+from edgekit_runtime.packets import write_pubacks
 
 if TYPE_CHECKING:
     from edgekit_runtime.connection import Connection, Meter
@@ -134,9 +135,14 @@ class Link:
         A receipt of an earlier connection is let go: what it stood for means nothing to the broker any more.
         """
         client = self._client
-        for connection, identifier in receipts:
-            if connection is client:
-                connection.ack(identifier, 1)
+        if client is not None:
+            client.say(write_pubacks([identifier for connection, identifier in receipts if connection is client]))
+
+    def tell(self, publications: Iterable[Publication]) -> None:
+        """Hands messages over at QoS 0, all at once; what there is no connection for is let go."""
+        standing = self._standing
+        if standing is not None and not self._stopping.is_set():
+            standing.tell(publications)
 
     @property
     def outstanding(self) -> int:
