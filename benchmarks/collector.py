@@ -341,9 +341,18 @@ def kept(name: str, store: Path, said: list[str], bundle: int, devices: int) -> 
         return int(count)
 
 
+def about(pid: int, file: str) -> str:
+    """What the system says of a process; nothing of one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/{file}").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def family(pid: int) -> list[int]:
     """The process and those that it started, and those that these did."""
-    children = [int(word) for file in Path(f"/proc/{pid}/task").glob("*/children") for word in file.read_text().split()]
+    threads = [entry.name for entry in Path(f"/proc/{pid}/task").glob("*")]
+    children = [int(word) for thread in threads for word in about(pid, f"task/{thread}/children").split()]
     return [pid, *(one for child in children for one in family(child))]
 
 
@@ -351,16 +360,17 @@ def cpu_s(pid: int) -> float:
     """Of the whole family, those that have ended among them."""
     used = 0
     for one in family(pid):
-        used += sum(map(int, Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()[11:15]))
+        used += sum(map(int, about(one, "stat").rpartition(")")[2].split()[11:15]))
     return used / os.sysconf("SC_CLK_TCK")
 
 
 def resident_mb(pid: int) -> float:
-    """Of the whole family; what several have in common is counted for each."""
+    """Of the family, less a pass over the store, which comes and goes; what several have in common counts for each."""
     used = 0
     for one in family(pid):
-        lines = Path(f"/proc/{one}/status").read_text().splitlines()
-        used += int(next((line for line in lines if line.startswith("VmRSS")), "VmRSS: 0").split()[1])
+        if "edgekit.collector.passes" not in about(one, "cmdline"):
+            lines = about(one, "status").splitlines()
+            used += int(next((line for line in lines if line.startswith("VmRSS")), "VmRSS: 0").split()[1])
     return used * 1024 / 1e6
 
 
