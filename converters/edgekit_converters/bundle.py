@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import msgspec
@@ -22,6 +21,7 @@ from edgekit_contracts.manifest import (
 )
 from edgekit_contracts.reference import Reference
 from edgekit_converters.signing import SigningKey
+from edgekit_runtime.replacing import replace
 
 
 def assemble(manifest: Manifest, model: bytes, reference: Reference, golden: GoldenSet, key: SigningKey) -> bytes:
@@ -55,16 +55,6 @@ def write(path: Path, data: bytes) -> None:
     Raises:
         StorageFault: It cannot be written.
     """
-    partial = path.with_name(f".{path.name}.part")
     if path.exists() and not path.is_file():
         raise StorageFault(str(path), "it is not a regular file")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise StorageFault(str(path), error.strerror or str(error)) from error
+    replace(path, data)

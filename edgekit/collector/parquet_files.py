@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from edgekit_contracts.errors import EnvironmentFault, StorageFault, UsageError
+from edgekit_runtime.replacing import sync
 
 ROWS: Final = 32_768
 """In a row group, about: what is in memory at a time."""
@@ -72,9 +73,9 @@ class File:
             return
         with _storage(self._path):
             self._writer.close()
-            _sync(self._beside)
+            sync(self._beside)
             os.replace(self._beside, self._path)
-            _sync(self._path.parent)
+            sync(self._path.parent)
 
     def discard(self) -> None:
         """Leaves nothing unfinished behind."""
@@ -154,11 +155,3 @@ def _storage(path: Path) -> Iterator[None]:
     except _FAULTS as error:
         number = getattr(error, "errno", None)
         raise StorageFault(str(path), os.strerror(number) if number else str(error)) from error
-
-
-def _sync(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

@@ -15,8 +15,8 @@ from typing import Final, Literal, Self
 
 import msgspec
 
-from edgekit_contracts.errors import StorageFault, UnsupportedFormat
-from edgekit_runtime.transaction import transaction
+from edgekit_contracts.errors import UnsupportedFormat
+from edgekit_runtime.transaction import stored_in, transaction
 
 SCHEMA_VERSION: Final = 1
 
@@ -87,7 +87,7 @@ class Register:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with self._said():
+        with stored_in(self.path):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._db = sqlite3.connect(path, isolation_level=None, timeout=10)
             self._db.execute("PRAGMA journal_mode=WAL")
@@ -102,35 +102,35 @@ class Register:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """All of it, or nothing; what was read in it stays true until its end."""
-        with self._said(), transaction(self._db):
+        with stored_in(self.path), transaction(self._db):
             yield
 
     def add_ticket(self, ticket: Ticket) -> None:
         """Takes in a new token."""
-        with self._said():
+        with stored_in(self.path):
             self._db.execute("INSERT INTO token VALUES (?, ?, ?, ?, ?, ?, ?)", msgspec.structs.astuple(ticket))
 
     def tickets(self, name: str) -> list[Ticket]:
         """The tokens of a name, used ones too."""
-        with self._said():
+        with stored_in(self.path):
             return [Ticket(*row) for row in self._db.execute("SELECT * FROM token WHERE name = ?", (name,))]
 
     def use(self, ticket: Ticket, serial: str, now_ms: int) -> None:
         """Marks a token as used."""
-        with self._said():
+        with stored_in(self.path):
             self._db.execute(
                 "UPDATE token SET used_ms = ?, serial = ? WHERE digest = ?", (now_ms, serial, ticket.digest)
             )
 
     def add(self, issued: Issued) -> None:
         """Takes in a certificate."""
-        with self._said():
+        with stored_in(self.path):
             self._db.execute("INSERT INTO certificate VALUES (?, ?, ?, ?, ?, ?, ?, ?)", msgspec.structs.astuple(issued))
 
     def issued(self, name: str | None = None) -> list[Issued]:
         """The certificates of a name, or all of them; the oldest first."""
         where, values = ("", ()) if name is None else (" WHERE name = ?", (name,))
-        with self._said():
+        with stored_in(self.path):
             return [
                 Issued(*row)
                 for row in self._db.execute(f"SELECT * FROM certificate{where} ORDER BY issued_ms, rowid", values)
@@ -138,7 +138,7 @@ class Register:
 
     def by_serial(self, serial: str) -> Issued | None:
         """A certificate by its number."""
-        with self._said():
+        with stored_in(self.path):
             row = self._db.execute("SELECT * FROM certificate WHERE serial = ?", (serial,)).fetchone()
         return None if row is None else Issued(*row)
 
@@ -162,10 +162,3 @@ class Register:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    @contextmanager
-    def _said(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            raise StorageFault(str(self.path), str(error)) from error

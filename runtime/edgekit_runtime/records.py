@@ -30,7 +30,7 @@ from edgekit_contracts.telemetry import (
 )
 from edgekit_runtime.ballast import Ballast
 from edgekit_runtime.outfile import open_file
-from edgekit_runtime.transaction import transaction
+from edgekit_runtime.transaction import stored_in, transaction
 
 log = logging.getLogger(__name__)
 
@@ -134,11 +134,8 @@ class Records:
         Raises:
             StorageFault: The disk refuses.
         """
-        with self._lock:
-            try:
-                yield self.db
-            except sqlite3.Error as error:
-                raise StorageFault(str(self.path), str(error)) from error
+        with self._lock, stored_in(self.path):
+            yield self.db
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:

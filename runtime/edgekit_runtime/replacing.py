@@ -34,12 +34,21 @@ def replace(path: Path, data: bytes, mode: int = 0o644) -> None:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             beside.unlink()
         raise StorageFault(str(path), error.strerror or str(error)) from error
+
+
+def sync(path: Path) -> None:
+    """Returns when the disk has what was written to a file, or which files a folder holds.
+
+    Raises:
+        OSError: It has not.
+    """
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

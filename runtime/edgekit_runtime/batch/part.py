@@ -13,6 +13,7 @@ from typing import Protocol, TextIO
 from edgekit_contracts.errors import EnvironmentFault
 from edgekit_runtime.batch.journal import Checkpoint, Journal, Origin
 from edgekit_runtime.batch.tables import End, Position, Segment
+from edgekit_runtime.replacing import sync
 
 
 class Sink(Protocol):
@@ -179,8 +180,4 @@ def _write(file: int, data: bytes | memoryview) -> None:
 def _sync_directory(file: Path) -> None:
     # Not every file system does this, and not every directory may be opened: the data itself is synced already.
     with suppress(OSError):
-        directory = os.open(file.resolve().parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync(file.resolve().parent)

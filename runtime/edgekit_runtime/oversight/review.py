@@ -17,10 +17,10 @@ from typing import Any, Final, Literal, Self
 
 import msgspec
 
-from edgekit_contracts.errors import StorageFault, UnsupportedFormat, UsageError
+from edgekit_contracts.errors import UnsupportedFormat, UsageError
 from edgekit_contracts.manifest import ClassLabel, Manifest
 from edgekit_contracts.telemetry import Labels
-from edgekit_runtime.transaction import transaction
+from edgekit_runtime.transaction import stored_in, transaction
 
 FILE: Final = "review.db"
 SCHEMA_VERSION: Final = 2
@@ -98,28 +98,14 @@ class ReviewQueue:
     def __init__(self, path: Path, *, max_items: int = DEFAULT_ITEMS, max_bytes: int = DEFAULT_BYTES) -> None:
         self.path, self._max_items, self._max_bytes = path, max_items, max_bytes
         self._lock = threading.Lock()
-        db: sqlite3.Connection | None = None
-        try:
+        with stored_in(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_S)
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-            db.execute("PRAGMA journal_size_limit = 1048576")
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            if version > SCHEMA_VERSION:
-                raise UnsupportedFormat(f"review queue {path}", f"version {version}", f"version {SCHEMA_VERSION}")
-            if version == 0:
-                db.executescript(_SCHEMA)
-            elif version == 1:
-                with transaction(db):
-                    _bring_up_to_date(db)
-        except BaseException as error:
-            if db is not None:
+            self._db = db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_S)
+            try:
+                _prepare(db, path)
+            except BaseException:
                 db.close()
-            if isinstance(error, sqlite3.Error | OSError):
-                raise StorageFault(str(path), str(error)) from error
-            raise
-        self._db = db
+                raise
 
     def add(self, manifest: Manifest, items: Sequence[Item]) -> None:
         """Stores doubtful rows of one bundle durably; what is too much gives way.
@@ -245,16 +231,27 @@ class ReviewQueue:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            try:
-                yield self._db
-            except sqlite3.Error as error:
-                raise StorageFault(str(self.path), str(error)) from error
+        with self._lock, stored_in(self.path):
+            yield self._db
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         with self._reading() as db, transaction(db):
             yield db
+
+
+def _prepare(db: sqlite3.Connection, path: Path) -> None:
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("PRAGMA journal_size_limit = 1048576")
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version > SCHEMA_VERSION:
+        raise UnsupportedFormat(f"review queue {path}", f"version {version}", f"version {SCHEMA_VERSION}")
+    if version == 0:
+        db.executescript(_SCHEMA)
+    elif version == 1:
+        with transaction(db):
+            _bring_up_to_date(db)
 
 
 def _bring_up_to_date(db: sqlite3.Connection) -> None:
