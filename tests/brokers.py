@@ -51,6 +51,7 @@ def linked(
     heard: Callable[[Received], None] = lambda received: None,
     *,
     by_hand: bool = False,
+    meter: Callable[[int, int], None] = lambda sent, received: None,
 ) -> Iterator[Link]:
     """A connection that hears these topics, for as long as a test wants it."""
     link = Link(
@@ -63,6 +64,7 @@ def linked(
         on_down=lambda reason: None,
         timing=QUICK,
         by_hand=by_hand,
+        meter=meter,
     )
     link.start()
     assert link.wait_first(30) is None

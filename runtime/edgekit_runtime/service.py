@@ -104,7 +104,13 @@ def run(config: DeviceConfig, say: Callable[[str], None], read: Callable[[], Dev
         def titles() -> str:
             return ", ".join(f"{one.model} {one.version}" for one in models.running)
 
-        app = App(models.served, status, config.serve, models.command)
+        app = App(
+            models.served,
+            status,
+            config.serve,
+            models.command,
+            uplink=lambda: None if uplink is None else uplink.state,
+        )
         requests: MqttServer | None = None
         if broker is not None and config.telemetry is not None and config.telemetry.infer:
             requests = MqttServer(

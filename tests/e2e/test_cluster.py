@@ -15,10 +15,10 @@ from edgekit.collector.service import Collector
 from edgekit_contracts import topics
 from edgekit_runtime.broker import Broker
 from edgekit_runtime.flight import Flight
-from edgekit_runtime.mqtt import Link
+from edgekit_runtime.mqtt import Received
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.uplink import Uplink
-from tests.brokers import QUICK, Amqtt, Engine, Nats, NatsCluster, wait_until
+from tests.brokers import QUICK, Amqtt, Engine, Nats, NatsCluster, linked, wait_until
 from tests.telemetry_samples import NOW_MS, append_reference, append_window
 
 
@@ -118,17 +118,11 @@ def test_presence_and_births_stand_again_after_the_broker_was_killed(other: Engi
 def retained(broker: Broker) -> set[str]:
     """Topics at which something stands."""
     found: set[str] = set()
-    link = Link(
-        broker,
-        "stranger",
-        will=lambda: None,
-        subscriptions=(topics.ALL_HOSTS, topics.ALL_STATUS),
-        on_up=lambda: None,
-        on_message=lambda received: found.add(received.topic) if received.retained else None,
-        on_down=lambda reason: None,
-        timing=QUICK,
-    )
-    link.start()
-    wait_until(lambda: len(found) > 1, "what stands is heard")
-    link.stop()
+
+    def hear(received: Received) -> None:
+        if received.retained:
+            found.add(received.topic)
+
+    with linked(broker, "stranger", (topics.ALL_HOSTS, topics.ALL_STATUS), hear):
+        wait_until(lambda: len(found) > 1, "what stands is heard")
     return found

@@ -13,8 +13,8 @@ from pathlib import Path
 from edgekit.collector.blocks import windows_of
 from edgekit.collector.service import Collector
 from edgekit_contracts import topics
-from edgekit_runtime.mqtt import Link, Publication, Received
-from tests.brokers import QUICK, Mosquitto, wait_until
+from edgekit_runtime.mqtt import Publication, Received
+from tests.brokers import Mosquitto, linked, wait_until
 from tests.hostile import AHEAD, MALLORY, STRANGER, VICTIM, Attacker, expected, honest, honest_reference
 
 ROUNDS = 4
@@ -24,20 +24,11 @@ def test_nothing_is_stored_under_another_name_and_everything_is_counted(tmp_path
     mosquitto = Mosquitto(tmp_path)
     mosquitto.start()
     up, presences = str(topics.Up(VICTIM)), list[Received]()
-    link = Link(
-        mosquitto.broker,
-        "sender",
-        will=lambda: None,
-        subscriptions=(topics.ALL_HOSTS,),
-        on_up=lambda: None,
-        on_message=presences.append,
-        on_down=lambda reason: None,
-        timing=QUICK,
-    )
-    link.start()
     try:
-        assert link.wait_first(30) is None
-        with Collector(mosquitto.broker, tmp_path / "fleet.db") as collector:
+        with (
+            linked(mosquitto.broker, "sender", (topics.ALL_HOSTS,), presences.append) as link,
+            Collector(mosquitto.broker, tmp_path / "fleet.db") as collector,
+        ):
 
             def send(topic: str, payload: bytes) -> None:
                 wait_until(lambda: link.outstanding < 20, "room")
@@ -65,7 +56,6 @@ def test_nothing_is_stored_under_another_name_and_everything_is_counted(tmp_path
             assert collector.counts.ahead == sum(message.ahead for message in messages) > 0
             assert (collector.counts.let_go, collector.fault) == (0, None)
     finally:
-        link.stop()
         mosquitto.stop()
 
     with sqlite3.connect(tmp_path / "fleet.db") as db:

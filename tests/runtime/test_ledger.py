@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +14,10 @@ from edgekit_contracts.state import Host
 from edgekit_contracts.telemetry import Ack, Event, Kind, decode_message, encode
 from edgekit_runtime.broker import Broker
 from edgekit_runtime.ledger import DAYS, Ledger
-from edgekit_runtime.mqtt import Link, Publication, Received
+from edgekit_runtime.mqtt import Publication, Received
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.uplink import Uplink
-from tests.brokers import QUICK, Counters, Mosquitto, wait_until
+from tests.brokers import QUICK, Counters, Mosquitto, linked, wait_until
 from tests.certificates import Authority
 from tests.telemetry_samples import append_reference, append_window
 
@@ -60,35 +59,23 @@ def test_the_ledger_agrees_with_the_brokers_own_counters(counted: Broker, tmp_pa
             ack = Ack(records[0].epoch, 0, tuple((record.sequence, record.sequence) for record in records))
             link.publish(Publication(topics.ack("pump-1"), encode(ack)), qos=0)
 
-    ready = threading.Event()
-    link = Link(
-        counted,
-        "centre",
-        will=lambda: None,
-        subscriptions=(topics.ALL_UP, topics.ALL_STATUS),
-        on_up=ready.set,
-        on_message=take,
-        on_down=lambda reason: None,
-        meter=centre.wire,
-        timing=QUICK,
-    )
     with Counters(counted) as counters, Outbox(tmp_path / "outbox.db", "pump-1") as outbox:
-        link.start()
-        assert ready.wait(30)
-        link.publish(Publication(topics.host("centre"), encode_json(Host(collector="centre", alive=True)), retain=True))
-        uplink = Uplink(counted, outbox, timing=QUICK, ledger=device)
-        append_reference(outbox)
-        outbox.give_up(append_window(outbox), "a test")
-        uplink.start()
-        for number in range(200):
-            append_window(outbox)
-            if number % 5 == 0:
-                uplink.wake()
-        outbox.append(Kind.EVENT, encode(Event("started", "by a test")), t0_ms=1)
-        uplink.wake()
-        wait_until(lambda: outbox.records == 0, "all of it is acknowledged")
-        uplink.stop()
-        link.stop()
+        with linked(counted, "centre", (topics.ALL_UP, topics.ALL_STATUS), take, meter=centre.wire) as link:
+            link.publish(
+                Publication(topics.host("centre"), encode_json(Host(collector="centre", alive=True)), retain=True)
+            )
+            uplink = Uplink(counted, outbox, timing=QUICK, ledger=device)
+            append_reference(outbox)
+            outbox.give_up(append_window(outbox), "a test")
+            uplink.start()
+            for number in range(200):
+                append_window(outbox)
+                if number % 5 == 0:
+                    uplink.wake()
+            outbox.append(Kind.EVENT, encode(Event("started", "by a test")), t0_ms=1)
+            uplink.wake()
+            wait_until(lambda: outbox.records == 0, "all of it is acknowledged")
+            uplink.stop()
         received, sent = counters.read()
     one, two = device.accounts.since_start, centre.accounts.since_start
     assert received == pytest.approx(one.sent + two.sent, rel=0.02)

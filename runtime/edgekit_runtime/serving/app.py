@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
 import msgspec
@@ -28,7 +28,9 @@ from edgekit_runtime.serving.deadline import Deadline, Late, deadline_of
 from edgekit_runtime.serving.message import Request, Response
 from edgekit_runtime.serving.metrics import Metrics, Traffic
 from edgekit_runtime.serving.rate import RequestRate
-from edgekit_runtime.uplink import UplinkState
+
+if TYPE_CHECKING:
+    from edgekit_runtime.uplink import UplinkState
 
 KEY: Final = "edgekit_key"
 """A request's parameter: what it is about. Requests of one key are answered by one bundle."""
@@ -58,6 +60,7 @@ class App:
         status: What `/edgekit/status` shows.
         settings: The limits.
         obey: Carries out a command; None where there is none to carry out.
+        uplink: Tells how the uplink stands; None where there is none.
     """
 
     def __init__(
@@ -66,8 +69,9 @@ class App:
         status: Callable[[], dict[str, Any]],
         settings: Serve | None = None,
         obey: commands.Obey | None = None,
+        uplink: Callable[[], UplinkState | None] = lambda: None,
     ) -> None:
-        self._obey = obey
+        self._obey, self._uplink = obey, uplink
         self._models, self._status, self._settings = models, status, settings or Serve()
         self._metrics = Metrics()
         self._bucket = None if self._settings.max_rate is None else RequestRate(self._settings.max_rate)
@@ -218,8 +222,7 @@ class App:
             route.observer.count_failed()
 
     def _exposition(self) -> Response:
-        telemetry = self._status().get("telemetry", "off")
-        uplink = telemetry if isinstance(telemetry, UplinkState) else None
+        uplink = self._uplink()
         shadows = [
             ({"model": name, "version": trial.member.manifest.version}, trial.shadow.counts)
             for name, served in list(self._models.items())
