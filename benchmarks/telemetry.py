@@ -58,14 +58,16 @@ from edgekit_contracts.telemetry import (
 )
 from edgekit_converters.signing import SigningKey
 from edgekit_runtime.block import Rows
+from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.config import Telemetry
 from edgekit_runtime.ledger import Account, Ledger
 from edgekit_runtime.loading import Loaded, load_bundle
 from edgekit_runtime.mqtt import Timing
 from edgekit_runtime.observe import Observer
 from edgekit_runtime.outbox import Outbox
-from edgekit_runtime.reporter import Reporter, Source
+from edgekit_runtime.reporter import Reporter
 from edgekit_runtime.signature import load_public_keys
+from edgekit_runtime.source import Source
 from edgekit_runtime.thrift import BUDGETS, Thrift, keepalive_s, rhythm, sends_moments
 from edgekit_runtime.uplink import Uplink
 from edgekit_runtime.varints import decode_varint_block, encode_varint_block
@@ -129,7 +131,7 @@ def bundle(folder: Path, columns: int) -> Loaded:
     edgekit.build(
         fitted, frame.assign(y=y), target="y", name="press", version="1.0", out=path, key=keys / "edgekit.pem"
     )
-    return load_bundle(path, load_public_keys([str(keys / "edgekit.pub.pem")]))
+    return load_bundle(open_bundle(path, keys=load_public_keys([str(keys / "edgekit.pub.pem")])))
 
 
 def rows_of(columns: int, rows: int, seed: int = 0) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ request's time. A program that holds the bundle itself asks `model`, which answe
 | module | does |
 |---|---|
 | `signature`, `bundle` | check who signed the bundle and every byte of it, then read its manifest |
+| `vouching` | has a start's bundles checked by a child |
 | `encoding` | named columns become the model's tensors; refusals name the feature |
 | `session`, `engine` | rows in, answers out: the only place that calls ONNX Runtime |
 | `selftest` | the golden set, replayed on this machine |
@@ -22,7 +23,7 @@ request's time. A program that holds the bundle itself asks `model`, which answe
 | `ledger`, `thrift` | what that costs, byte by byte; budgets and the daily cap |
 | `tls`, `identity` | the way is encrypted; the device's own key and certificate |
 | `enrolment`, `enrolling`, `renewal` | a first certificate for a token, the next ones for the last |
-| `reporter` | a window every so often: observe -> outbox -> uplink |
+| `reporter`, `source` | a window every so often: observe -> outbox -> uplink |
 | `events` | what happened here, on its way to the outbox |
 | `readings`, `outlets`, `sparkplug`, `home_assistant` | scalars for other tools |
 | `served`, `route`, `interface` | which bundle answers a request, and who does if it fails |
@@ -33,7 +34,8 @@ request's time. A program that holds the bundle itself asks `model`, which answe
 | `serving` | Open Inference Protocol v2 over TCP, a Unix socket and a broker |
 | `batch` | CSV, JSON Lines or Parquet through the model |
 | `config`, `settings` | `device.toml`, the environment and the command line |
-| `service` | the process that puts all of it together |
+| `service`, `telemetry` | the process that puts all of it together; what it starts behind its first answers |
+| `lean` | imports of numpy, paho and digests without what a service does not use |
 | `keeper`, `reload`, `pulse`, `notify`, `logs` | reload, self-test on demand, the watchdog, what is written |
 | `replacing` | a file is there whole, or as it was |
 | `lock`, `ask` | whose the state directory is; asking the service that runs |
@@ -76,11 +78,12 @@ def load(
         ...     model.predict({"temperature": 71.5, "material": "steel"}).label
         ...     model.predict(frame).probabilities
     """
+    from edgekit_runtime.bundle import open_bundle
     from edgekit_runtime.loading import load_bundle
     from edgekit_runtime.model import Model
     from edgekit_runtime.observe import Observer
     from edgekit_runtime.signature import load_public_keys
 
     trusted = load_public_keys([keys] if isinstance(keys, str | Path) else keys)
-    loaded = load_bundle(path, trusted, threads=threads)
+    loaded = load_bundle(open_bundle(path, keys=trusted), threads=threads)
     return Model(loaded.engine, Observer(loaded.manifest, loaded.bins, loaded.distance) if observe else None)

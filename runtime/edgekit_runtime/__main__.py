@@ -8,8 +8,9 @@ certificate, `unit` for systemd. What is heavy is imported inside the functions.
 from __future__ import annotations
 
 import argparse
-import json
+import gc
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from edgekit_contracts.errors import EdgekitError, EnvironmentFault, StorageFaul
 from edgekit_runtime import __version__, logs
 from edgekit_runtime.config import Log
 from edgekit_runtime.installed import refuse_both
+from edgekit_runtime.lean import import_hashlib, import_numpy, is_large
 from edgekit_runtime.probe import ensure_runs_here
 from edgekit_runtime.settings import Settings, find_file, leaves, load_settings
 
@@ -33,7 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 done; 1 refused for a stated reason; 2 usage; 3 the environment; 130 interrupted.
     """
-    options = _parser().parse_args(arguments)
+    # Its threads would spin while Python imports, and no product of ours is large enough for them.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parser(run_alone=arguments[:1] == ["run"]).parse_args(arguments)
     logs.configure(Log())
     try:
         refuse_both()
@@ -52,14 +57,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     for number in (signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # until there is something to reload and to test
+    gc.disable()  # what a start makes stays; the service enables it
     config = _settings(options).config
     logs.configure(config.log)
     as_json = config.log.format == "json"
     try:
+        if not any(is_large(Path(model.bundle)) for model in config.served):
+            import_hashlib()
+        from edgekit_runtime.vouching import Vouching
+
+        vouching = Vouching(config)  # forks, and so comes before any thread
         ensure_runs_here(Path(config.state_dir))
+        import_numpy()
         from edgekit_runtime.service import run
 
-        run(config, _log_step if as_json else _say, lambda: _settings(options).config)
+        run(config, _log_step if as_json else _say, lambda: _settings(options).config, vouching)
     except EdgekitError as error:
         if not as_json:
             raise
@@ -89,7 +101,7 @@ def _doctor(options: argparse.Namespace) -> int:
         if not options.json:
             print(finding.line(), flush=True)
     if options.json:
-        print(json.dumps({"schema": 1, "findings": [asdict(finding) for finding in findings]}, indent=2))
+        print(_json({"schema": 1, "findings": [asdict(finding) for finding in findings]}, indent=2))
     return exit_code(findings)
 
 
@@ -101,7 +113,7 @@ def _status(options: argparse.Namespace) -> int:
     if status != 200:
         raise EnvironmentFault(f"the service answers with status {status}", "look into its log")
     if options.json:
-        print(json.dumps({"schema": 1, **body}))
+        print(_json({"schema": 1, **body}))
     else:
         for name, value in leaves(body):
             print(f"{name:<28}  {'' if value is None else value}".rstrip())
@@ -113,7 +125,7 @@ def _selftest(options: argparse.Namespace) -> int:
 
     found = self_test(_asked(options).config)
     if options.json:
-        print(json.dumps({"schema": 1, **found}))
+        print(_json({"schema": 1, **found}))
     else:
         print(f"{found['golden_rows']} golden rows right (largest difference {found['max_difference']:.2g})")
     return 0
@@ -124,10 +136,10 @@ def _config(options: argparse.Namespace) -> int:
 
     settings = _settings(options)
     if options.json:
-        print(json.dumps({"schema": 1, "settings": [asdict(setting) for setting in settings.listed()]}))
+        print(_json({"schema": 1, "settings": [asdict(setting) for setting in settings.listed()]}))
     else:
         for setting in settings.listed():
-            print(f"{setting.name:<24}  {json.dumps(setting.value):<40}  {setting.origin}")
+            print(f"{setting.name:<24}  {_json(setting.value):<40}  {setting.origin}")
     return 0
 
 
@@ -242,7 +254,7 @@ def _verify(options: argparse.Namespace) -> int:
         "max_difference": result.max_difference,
     }
     if options.json:
-        print(json.dumps(facts))
+        print(_json(facts))
     else:
         print(
             f"{bundle.manifest.title}: signed by {bundle.signer.hint[:12]}, every file as signed; "
@@ -250,6 +262,12 @@ def _verify(options: argparse.Namespace) -> int:
             f"(largest difference {result.max_difference:.2g})"
         )
     return 0
+
+
+def _json(value: object, indent: int | None = None) -> str:
+    import json
+
+    return json.dumps(value, indent=indent)
 
 
 def _log_step(line: str) -> None:
@@ -262,14 +280,16 @@ def _say(line: str) -> None:
     sys.stderr.flush()
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(*, run_alone: bool) -> argparse.ArgumentParser:
+    """The command line's; with `run_alone` of a service's start, which builds no other command's."""
     parser = argparse.ArgumentParser(
         prog="edgekit-runtime",
         description="Runs edgekit bundles on a device.",
         epilog="Exit codes: 0 done; 1 refused for a stated reason; 2 usage; 3 the environment; 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"edgekit-runtime {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    # Told its name, argparse need not format a usage to find it, for which it imports every compressor.
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", prog="edgekit-runtime")
     settings = argparse.ArgumentParser(add_help=False)
     settings.add_argument(
         "--config",
@@ -282,6 +302,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("bundle", type=Path, nargs="?", help="instead of the settings' bundle")
     run.add_argument("--key", action="append", metavar="PUB.PEM", help="instead of the settings' keys (repeatable)")
     run.set_defaults(action=_run)
+    if run_alone:
+        return parser
 
     doctor = commands.add_parser("doctor", parents=[settings], help="say what is wrong with this device, by name")
     doctor.set_defaults(action=_doctor)
@@ -308,11 +330,11 @@ def _parser() -> argparse.ArgumentParser:
 
     model = commands.add_parser("model", help="the bundles of the service that runs: show, stage, activate, return")
     model.set_defaults(action=_model)
-    _add_model(model.add_subparsers(required=True, metavar="VERB", dest="verb"), settings)
+    _add_model(model.add_subparsers(required=True, metavar="VERB", dest="verb", prog=model.prog), settings)
 
     review = commands.add_parser("review", help="doubtful answers that wait for a person")
     review.set_defaults(action=_review)
-    verbs = review.add_subparsers(required=True, metavar="VERB", dest="verb")
+    verbs = review.add_subparsers(required=True, metavar="VERB", dest="verb", prog=review.prog)
     listed = verbs.add_parser("list", parents=[settings], help="what waits")
     listed.add_argument("--all", action="store_true", help="what was answered too")
     said = verbs.add_parser("answer", parents=[settings], help="say what is true of an item")

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,24 +19,27 @@ from edgekit_contracts.errors import EdgekitError, MissingFile
 from edgekit_contracts.manifest import Manifest
 from edgekit_contracts.slots import ModelSlots, Plan, Slot
 from edgekit_contracts.telemetry import Labels
-from edgekit_runtime.bundle import open_bundle
+from edgekit_runtime.bundle import Bundle, read_bundle, read_file, vouched_bundle
 from edgekit_runtime.config import CandidateSettings, DeviceConfig, ModelSettings
 from edgekit_runtime.events import Events
 from edgekit_runtime.loading import load_bundle
 from edgekit_runtime.observe import Observer
 from edgekit_runtime.oversight.automation import Oversight
 from edgekit_runtime.oversight.intake import Intake
-from edgekit_runtime.oversight.review import FILE as REVIEW_FILE
-from edgekit_runtime.oversight.review import ReviewQueue
-from edgekit_runtime.reporter import Reporter, Source
 from edgekit_runtime.route import Member
 from edgekit_runtime.selftest import GoldenResult, check_golden
 from edgekit_runtime.served import Lineup, Trial, check_trial
 from edgekit_runtime.signature import load_public_keys
 from edgekit_runtime.single import Single
 from edgekit_runtime.slots import SlotStore, file_sha256
+from edgekit_runtime.source import Source
 from edgekit_runtime.strategies.shadow import Shadow
 from edgekit_runtime.thrift import sends_moments
+from edgekit_runtime.vouching import Vouching
+
+if TYPE_CHECKING:
+    from edgekit_runtime.oversight.review import ReviewQueue
+    from edgekit_runtime.reporter import Reporter
 
 _log = logging.getLogger("edgekit.models")
 
@@ -55,10 +59,18 @@ class Assembly:
         say: Takes a line for a person at each step.
         worker: Runs what is left to do when a bundle is let go.
         events: Where what does not load is told.
+        vouching: Knows who signed bundles that were verified already.
     """
 
-    def __init__(self, config: DeviceConfig, say: Callable[[str], None], worker: Executor, events: Events) -> None:
-        self.config, self._events = config, events
+    def __init__(
+        self,
+        config: DeviceConfig,
+        say: Callable[[str], None],
+        worker: Executor,
+        events: Events,
+        vouching: Vouching | None = None,
+    ) -> None:
+        self.config, self._events, self._vouching = config, events, vouching
         self.reporter: Reporter | None = None
         """Takes the windows, once there is telemetry."""
         self.store = SlotStore(Path(config.state_dir))
@@ -94,7 +106,7 @@ class Assembly:
             EdgekitError: It may not answer here.
         """
         config = self.config
-        loaded = load_bundle(path, load_public_keys(config.keys), threads=settings.threads or config.serve.threads)
+        loaded = load_bundle(self._open(path), threads=settings.threads or config.serve.threads)
         manifest = loaded.manifest
         self._say(f"verified    {manifest.title}, signed by key {loaded.signer.hint[:12]}")
         golden = loaded.golden
@@ -131,8 +143,22 @@ class Assembly:
         path = self.find(settings, member.sha256)
         if path is None:
             raise MissingFile(f"bundle of {member.manifest.title}", settings.bundle, "another file lies there by now")
-        bundle = open_bundle(path, keys=load_public_keys(self.config.keys))
-        return check_golden(member.engine, bundle.golden)
+        return check_golden(member.engine, self._open(path).golden)
+
+    def _open(self, path: Path) -> Bundle:
+        """A bundle, verified here or already.
+
+        Raises:
+            EdgekitError: As `open_bundle`.
+        """
+        files = self.config.keys
+        signers = {} if self._vouching is None else self._vouching.signers(files)
+        keys = () if signers else load_public_keys(files)
+        data = read_file(path)
+        sha256 = hashlib.sha256(data).hexdigest()
+        if sha256 in signers:
+            return vouched_bundle(data, path.name, sha256=sha256, signer=signers[sha256])
+        return read_bundle(data, path.name, keys=keys or load_public_keys(files))
 
     def find(self, settings: ModelSettings, sha256: str) -> Path | None:
         """The file of a bundle: one that the settings name, or one that is kept; None where there is none any more."""
@@ -170,7 +196,9 @@ class Assembly:
         Raises:
             StorageFault: It cannot be read.
         """
-        if self._review is None and not (Path(self.config.state_dir) / REVIEW_FILE).exists():
+        from edgekit_runtime.oversight.review import FILE
+
+        if self._review is None and not (Path(self.config.state_dir) / FILE).exists():
             return []
         return self._queue().verdicts()
 
@@ -207,10 +235,12 @@ class Assembly:
             self._events.tell("bundle refused", f"{error.sentence}; {consequence}")
 
     def _queue(self) -> ReviewQueue:
+        from edgekit_runtime.oversight.review import FILE, ReviewQueue  # with SQLite
+
         review = self.config.review
         with self._lock:
             if self._review is None:
-                path, size = Path(self.config.state_dir) / REVIEW_FILE, int(1e6 * review.max_mb)
+                path, size = Path(self.config.state_dir) / FILE, int(1e6 * review.max_mb)
                 self._review = ReviewQueue(path, max_items=review.max_items, max_bytes=size)
             return self._review
 

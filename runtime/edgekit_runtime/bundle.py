@@ -80,14 +80,23 @@ def open_bundle(path: str | Path, *, keys: Sequence[PublicKey] | None) -> Bundle
         UnsupportedFormat, FormatError: Its manifest is of a newer major format or is wrong.
     """
     path = Path(path)
+    return read_bundle(read_file(path), path.name, keys=keys)
+
+
+def read_file(path: Path) -> bytes:
+    """A bundle's bytes, not yet checked.
+
+    Raises:
+        MissingFile: It cannot be read.
+        TooLarge: It is larger than a bundle may be.
+    """
     try:
         size = path.stat().st_size
         if size > limits.BUNDLE_MAX_BYTES:
             raise TooLarge(path.name, size, limits.BUNDLE_MAX_BYTES)
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise MissingFile("bundle", str(path), error.strerror or str(error)) from error
-    return read_bundle(data, path.name, keys=keys)
 
 
 def read_bundle(data: bytes, name: str, *, keys: Sequence[PublicKey] | None) -> Bundle:
@@ -99,6 +108,19 @@ def read_bundle(data: bytes, name: str, *, keys: Sequence[PublicKey] | None) -> 
     manifest = decode_manifest(files[MANIFEST_PATH])
     _check_files(files, manifest, name)
     return Bundle(name, hashlib.sha256(data).hexdigest(), len(data), files, manifest, signer)
+
+
+def vouched_bundle(data: bytes, name: str, *, sha256: str, signer: PublicKey) -> Bundle:
+    """A bundle that was checked already.
+
+    Args:
+        data: Its bytes.
+        name: The file's name.
+        sha256: Of its bytes.
+        signer: Whose signature `read_bundle` found on just these bytes.
+    """
+    files = unpack(data, bundle=name)
+    return Bundle(name, sha256, len(data), files, decode_manifest(files[MANIFEST_PATH]), signer)
 
 
 def _check_files(files: dict[str, bytes], manifest: Manifest, bundle: str) -> None:

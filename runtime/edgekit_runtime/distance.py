@@ -5,12 +5,14 @@ The formula is `reference.Distance`'s; the toolkit counts the reference data wit
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgekit_contracts.reference import Distance
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 FARTHEST: Final = 1000.0
 """Standard deviations; beyond, all values lie in the last bin anyway, and float32 holds the squares."""

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final, overload
+from typing import TYPE_CHECKING, Any, Final, overload
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from edgekit_contracts import limits
 from edgekit_contracts.errors import BadInput
 from edgekit_contracts.manifest import Feature, Manifest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
 PLAIN_SQUARES: Final = 1e76
@@ -51,7 +53,7 @@ class Coded(Sequence[Scalar]):
         return self.values[int(self.codes[row])]
 
 
-Column = Sequence[Scalar] | NDArray[Any]
+Column = Sequence[Scalar] | np.ndarray[Any, np.dtype[Any]]
 
 NUMBERS: Final = frozenset({float, int, bool, type(None), np.float64, np.float32, np.int64, np.int32, np.bool_})
 """Types of most numbers; any other is looked at one by one."""

@@ -9,17 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from edgekit_contracts import limits
 from edgekit_contracts.errors import BadInput, EdgekitError, Refused, UsageError
 from edgekit_contracts.manifest import ClassLabel, Manifest
 from edgekit_runtime.encoding import Batch, Column, Encoder, sum_of_squares
 from edgekit_runtime.session import Bound, Session, SessionSettings, bind, direct_run, first_line, open_session
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["Answer", "Answers", "Batch", "Column", "Engine"]
 

@@ -22,6 +22,8 @@ from edgekit_runtime.pulse import Pulse
 
 PINGS: Final = 4
 """The threads are asked so many times in the watchdog's time, so that one slow answer does not end the service."""
+REST_S: Final = 0.05
+"""For the first answers: what is started beside them would take their time, one thread at a time as Python runs."""
 
 _log = logging.getLogger("edgekit.keeper")
 
@@ -37,7 +39,9 @@ class Keeper:
             wrong one.
         test_every_s: Tells how often it is asked for without anybody's demand; None: never.
         announce: Says that requests are answered and signals heard from now on.
-        pulses: Threads that must go on.
+        finish: Starts what no answer needs, before that is said; runs on a thread of its own, behind the requests that
+            came while the service was starting. Where it fails, the service ends.
+        pulses: Threads that must go on; `finish` may add to them.
         now_s: A clock that never goes back.
     """
 
@@ -50,17 +54,19 @@ class Keeper:
         test: Callable[[], None],
         test_every_s: Callable[[], float | None] = lambda: None,
         announce: Callable[[], None] = lambda: None,
+        finish: Callable[[], None] | None = None,
         pulses: Sequence[Pulse] = (),
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._notifier, self._status, self._reload, self._test = notifier, status, reload, test
-        self._announce, self._pulses, self._now_s = announce, tuple(pulses), now_s
+        self._announce, self._finish, self._pulses, self._now_s = announce, finish, pulses, now_s
         self._test_every_s = test_every_s
         self._asked_s = self._tested_s = now_s()
         self._stuck: frozenset[str] = frozenset()
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._obey, name="edgekit-keeper", daemon=True)
-        self.fault: EdgekitError | None = None
+        self._settled = threading.Event()
+        self.fault: Exception | None = None
         """Why the service ends by itself."""
         self.signals: Mapping[signal.Signals, Callable[[], None]] = {
             signal.SIGHUP: lambda: self._orders.put(self._read_again),
@@ -70,7 +76,17 @@ class Keeper:
 
     def started(self) -> None:
         """The sockets answer."""
+        if self._finish is None:
+            self._tell()
         self._thread.start()
+
+    def settle(self) -> None:
+        """Waits for the end of `finish`, where it has begun; the service stops."""
+        if self._thread.ident is not None:
+            self._settled.wait()
+
+    def _tell(self) -> None:
+        self._settled.set()
         self._announce()
         self._notifier.ready(self._status())
         self._notifier.alive()
@@ -106,8 +122,21 @@ class Keeper:
             pulse.ask()
 
     def _obey(self) -> None:
+        if self._finish is not None:
+            self._begin(self._finish)
         while True:
             self._orders.get()()
+
+    def _begin(self, finish: Callable[[], None]) -> None:
+        time.sleep(REST_S)
+        try:
+            finish()
+        except Exception as error:
+            self.fault = error
+            self._settled.set()
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            self._tell()
 
     def _read_again(self) -> None:
         self._notifier.reloading()

@@ -1,15 +1,12 @@
-"""From a file to a bundle that may answer: signature, every byte, ONNX Runtime, golden set, in that order."""
+"""From a bundle whose bytes were checked to one that may answer: ONNX Runtime, golden set, reference."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from pathlib import Path
 
 import msgspec
 
 from edgekit_contracts.manifest import REFERENCE_PATH, Manifest
 from edgekit_contracts.reference import Bins, Distance
-from edgekit_runtime.bundle import open_bundle
+from edgekit_runtime.bundle import Bundle
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.selftest import GoldenResult, check_golden
 from edgekit_runtime.session import SessionSettings
@@ -36,18 +33,16 @@ class Loaded(msgspec.Struct, frozen=True):
         return self.engine.manifest
 
 
-def load_bundle(path: Path | str, keys: Sequence[PublicKey], *, threads: int = 1) -> Loaded:
-    """Opens, checks, loads and tests a bundle.
+def load_bundle(bundle: Bundle, *, threads: int = 1) -> Loaded:
+    """Loads and tests a bundle.
 
     Args:
-        path: A `.edge` file.
-        keys: Public keys that are trusted.
+        bundle: Opened with keys, so that it has a signer.
         threads: Threads that ONNX Runtime uses inside one call.
 
     Raises:
-        EdgekitError: It is missing, damaged, not signed by one of the keys, or answers wrongly here.
+        EdgekitError: It is damaged, does not run here, or answers wrongly.
     """
-    bundle = open_bundle(path, keys=keys)
     assert bundle.signer is not None
     engine = Engine(bundle.model, bundle.manifest, settings=SessionSettings(threads=threads))
     golden = check_golden(engine, bundle.golden)

@@ -10,16 +10,18 @@ Variances", 1979.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from edgekit_contracts import limits
 from edgekit_contracts.reference import Bins
 from edgekit_contracts.telemetry import Envelope, Kind, Software, Window, encode
 from edgekit_runtime.varints import decode_varint_block, encode_varint_block
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SPAN_MAX_MS: Final = 86_400_000
 """The longest window that is made: a day."""

@@ -6,10 +6,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from time import perf_counter_ns
 from types import TracebackType
-from typing import Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgekit_contracts.errors import BadInput, EdgekitError, UsageError
 from edgekit_contracts.manifest import Feature
@@ -18,6 +17,9 @@ from edgekit_runtime.engine import Answer, Answers, Engine
 from edgekit_runtime.observe import Observer
 from edgekit_runtime.rows import Table, columns_of, is_row, row_values
 from edgekit_runtime.single import Single
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class Model:

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
@@ -26,11 +26,15 @@ from edgekit_runtime.assembly import Assembly, configured
 from edgekit_runtime.config import CandidateSettings, DeviceConfig, ModelSettings
 from edgekit_runtime.events import Events
 from edgekit_runtime.interface import unlike
-from edgekit_runtime.reporter import Reporter, Source
 from edgekit_runtime.route import Member
 from edgekit_runtime.selftest import GoldenResult, SelfTest
 from edgekit_runtime.served import Lineup, Served, Trial, check_trial
 from edgekit_runtime.showing import describe, titles
+from edgekit_runtime.source import Source
+from edgekit_runtime.vouching import Vouching
+
+if TYPE_CHECKING:
+    from edgekit_runtime.reporter import Reporter
 
 Command = Literal["stage", "activate", "return", "promote", "drop"]
 _TOLD: Final[dict[Command, EventName]] = {
@@ -60,15 +64,22 @@ class Models:
         config: The device's settings.
         say: Takes a line for a person at each step of loading.
         events: Where exchanges and refusals are told.
+        vouching: Knows who signed bundles that were verified already.
 
     Raises:
         EdgekitError: A bundle that the settings name does not load.
     """
 
-    def __init__(self, config: DeviceConfig, say: Callable[[str], None], events: Events | None = None) -> None:
+    def __init__(
+        self,
+        config: DeviceConfig,
+        say: Callable[[str], None],
+        events: Events | None = None,
+        vouching: Vouching | None = None,
+    ) -> None:
         self._events = events or Events()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="edgekit-models")
-        self._assembly = Assembly(config, say, self._worker, self._events)
+        self._assembly = Assembly(config, say, self._worker, self._events, vouching)
         self._units: dict[str, _Unit] = {}
         self.served: dict[str, Served] = {}
         """Name -> model; changed in place."""
@@ -96,6 +107,10 @@ class Models:
         Returns:
             What it begins with.
         """
+        # Behind an exchange that is under way, whose bundle would be in neither list.
+        return self._worker.submit(self._report_to, reporter).result()
+
+    def _report_to(self, reporter: Reporter) -> list[Source]:
         self._assembly.reporter = reporter
         reporter.verdicts = self._assembly.verdicts
         sources = []

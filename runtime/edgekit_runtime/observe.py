@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from struct import pack
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import numpy as np
@@ -27,6 +27,9 @@ from edgekit_runtime.block import Rows, score_columns
 from edgekit_runtime.engine import Answers, Batch
 from edgekit_runtime.tally import Layout, Tally
 from edgekit_runtime.varints import encode_varint_block
+
+if TYPE_CHECKING:
+    pass
 
 BLOCK_NUMBERS: Final = 65_536
 """Numbers in a block."""

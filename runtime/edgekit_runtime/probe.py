@@ -9,7 +9,6 @@ release, the processor's features, the kernel or Python is another: a normal sta
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import signal
 import sys
@@ -162,6 +161,8 @@ def _cache() -> Path | None:
 
 
 def _fingerprint(release: str) -> str:
+    import hashlib  # `lean` says which, once the settings are known
+
     features = " ".join(sorted(cpu_features()))
     facts = [release, os.uname().machine, features, os.uname().release, sys.version, sys.executable]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()

@@ -1,9 +1,6 @@
 """A window every so often: what the observers counted goes to the outbox, and the uplink is told.
 
 The reference goes first, in parts, so that the collector can read the windows of a bundle that it has never seen.
-
-A wall clock is called synchronised where systemd-timesyncd says so. Beside another keeper of time (chrony, ntpd, PTP)
-nothing says so that could be relied on, and the collector dates the windows by their arrival.
 """
 
 from __future__ import annotations
@@ -14,19 +11,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Final
 
 from edgekit_contracts import limits
 from edgekit_contracts.decode import decode_msgpack
 from edgekit_contracts.errors import FormatError, StorageFault, TooLarge
-from edgekit_contracts.manifest import Manifest
 from edgekit_contracts.reference import Bins
 from edgekit_contracts.telemetry import Clock, Kind, Labels, ReferencePart, Software, encode
 from edgekit_runtime.events import Events
-from edgekit_runtime.observe import ClosedWindow, Observer
+from edgekit_runtime.observe import ClosedWindow
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.pulse import Pulse
+from edgekit_runtime.source import Source, clock_now
 
 MEMORY_WINDOWS: Final = 1440
 """Windows kept in memory while the disk refuses them: a day at one a minute."""
@@ -35,46 +31,7 @@ FAILING_REQUESTS: Final = 3
 FAILING_SHARE: Final = 0.01
 """So many requests of a window, and this share of them, must fail to be told of."""
 
-_SYNCED: Final = Path("/run/systemd/timesync/synchronized")
-
 _log = logging.getLogger("edgekit.reporter")
-
-
-class Source:
-    """One bundle's counts on their way to the outbox.
-
-    Args:
-        manifest: The bundle's manifest.
-        reference: Its `reference.json`.
-        bins_id: What names its bins.
-        observer: What counts.
-        window_s: Length of a window in seconds.
-    """
-
-    def __init__(
-        self, manifest: Manifest, reference: bytes, bins_id: bytes, observer: Observer, window_s: float
-    ) -> None:
-        self.manifest, self.bins_id, self.observer, self.window_s = manifest, bins_id, observer, window_s
-        size = limits.REFERENCE_PART_BYTES
-        pieces = [reference[at : at + size] for at in range(0, len(reference), size)]
-        self.parts = [
-            ReferencePart(manifest.name, manifest.version, index, len(pieces), piece)
-            for index, piece in enumerate(pieces)
-        ]
-        self.stored = False
-        """Whether the outbox has taken the reference."""
-        self.idles = False
-        """A bundle that is not live reports only the windows in which it was asked something."""
-        self.fails = False
-        """Whether requests failed in the last window."""
-        self.due_s = time.monotonic() + window_s
-        self.clock = _clock()
-        """How far the clock could be trusted when the present window began, for that is when its start was read."""
-
-    def resize(self, window_s: float) -> None:
-        """Other windows, the present one included: it ends no later than one of them."""
-        self.window_s = window_s
-        self.due_s = min(self.due_s, time.monotonic() + window_s)
 
 
 class Reporter:
@@ -171,7 +128,7 @@ class Reporter:
             self._report(source)
 
     def _report(self, source: Source) -> None:
-        begins = _clock()
+        begins = clock_now()
         window = source.observer.close(outbox_records=self._outbox.records)
         clock, source.clock = source.clock, begins
         software = window.body.software
@@ -210,7 +167,7 @@ class Reporter:
         try:
             for labels in self.verdicts():
                 if self._labels.get(key := (labels.model, labels.model_version)) != labels:
-                    now_ms, clock = _now_ms(), _clock()
+                    now_ms, clock = _now_ms(), clock_now()
                     self._outbox.append(Kind.LABELS, encode(labels), n=labels.reviewed, t0_ms=now_ms, clock=clock)
                     self._labels[key] = labels
         except StorageFault as fault:
@@ -220,7 +177,7 @@ class Reporter:
         """Stores what was told, in order; what the disk refuses waits."""
         while (told := self._events.oldest) is not None:
             try:
-                self._outbox.append(Kind.EVENT, encode(told.event), t0_ms=told.at_ms, clock=_clock())
+                self._outbox.append(Kind.EVENT, encode(told.event), t0_ms=told.at_ms, clock=clock_now())
             except StorageFault:
                 return
             except (TooLarge, FormatError) as error:
@@ -243,7 +200,7 @@ class Reporter:
         self._outbox.learn(source.bins_id, source.observer.bins)
         if self._latest_parts(source) != source.parts:
             parts = [encode(part) for part in source.parts]
-            self._outbox.append_all(Kind.REFERENCE, parts, bins_id=source.bins_id, t0_ms=_now_ms(), clock=_clock())
+            self._outbox.append_all(Kind.REFERENCE, parts, bins_id=source.bins_id, t0_ms=_now_ms(), clock=clock_now())
         source.stored = True
 
     def _latest_parts(self, source: Source) -> list[ReferencePart]:
@@ -260,10 +217,6 @@ class Reporter:
 
     def _append(self, source: Source, kind: Kind, body: bytes, *, n: int, t0_ms: int, dt_ms: int, clock: Clock) -> None:
         self._outbox.append(kind, body, bins_id=source.bins_id, n=n, t0_ms=t0_ms, dt_ms=dt_ms, clock=clock)
-
-
-def _clock() -> Clock:
-    return Clock.SYNCED if _SYNCED.exists() else Clock.UNKNOWN
 
 
 def _now_ms() -> int:

@@ -15,16 +15,18 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from struct import Struct
 from time import perf_counter_ns
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgekit_runtime.block import Rows, score_columns
 from edgekit_runtime.encoding import Batch
 from edgekit_runtime.engine import Answer, Engine, no_number
 from edgekit_runtime.observe import Observer
 from edgekit_runtime.session import Bound, first_line
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 PLACES: Final = 8
 """Threads that are answered at once. Each costs 3 kB, and the one that was used last is in a core's cache."""

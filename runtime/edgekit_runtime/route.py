@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from edgekit_contracts.errors import BadInput, EdgekitError, Refused
 from edgekit_contracts.manifest import Manifest
@@ -21,10 +20,13 @@ from edgekit_runtime.interface import rewritten, takes_alike
 from edgekit_runtime.observe import Observer
 from edgekit_runtime.oversight.automation import Oversight
 from edgekit_runtime.oversight.intake import Intake
-from edgekit_runtime.reporter import Source
 from edgekit_runtime.ring import Held
 from edgekit_runtime.single import Single
+from edgekit_runtime.source import Source
 from edgekit_runtime.strategies.shadow import Shadow
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 ServedBy = Literal["live", "canary", "candidate", "fallback", "safe"]
 """`candidate`: the client asked for its version by name."""

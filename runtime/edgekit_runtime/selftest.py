@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from edgekit_contracts.errors import EdgekitError, GoldenMismatch
 from edgekit_contracts.golden import GoldenSet
 from edgekit_runtime.engine import Engine
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class GoldenResult(msgspec.Struct, frozen=True):

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import msgspec
 import onnxruntime as ort
-from numpy.typing import NDArray
 
 from edgekit_contracts import limits
 from edgekit_contracts.errors import EnvironmentFault, Refused
 from edgekit_contracts.manifest import Manifest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class SessionSettings(msgspec.Struct, frozen=True, kw_only=True):

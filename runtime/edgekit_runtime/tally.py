@@ -12,16 +12,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgekit_contracts.manifest import Manifest
 from edgekit_contracts.reference import Bins, Distance
 from edgekit_contracts.telemetry import encode_distances
 from edgekit_runtime.block import Block
 from edgekit_runtime.distance import Distances
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _LARGEST: Final = float(np.finfo(np.float64).max)
 # Of a feature's edges: those of its bins stand between the first two and the last three.

@@ -8,12 +8,14 @@ Source: DWARF 5, section 7.6.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgekit_contracts.telemetry import encode_varints
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _ONE_BYTE: Final = np.array(0x7F)
 """The largest number of one byte: an array, which NumPy need not make of a number each time."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import subprocess
@@ -12,8 +13,10 @@ import tritonclient.http as http
 
 from edgekit_contracts.container import unpack
 from edgekit_contracts.limits import REQUEST_HEAD_MAX_BYTES
+from edgekit_contracts.telemetry import Kind
+from edgekit_runtime.outbox import Outbox
 from tests import bundles
-from tests.brokers import free_port
+from tests.brokers import free_port, wait_until
 from tests.service import Service
 
 
@@ -131,6 +134,28 @@ def test_a_disk_that_takes_no_outbox_does_not_stop_the_answers(tmp_path: Path, m
         assert service.call("GET", "/edgekit/status")[1]["telemetry"].startswith("off: cannot use")
     finally:
         service.close()
+
+
+def test_what_is_answered_before_telemetry_has_begun_is_counted(tmp_path: Path, made: bundles.Made) -> None:
+    service = Service(tmp_path, made, broker=f"mqtt://127.0.0.1:{free_port()}")
+    try:
+        service.spawn()
+
+        def answered() -> bool:
+            with contextlib.suppress(OSError):  # it does not listen yet
+                return service.infer(unix=True)[0] == 200
+            return False
+
+        wait_until(answered, "the first answer")
+        early = service.call("GET", "/edgekit/status", unix=True)[1]["telemetry"]
+        wait_until(lambda: "serving" in service.log, "the service")
+        assert service.infer(unix=True)[0] == 200
+        assert service.stop() == 0
+    finally:
+        service.close()
+    assert early == "starting" or early["state"] == "connecting"
+    with Outbox(tmp_path / "state" / "outbox.db", "dev-1") as outbox:
+        assert sum(one.n for one in outbox.waiting() if one.kind is Kind.WINDOW) == 2 * len(bundles.ROWS["age"])
 
 
 def test_a_socket_can_be_all_there_is(tmp_path: Path, made: bundles.Made) -> None:

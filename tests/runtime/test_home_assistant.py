@@ -158,6 +158,7 @@ def test_a_device_announces_itself_and_takes_it_back_when_it_is_switched_off(
     with retained(mosquitto.broker) as found:
         try:
             service.start()
+            wait_until(lambda: len(found) == 2, "the announcement")
             assert service.infer()[0] == 200
 
             def counted() -> bool:

@@ -276,3 +276,47 @@ def test_the_reporter_and_the_uplink_beat_while_they_idle_and_not_while_they_are
         finally:
             reporter.stop()
             uplink.stop()
+
+
+def test_what_no_answer_needs_is_started_before_the_service_says_that_it_is_ready(tmp_path: Path) -> None:
+    manager, go_on = Manager(str(tmp_path / "notify")), threading.Event()
+    asked: list[str] = []
+    pulses: list[Pulse] = []
+
+    def finish() -> None:
+        go_on.wait()
+        pulses.append(Pulse("the late one", lambda: asked.append("late")))
+
+    keeper = Keeper(
+        Notifier(manager.environ),
+        status=lambda: "s",
+        reload=lambda: None,
+        test=lambda: None,
+        finish=finish,
+        pulses=pulses,
+    )
+    try:
+        keeper.started()
+        assert manager.heard() == []
+        go_on.set()
+        keeper.settle()
+        wait_until(lambda: asked, "the late thread is asked too")
+        assert manager.heard() == ["READY=1\nSTATUS=s", "WATCHDOG=1"]
+    finally:
+        manager.socket.close()
+
+
+def test_a_start_that_fails_behind_the_first_answers_ends_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed: list[int] = []
+    monkeypatch.setattr("os.kill", lambda pid, number: killed.append(number))
+    fault = MissingFile("password file", "none")
+
+    def finish() -> None:
+        raise fault
+
+    keeper = Keeper(Notifier({}), status=lambda: "s", reload=lambda: None, test=lambda: None, finish=finish)
+    keeper.settle()  # not begun: nothing to wait for
+    keeper.started()
+    keeper.settle()
+    wait_until(lambda: killed, "the signal")
+    assert (keeper.fault, killed) == (fault, [signal.SIGTERM])

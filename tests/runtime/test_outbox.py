@@ -18,7 +18,8 @@ from edgekit_runtime.bundle import Bundle, open_bundle
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.observe import Observer
 from edgekit_runtime.outbox import IN_FLIGHT_MAX, Outbox
-from edgekit_runtime.reporter import Reporter, Source
+from edgekit_runtime.reporter import Reporter
+from edgekit_runtime.source import Source
 from tests import bundles
 from tests.brokers import wait_until
 from tests.telemetry_samples import BINS_ID, NOW_MS, append_reference, append_window, window
@@ -433,9 +434,9 @@ def make_source(bundle: Bundle) -> Source:
 def test_a_service_that_restarts_while_offline_stores_its_reference_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The reporter's own view only: the contract's types are made of the real ones.
+    # The source's own view only: the contract's types are made of the real ones.
     small = SimpleNamespace(REFERENCE_PART_BYTES=200, RECORD_MAX_BYTES=limits.RECORD_MAX_BYTES)
-    monkeypatch.setattr("edgekit_runtime.reporter.limits", small)
+    monkeypatch.setattr("edgekit_runtime.source.limits", small)
     bundle = open_bundle(bundles.make(tmp_path).path, keys=None)
     for restart in range(3):
         with Outbox(tmp_path / "outbox.db", "pump-1") as outbox:
@@ -463,7 +464,7 @@ def test_a_reference_that_was_delivered_is_stored_again_at_the_next_start(tmp_pa
 def test_a_window_is_dated_by_the_clock_as_it_was_at_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mark = tmp_path / "synchronized"
     bundle = open_bundle(bundles.make(tmp_path).path, keys=None)
-    monkeypatch.setattr("edgekit_runtime.reporter._SYNCED", mark)
+    monkeypatch.setattr("edgekit_runtime.source._SYNCED", mark)
     with Outbox(tmp_path / "outbox.db", "pump-1") as outbox:
         reporter, source = Reporter(outbox, lambda: None), make_source(bundle)
         mark.touch()

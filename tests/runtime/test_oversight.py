@@ -16,7 +16,8 @@ from edgekit_contracts.telemetry import Labels
 from edgekit_runtime.engine import Answers, Engine
 from edgekit_runtime.oversight.automation import Oversight, lower
 from edgekit_runtime.oversight.intake import ROWS_PER_REQUEST, Intake, Sampler
-from edgekit_runtime.oversight.review import Item, ReviewQueue
+from edgekit_runtime.oversight.item import Item
+from edgekit_runtime.oversight.review import ReviewQueue
 from tests import bundles
 
 CAREFUL = bundles.manifest(monitoring=Monitoring(abstain_below=0.9), privacy=Privacy(raw_fields=("age", "sex")))

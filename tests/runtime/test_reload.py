@@ -7,7 +7,7 @@ import msgspec
 from edgekit_runtime.config import DeviceConfig, Log, ModelSettings, Serve, Telemetry
 from edgekit_runtime.observe import Observer
 from edgekit_runtime.reload import applicable, changes
-from edgekit_runtime.reporter import Source
+from edgekit_runtime.source import Source
 from tests import bundles
 
 OLD = DeviceConfig(

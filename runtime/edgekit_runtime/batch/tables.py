@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgekit_contracts.manifest import Manifest
 from edgekit_runtime.encoding import Column
 from edgekit_runtime.engine import Answers
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 CHUNK_ROWS: Final = 4096
 """Rows in one call of the model, at most."""
@@ -23,7 +25,7 @@ CHUNK_MS: Final = 2000.0
 DOCUMENT_CHUNK_ROWS: Final = 128
 """The same of free texts, each of which has up to 64 KiB."""
 
-Made = Mapping[str, NDArray[Any]]
+Made = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
 """The columns that the model adds: [rows] each (of several targets [rows, targets])."""
 
 

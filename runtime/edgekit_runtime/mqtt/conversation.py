@@ -15,7 +15,6 @@ from edgekit_runtime.dialect import UNSUPPORTED, Dialect, read_dialect
 from edgekit_runtime.mqtt.messages import Publication, Receipt, Received
 from edgekit_runtime.mqtt.patience import RESUBSCRIBE_CAP_S, Timing
 from edgekit_runtime.packets import write_pubacks, write_publish
-from edgekit_runtime.tls import client_context, explain
 
 if TYPE_CHECKING:
     import paho.mqtt.client as paho
@@ -186,6 +185,8 @@ class Conversation:
             log.exception("the connection to %s failed", place)
             self._ended.insert(0, str(error))
         if place.tls and not self._answered and not self._stopping.is_set():
+            from edgekit_runtime.tls import explain
+
             self._ended.insert(0, explain((self._faults + self._ended + ["connection lost"])[0], place.cert))
         reason = self._ended[0] if self._ended else "connection lost"
         return Outcome(reason, self._was_up, self._answered if reached else None)
@@ -202,7 +203,11 @@ class Conversation:
         from edgekit_runtime.connection import Connection
 
         broker, five = self._place, self._protocol == 5
-        context = client_context(broker.ca, broker.cert, broker.key) if broker.tls else None
+        context = None
+        if broker.tls:
+            from edgekit_runtime.tls import client_context  # with OpenSSL: 5 MiB that others do without
+
+            context = client_context(broker.ca, broker.cert, broker.key)
         client = Connection(
             self._meter,
             CallbackAPIVersion.VERSION2,

@@ -16,15 +16,17 @@ IEEE Transactions on Systems, Man, and Cybernetics 30 (2000).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from edgekit_contracts.errors import UsageError
 from edgekit_contracts.manifest import LEVELS, AutomationLevel, ClassLabel, Manifest
 from edgekit_runtime.engine import Answer, Answers
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def lower(one: AutomationLevel, other: AutomationLevel | None) -> AutomationLevel:

@@ -13,7 +13,7 @@ import time
 from bisect import bisect_left
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -22,8 +22,11 @@ from edgekit_contracts.manifest import Manifest
 from edgekit_contracts.reference import Bins
 from edgekit_runtime.engine import Answers, Batch
 from edgekit_runtime.interface import columns_of
-from edgekit_runtime.oversight.review import Item, Reason, ReviewQueue
+from edgekit_runtime.oversight.item import Item, Reason
 from edgekit_runtime.strategies.budget import TokenBucket
+
+if TYPE_CHECKING:
+    from edgekit_runtime.oversight.review import ReviewQueue
 
 ROWS_PER_REQUEST: Final = 16
 """Rows of one request that are looked at, so that a large one costs no more than a small one."""

@@ -13,13 +13,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 
 import msgspec
 
 from edgekit_contracts.errors import UnsupportedFormat, UsageError
 from edgekit_contracts.manifest import ClassLabel, Manifest
 from edgekit_contracts.telemetry import Labels
+from edgekit_runtime.oversight.item import Item
 from edgekit_runtime.transaction import stored_in, transaction
 
 FILE: Final = "review.db"
@@ -28,8 +29,6 @@ DEFAULT_ITEMS: Final = 10_000
 DEFAULT_BYTES: Final = 16_000_000
 BUSY_S: Final = 5.0
 """How long a process waits for the other one's transaction."""
-
-Reason = Literal["abstain", "confirm"]
 
 _VERDICT: Final = """
 CREATE TABLE verdict (  -- totals, which outlive the items
@@ -58,28 +57,6 @@ INSERT INTO dropped VALUES (0);
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
-
-
-class Item(msgspec.Struct, frozen=True, kw_only=True):
-    """A request that waits for a person, or was answered by one."""
-
-    id: int = 0
-    """Given by the queue."""
-    model: str
-    version: str
-    at_ms: int
-    reason: Reason
-    request: str | None
-    """The id that the client gave its request."""
-    answer: ClassLabel
-    """What the model said."""
-    score: float | None
-    """Its confidence."""
-    fields: dict[str, float | str | None]
-    """The features that may be kept."""
-    label: ClassLabel | None = None
-    """What a person said."""
-    answered_ms: int | None = None
 
 
 class ReviewQueue:

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgekit_contracts.errors import BadInput
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 HEADER: Final = b"inference-header-content-length"
 EXTENSION: Final = "binary_tensor_data"

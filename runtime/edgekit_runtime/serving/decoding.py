@@ -12,17 +12,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from itertools import chain
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from edgekit_contracts import limits
 from edgekit_contracts.decode import decode_json
 from edgekit_contracts.errors import BadInput, TooLarge
 from edgekit_runtime.engine import Batch, Column, Engine
 from edgekit_runtime.serving import binary
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Scalar = bool | int | float | str | None
 

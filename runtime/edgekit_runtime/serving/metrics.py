@@ -17,14 +17,16 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import onnxruntime
 
 from edgekit_runtime import __version__
-from edgekit_runtime.ledger import Account
 from edgekit_runtime.observe import resident_kb
-from edgekit_runtime.strategies.shadow import ShadowCounts
+
+if TYPE_CHECKING:
+    from edgekit_runtime.ledger import Account
+    from edgekit_runtime.strategies.shadow import ShadowCounts
 
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 LATENCY_EDGES_S: Final = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from edgekit_contracts.errors import BadInput
 from edgekit_contracts.manifest import Manifest, Output
 from edgekit_runtime.engine import Answer, Answers
 from edgekit_runtime.serving import binary
 from edgekit_runtime.serving.decoding import InferRequest, RequestedOutput
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 PLATFORM: Final = "onnx_onnxv1"
 """The protocol's name for an ONNX model."""

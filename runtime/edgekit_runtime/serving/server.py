@@ -140,8 +140,10 @@ def addresses(sockets: Sequence[socket.socket]) -> list[str]:
 
 def _bind_tcp(host: str, port: int) -> socket.socket:
     address = f"{host}:{port}"
+    # Of a text Python would import the tables of international names first.
+    name = host.encode() if host.isascii() else host
     try:
-        family, kind, protocol, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        family, kind, protocol, _, target = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)[0]
         opened = socket.socket(family, kind, protocol)
     except OSError as error:
         raise PortInUse(address, error.strerror or str(error)) from error

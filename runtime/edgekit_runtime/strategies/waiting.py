@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgekit_contracts import limits
 from edgekit_contracts.manifest import Manifest
 from edgekit_runtime.engine import Answers, Batch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 ROWS_MAX: Final = 1024
 BYTES_MAX: Final = 4 * limits.MIB
