@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _ONE_BYTE: Final = np.array(0x7F)
 """The largest number of one byte: an array, which NumPy need not make of a number each time."""
+_OCTET: Final = np.dtype(np.uint8)
 _FEW: Final = 48
 """Numbers of more than one byte up to which it is quicker to put each into its place."""
 
@@ -29,11 +30,11 @@ def encode_varint_block(values: NDArray[Any]) -> bytes:
     Args:
         values: Shape (count,), integers of 0 to 2^63 - 1.
     """
-    places = (values > _ONE_BYTE).nonzero()[0]
+    places = np.greater(values, _ONE_BYTE).nonzero()[0]
     if len(places) > _FEW:
         digits, written = varint_digits(values)
         return digits[written].tobytes()
-    octets = bytearray(values.astype(np.uint8).tobytes())
+    octets = bytearray(values.astype(_OCTET).tobytes())
     for at in places[::-1].tolist():  # what stands before keeps its place
         rest = values.item(at) >> 7
         octets[at] |= 0x80
