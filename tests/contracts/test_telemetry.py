@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
+from pathlib import Path
+
 import msgspec
+import numpy as np
 import pytest
 
 from edgekit_contracts import limits
@@ -15,8 +19,10 @@ from edgekit_contracts.telemetry import (
     decode_message,
     encode,
     encode_message,
+    encode_varints,
     pack_message,
     plain_envelopes,
+    unpack_message,
 )
 from tests.telemetry_samples import envelope, window
 
@@ -30,6 +36,21 @@ def test_a_message_is_read_as_its_records_are_one_by_one(count: int) -> None:
     found = decode_message(pack_message(message))
     assert found == decode_message(message) == [decode_envelope(record) for record in RECORDS[:count]]
     assert [decode_body(one) for one in found] == [WINDOW] * count
+
+
+def test_a_message_is_packed_by_the_strategy_that_leaves_less_of_it() -> None:
+    counts = np.random.default_rng(0).poisson(3.0, (8, 600)).tolist()
+    alike = msgspec.msgpack.encode([encode_varints(window) for window in counts])
+    mixed = Path(__file__).parents[1].joinpath("corpus", "telemetry-1", "message.msgpack").read_bytes()
+
+    def filtered(message: bytes) -> bytes:
+        stream = zlib.compressobj(strategy=zlib.Z_FILTERED)
+        return stream.compress(message) + stream.flush()
+
+    assert len(pack_message(alike)) == len(filtered(alike)) < len(zlib.compress(alike))
+    assert len(pack_message(mixed)) == len(zlib.compress(mixed)) < len(filtered(mixed))
+    for message in (alike, mixed, b"\x90"):
+        assert unpack_message(pack_message(message)) == message
 
 
 def test_one_newer_record_makes_a_message_of_a_newer_version() -> None:
