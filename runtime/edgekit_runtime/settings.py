@@ -113,7 +113,8 @@ def load_settings(
     if path is None and "keys" not in tree:
         raise UsageError("no public key is named that the bundle must be signed with", "add --key PUB.PEM")
     _fill_in(tree, origins, path, environ)
-    return Settings(convert(tree, DeviceConfig, what="configuration"), path, origins)
+    what = f"configuration {path}" if path is not None else "configuration"
+    return Settings(convert(tree, DeviceConfig, what=what), path, origins)
 
 
 def variables() -> dict[str, str]:
@@ -126,7 +127,8 @@ def _from_file(path: Path) -> tuple[Tree, dict[str, str]]:
         data = path.read_bytes()
     except OSError as error:
         raise MissingFile("configuration", str(path), error.strerror or str(error)) from error
-    tree = _anchored(decode_tree(data, what="configuration", limit=limits.CONFIG_MAX_BYTES), path.resolve().parent)
+    what = f"configuration {path}"
+    tree = _anchored(decode_tree(data, what=what, limit=limits.CONFIG_MAX_BYTES), path.resolve().parent)
     return tree, {name: str(path) for name, _ in leaves(tree)}
 
 
@@ -141,7 +143,10 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, object,
             yield name, _absolute(value, Path.cwd()) if name in _PATHS else value, variable
         elif variable.startswith(sections):
             # Other programs of ours have variables too (EDGEKIT_KEYS), but none that begins like a section of the file.
-            raise FormatError("configuration", variable, f"there is no such setting; there are {', '.join(known)}")
+            import difflib  # takes 8 ms, which a start that goes well need not pay
+
+            near = difflib.get_close_matches(variable, known, n=3) or sorted(known)
+            raise FormatError("configuration", variable, f"there is no such setting; there is {', '.join(near)}")
 
 
 def _fill_in(tree: Tree, origins: dict[str, str], path: Path | None, environ: Mapping[str, str]) -> None:

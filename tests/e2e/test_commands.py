@@ -93,7 +93,7 @@ def test_the_doctor_goes_on_where_the_settings_are_wrong(tmp_path: Path) -> None
     (tmp_path / "device.toml").write_text("device = 1")
     done = command("doctor", cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stdout.startswith("FAIL  settings      configuration is not valid")
+    assert done.stdout.startswith("FAIL  settings      configuration device.toml is not valid")
     assert "ok    onnxruntime" in done.stdout
 
 

@@ -195,11 +195,11 @@ def test_a_wrong_golden_answer_is_refused_with_exit_1(service: Service, made: bu
 @pytest.mark.parametrize(
     ("setting", "code", "sentence"),
     [
-        ("", 1, "configuration is not valid: object missing required field `keys`"),
-        ('device = "A/B"\nbundle = "b"\nkeys = ["k"]', 1, "configuration is not valid at $.device"),
+        ("", 1, "device.toml is not valid: object missing required field `keys`"),
+        ('device = "A/B"\nbundle = "b"\nkeys = ["k"]', 1, "device.toml is not valid at $.device"),
         ('device = "a"\nbundle = "b"\nkeys = ["k"]\nserv = 1', 1, "unknown field `serv`"),
         ('device = "a"\nbundle = "none.edge"\nkeys = ["none.pem"]', 2, "cannot read the public key"),
-        ('device = "a', 1, "configuration is not valid"),
+        ('device = "a', 1, "device.toml is not valid"),
     ],
 )
 def test_a_wrong_configuration_is_one_sentence(tmp_path: Path, setting: str, code: int, sentence: str) -> None:

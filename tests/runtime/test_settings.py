@@ -55,7 +55,7 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file(file:
     [
         ("EDGEKIT_SERVE_PORT", "http", "invalid enum value 'http'"),
         ("EDGEKIT_SERVE_PORT", "70000", "expected `int` <= 65535"),
-        ("EDGEKIT_SERVE_PROT", "80", "there is no such setting; there are EDGEKIT_DEVICE"),
+        ("EDGEKIT_SERVE_PROT", "80", "there is no such setting; there is EDGEKIT_SERVE_PORT"),
         ("EDGEKIT_LOG_FORMAT", "xml", "invalid enum value 'xml'"),
         ("EDGEKIT_TELEMETRY_WINDOW_S", "soon", "expected `float | null`, got `str`"),
     ],
