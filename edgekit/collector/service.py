@@ -45,6 +45,9 @@ log = logging.getLogger(__name__)
 
 PRESENCE_SECONDS: Final = 1.0
 """At most so often is a presence written anew that somebody else overwrites."""
+BRIEF_SECONDS: Final = 10.0
+BRIEF_CONNECTIONS: Final = 3
+"""So many connections in succession that lasted no longer: two collectors of one name take them from each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,8 @@ class Collector:
         self._messages = self._let_go = self._stored = self._duplicates = self._ahead = 0
         self._refused: Counter[str] = Counter()
         self._fault: str | None = None
-        self._presence_said_s = float("-inf")
+        self._presence_said_s = self._up_s = float("-inf")
+        self._brief = 0
         self.on_events: Callable[[Sequence[tuple[Envelope, Event]]], None] = lambda events: None
         """Told which events a batch held, after its commit; must return soon, and not fail."""
         self.on_superseded: Callable[[], None] = lambda: None
@@ -115,7 +119,7 @@ class Collector:
             subscriptions=self._always if is_address(str(store)) else (topics.ALL_UP, *self._always),
             on_up=self._on_up,
             on_message=self._on_message,
-            on_down=lambda reason: log.warning("collector %s lost %s: %s", name, broker, reason),
+            on_down=self._on_down,
             on_refused=lambda reason: log.error("collector %s: %s", name, reason),
             timing=self._timing,
             by_hand=True,
@@ -235,9 +239,20 @@ class Collector:
 
     def _on_up(self) -> None:
         log.info("collector %s is connected to %s", self.name, self.broker)
+        self._up_s = time.monotonic()
         self._link.publish(self._presence(alive=True))
         if self._claims is not None:
             self._claims.wake()
+
+    def _on_down(self, reason: str) -> None:
+        log.warning("collector %s lost %s: %s", self.name, self.broker, reason)
+        self._brief = self._brief + 1 if time.monotonic() - self._up_s < BRIEF_SECONDS else 0
+        if self._brief == BRIEF_CONNECTIONS:
+            log.warning(
+                "collector %s: connection after connection ends at once: if another collector has the same name,"
+                " give it one of its own (--name)",
+                self.name,
+            )
 
     def _guard_presence(self, payload: bytes) -> None:
         """Says again that we are here where something else stands: devices hold their records while none is."""
@@ -247,9 +262,12 @@ class Collector:
         if now - self._presence_said_s < PRESENCE_SECONDS:
             return
         self._presence_said_s = now
-        log.warning(
-            "collector %s: somebody else wrote its presence (%d bytes); it is written anew", self.name, len(payload)
-        )
+        if payload == self._presence(alive=False).payload:
+            log.info("collector %s: its farewell stood there; its presence is written anew", self.name)
+        else:
+            log.warning(
+                "collector %s: somebody else wrote its presence (%d bytes); it is written anew", self.name, len(payload)
+            )
         self._link.publish(self._presence(alive=True))
 
     def _on_message(self, received: Received) -> None:

@@ -226,6 +226,24 @@ def test_presence_stands_retained_while_the_collector_lives(mosquitto: Mosquitto
         wait_until(lambda: [host.alive for host in presences(link)] == [True, False], "gone")
 
 
+def test_a_collector_that_starts_again_blames_nobody_for_its_own_farewell(
+    mosquitto: Mosquitto, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with collector(mosquitto.broker, tmp_path):
+        pass
+    caplog.set_level("INFO", "edgekit.collector")
+    with collector(mosquitto.broker, tmp_path):
+        wait_until(lambda: "its farewell stood there" in caplog.text, "it was read")
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_two_collectors_of_one_name_are_told_to_have_two(
+    mosquitto: Mosquitto, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with collector(mosquitto.broker, tmp_path / "one"), collector(mosquitto.broker, tmp_path / "two"):
+        wait_until(lambda: "give it one of its own (--name)" in caplog.text, "they take it from each other")
+
+
 def test_a_collector_whose_connection_breaks_is_missed_and_comes_back(mosquitto: Mosquitto, tmp_path: Path) -> None:
     with stranger(mosquitto.broker) as link, collector(mosquitto.broker, tmp_path) as centre:
         wait_until(lambda: [host.alive for host in presences(link)] == [True], "alive")
