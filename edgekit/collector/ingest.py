@@ -308,14 +308,14 @@ class _Reader:
         assert bins is not None
         windows, rows = [place[4] for place in places], [place[3].n for place in places]
         right = sums_of(bins_id, bins).right(windows, rows)
-        if not all(right):
-            for (at, message, record, envelope, window), plain in zip(places, right, strict=True):
-                try:
-                    if not plain:
-                        check_window(envelope, window, bins)
-                except EdgekitError as error:
-                    head = _head(message, record)
-                    self._found[at] = _refused(message, "body", str(error), head, Key.of(envelope))
+        for (at, message, record, envelope, window), plain in zip(places, right, strict=True):
+            if plain:
+                continue
+            try:
+                check_window(envelope, window, bins)
+            except EdgekitError as error:
+                head = _head(message, record)
+                self._found[at] = _refused(message, "body", str(error), head, Key.of(envelope))
         places.clear()
 
 
