@@ -49,13 +49,13 @@ MEASURED: Final = {
     "SQLite rollup_us": Figure(
         49, "us CPU", "SQLite: a window taken into the roll-ups, twelve an hour", "[2](#sources)"
     ),
-    "SQLite window_b": Figure(2_119, "B", "SQLite: a window with its indexes", "[2](#sources)"),
-    "SQLite rollup_b": Figure(3_395, "B", "SQLite: a roll-up with its indexes", "[2](#sources)"),
+    "SQLite window_b": Figure(1_686, "B", "SQLite: a window with its indexes", "[2](#sources)"),
+    "SQLite rollup_b": Figure(2_876, "B", "SQLite: a roll-up with its indexes", "[2](#sources)"),
     "PostgreSQL ingest_us": Figure(94, "us CPU", "PostgreSQL: a window checked, stored and committed", "[2](#sources)"),
     "PostgreSQL rollup_us": Figure(
         79, "us CPU", "PostgreSQL: a window taken into the roll-ups, twelve an hour", "[2](#sources)"
     ),
-    "PostgreSQL window_b": Figure(1_723, "B", "PostgreSQL: a window with its indexes", "[2](#sources)"),
+    "PostgreSQL window_b": Figure(1_693, "B", "PostgreSQL: a window with its indexes", "[2](#sources)"),
     "PostgreSQL rollup_b": Figure(3_183, "B", "PostgreSQL: a roll-up with its indexes", "[2](#sources)"),
     "tiny_kb": Figure(8.8, "kB", "MQTT bytes of a day, both ways: 10 features, budget `tiny`", "[3](#sources)"),
     "normal_kb": Figure(45.5, "kB", "MQTT bytes of a day, both ways: 10 features, budget `normal`", "[3](#sources)"),

@@ -237,7 +237,9 @@ class PostgresTransaction:
         self._execute("SELECT pg_advisory_xact_lock(?, 1)", (_SCHEMA_LOCK,))
         if not self.rows("SELECT FROM pg_tables WHERE schemaname = 'edgekit' AND tablename = ?", (name,)):
             # Attached, not created as a partition: that would wait for everybody who reads the table.
-            self._execute(f'CREATE TABLE {name} (LIKE "{table.name}" INCLUDING DEFAULTS INCLUDING INDEXES)')
+            self._execute(
+                f'CREATE TABLE {name} (LIKE "{table.name}" INCLUDING DEFAULTS INCLUDING INDEXES INCLUDING STORAGE)'
+            )
             self._execute(f'ALTER TABLE "{table.name}" ATTACH PARTITION {name} FOR VALUES IN ({day})')
         self._days.add(day)
 
@@ -304,6 +306,9 @@ def ddl(*tables: Table) -> list[str]:
             statements.append(f"CREATE SEQUENCE {table.name}_id")
             columns.insert(0, f"id bigint NOT NULL DEFAULT nextval('{table.name}_id')")
             statements.append(f'CREATE TABLE "{table.name}" ({", ".join(columns)}) PARTITION BY LIST (day)')
+            # Not compressed: that takes more than all else together, and counts hardly get smaller by it.
+            packed = [name for name, kind in table.columns.items() if kind == "bytes"]
+            statements += [f'ALTER TABLE "{table.name}" ALTER {name} SET STORAGE EXTERNAL' for name in packed]
         else:
             columns.append(f"PRIMARY KEY ({', '.join(table.key)})")
             statements.append(f'CREATE TABLE "{table.name}" ({", ".join(columns)})')

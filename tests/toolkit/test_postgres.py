@@ -182,6 +182,11 @@ def test_windows_lie_in_a_partition_for_each_day(where_postgres: str) -> None:
         with store.database.writing() as db:
             db.make_day(WINDOW, DAY + 1)
         assert days(store) == ["window_20270115", "window_20270116"]
+        with store.database.reading() as db:
+            sql = (
+                "SELECT attstorage::text FROM pg_attribute WHERE attrelid = 'window_20270116'::regclass AND attname = ?"
+            )
+            assert db.rows(sql, ("records",)) == [("e",)], "not compressed"
         with open_store(where_postgres) as second:
             assert ingest(second, *windows(5, 5)).stored == 1
 
