@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/one_row.py
 
 One thread, medians of interleaved rounds. The hand-written graphs are what a person would write for speed, and are not
-exact: neighbours by one MatMul and TopK, in float64, with the shares of the votes; AdaBoost as one operator in float32
-that adds the votes' weights, with the label alone. Ours and skl2onnx's give labels and probabilities.
+exact: neighbours by one MatMul and TopK, in float64; AdaBoost as one operator in float32 that adds the votes' weights.
+All give labels and probabilities.
 """
 
 from __future__ import annotations
@@ -84,7 +84,11 @@ def by_hand_neighbours(model: Any) -> bytes:
 
 
 def by_hand_boosting(model: Any) -> bytes:
-    """The stumps of AdaBoost as one operator of ai.onnx.ml 3: each adds its weight to the class that it votes for."""
+    """The stumps of AdaBoost as one operator of ai.onnx.ml 3: each adds its weight to the class that it votes for.
+
+    The probabilities of two classes are the softmax of twice these sums, over the sum of all weights.
+    """
+    scale = 2 / float(model.estimator_weights_.sum())
     values: dict[str, list[Any]] = {name: [] for name in ("tree", "node", "mode", "feature", "split", "true", "false")}
     leaves: dict[str, list[Any]] = {name: [] for name in ("tree", "node", "target", "weight")}
     for number, (one, weight) in enumerate(zip(model.estimators_, model.estimator_weights_, strict=False)):
@@ -98,7 +102,7 @@ def by_hand_boosting(model: Any) -> bytes:
                 values[name].append(value)
             if leaf:
                 for name, value in zip(
-                    leaves, (number, node, int(tree.value[node, 0].argmax()), float(weight)), strict=True
+                    leaves, (number, node, int(tree.value[node, 0].argmax()), float(weight * scale)), strict=True
                 ):
                     leaves[name].append(value)
     trees = helper.make_node(
@@ -110,10 +114,13 @@ def by_hand_boosting(model: Any) -> bytes:
     )  # fmt: skip
     best = helper.make_node("ArgMax", ["scores"], ["label"], axis=1, keepdims=0)
     graph = helper.make_graph(
-        [trees, best],
+        [trees, best, helper.make_node("Softmax", ["scores"], ["probabilities"], axis=1)],
         "boosting",
         [helper.make_tensor_value_info("x", 1, [None, model.n_features_in_])],
-        [helper.make_tensor_value_info("label", 7, [None])],
+        [
+            helper.make_tensor_value_info("label", 7, [None]),
+            helper.make_tensor_value_info("probabilities", 1, [None, 2]),
+        ],
     )
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
     return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())

@@ -28,16 +28,18 @@ def classifier(walk: Walk, step: Any, table: Table, path: Path) -> Predicted:
     if not _of_trees(step):
         return reweighted.classifier(walk, step, table, path)
     graph, classes, x = walk.graph, step.classes_, walk.matrix(table)
-    total = graph.constant(np.array([float(np.sum(step.estimator_weights_))]), "weights")
+    whole = float(np.sum(step.estimator_weights_))
+    total = graph.constant(np.array([whole]), "weights")
     if len(classes) == 2:
         # The first class gets what the second one loses: its sum is the other's, negated, bit for bit.
         second = [replace(tree, values=tree.values[:, 1:]) for tree in votes(step)]
-        half = sums(graph, second, 1, x, "float32")
-        half = graph.value("Div", [half, total], half)
+        lead = sums(graph, second, 1, x, "float32")
+        each = graph.constant(np.array([[-whole, whole]]), "weights")
+        sides = graph.value("Div", [lead, each], replace(lead, width=2))
+        half = graph.value("Div", [lead, total], lead)
         decision = graph.value("Mul", [half, graph.constant(np.array([2.0]), "two")], half)
-        sides = graph.value("Concat", [graph.value("Neg", [half], half), half], replace(half, width=2), axis=1)
         return Predicted(
-            label=scores.positive(graph, half, classes), probabilities=scores.softmax(graph, sides), decision=decision
+            label=scores.best(graph, sides, classes), probabilities=scores.softmax(graph, sides), decision=decision
         )
     raw = vector_sums(graph, votes(step), x, "float32")
     raw = graph.value("Div", [raw, total], raw)
@@ -51,7 +53,8 @@ def votes(step: Any) -> list[Tree]:
     found = []
     for one, weight in zip(step.estimators_, step.estimator_weights_, strict=False):
         predicted = one.classes_[one.tree_.value[:, 0, :].argmax(axis=1)]
-        found.append(plain(one.tree_, np.where(predicted[:, None] == step.classes_[None, :], weight, others * weight)))
+        added = np.where(predicted[:, None] == step.classes_[None, :], weight, others * weight)
+        found.append(plain(one.tree_, added, missing=False))
     return found
 
 
@@ -61,7 +64,7 @@ def regressor(walk: Walk, step: Any, table: Table, path: Path) -> Predicted:
         return reweighted.regressor(walk, step, table, path)
     graph, count = walk.graph, len(step.estimators_)
     # As many targets as trees: what each one predicts.
-    trees = [plain(one.tree_, one.tree_.value[:, 0, :1]) for one in step.estimators_]
+    trees = [plain(one.tree_, one.tree_.value[:, 0, :1], missing=False) for one in step.estimators_]
     found = sums(graph, trees, count, walk.matrix(table), "float32")
     size = graph.constant(np.array([count], dtype=np.int64), "trees")
     _, order = graph.node("TopK", [found, size], 2, axis=1, largest=0, sorted=1)

@@ -33,15 +33,21 @@ LEAVES_MAX: Final = 2**24
 """Up to here float32 holds every whole number."""
 
 
-def plain(tree: Any, values: NDArray[Any]) -> Tree:
-    """A tree of sklearn.tree with the values of its nodes."""
+def plain(tree: Any, values: NDArray[Any], *, missing: bool = True) -> Tree:
+    """A tree of sklearn.tree with the values of its nodes.
+
+    Args:
+        tree: Fitted.
+        values: [nodes, targets].
+        missing: Whether a missing value gets to it: some ensembles refuse rows that have one.
+    """
     return Tree(
         feature=np.asarray(tree.feature, dtype=np.int64),
         threshold=np.asarray(tree.threshold, dtype=np.float64),
         left=np.asarray(tree.children_left, dtype=np.int64),
         right=np.asarray(tree.children_right, dtype=np.int64),
         leaf=np.asarray(tree.children_left) < 0,
-        missing_left=np.asarray(tree.missing_go_to_left, dtype=bool),
+        missing_left=np.asarray(tree.missing_go_to_left, dtype=bool) & missing,
         values=np.asarray(values, dtype=np.float64),
     )
 
