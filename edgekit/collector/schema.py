@@ -27,10 +27,11 @@ WINDOW: Final = Table(
     "window",
     "p integer, day integer, dev text, hour_ms integer, windows integer, records bytes",
     (),
-    (("dev", "hour_ms"), ("p", "id"), ("day",)),
+    (("dev", "hour_ms", "windows"), ("p", "id"), ("day",)),
     numbered=True,
 )
-"""A row is a block of windows: those of a device and an hour of their time (`at_ms`) that came together (`blocks`)."""
+"""A row is a block of windows: those of a device and an hour of their time (`at_ms`) that came together (`blocks`). How
+many is in the index, so that whoever counts reads no window."""
 QUARANTINE: Final = Table(
     "quarantine",
     "dev text, epoch integer, seq integer, bins_id bytes, received_ms integer, record bytes",

@@ -138,6 +138,19 @@ def test_a_file_of_this_version_is_read_as_it_is(tmp_path: Path) -> None:
         assert ingest(store, *windows(3, 9)).duplicates == 7
 
 
+def test_windows_are_counted_and_their_days_named_without_reading_them(tmp_path: Path) -> None:
+    with open_store(tmp_path / "fleet.db") as store, store.database.reading() as db:
+        for sql in (
+            "SELECT SUM(windows) FROM window",
+            "SELECT hour_ms / 86400000, SUM(windows), MIN(id), MAX(id) FROM window WHERE hour_ms >= 0 AND hour_ms < 9"
+            " GROUP BY hour_ms / 86400000",
+            "SELECT MAX(id) FROM window WHERE p = 3 AND id > 7",
+            "SELECT MIN(day) FROM window WHERE day > 5",
+        ):
+            plan = [detail for *_, detail in db.rows(f"EXPLAIN QUERY PLAN {sql}")]
+            assert "USING COVERING INDEX" in plan[0], plan
+
+
 def tables(store: Store) -> list[tuple[str, str]]:
     with store.database.reading() as db:
         return db.rows("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name")
