@@ -33,7 +33,6 @@ from edgekit_runtime.signature import load_public_keys
 from edgekit_runtime.single import Single
 from edgekit_runtime.slots import SlotStore, file_sha256
 from edgekit_runtime.source import Source
-from edgekit_runtime.strategies.shadow import Shadow
 from edgekit_runtime.thrift import sends_moments
 from edgekit_runtime.vouching import Vouching
 
@@ -183,6 +182,8 @@ class Assembly:
         check_trial(live.manifest, member.manifest, plan)
         shadow = None
         if plan.strategy == "shadow":
+            from edgekit_runtime.strategies.shadow import Shadow
+
             title = member.manifest.title
             shadow = Shadow(
                 live.manifest, member, plan, lambda fault: self._events.tell("shadow stopped", f"{title}: {fault}")

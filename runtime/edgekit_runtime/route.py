@@ -23,10 +23,11 @@ from edgekit_runtime.oversight.intake import Intake
 from edgekit_runtime.ring import Held
 from edgekit_runtime.single import Single
 from edgekit_runtime.source import Source
-from edgekit_runtime.strategies.shadow import Shadow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from edgekit_runtime.strategies.shadow import Shadow
 
 ServedBy = Literal["live", "canary", "candidate", "fallback", "safe"]
 """`candidate`: the client asked for its version by name."""

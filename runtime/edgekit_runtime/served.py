@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,7 +21,9 @@ from edgekit_contracts.slots import Plan
 from edgekit_runtime.interface import unlike
 from edgekit_runtime.route import Member, Route
 from edgekit_runtime.strategies.canary import is_chosen
-from edgekit_runtime.strategies.shadow import Shadow
+
+if TYPE_CHECKING:
+    from edgekit_runtime.strategies.shadow import Shadow
 
 
 class Trial(msgspec.Struct, frozen=True):

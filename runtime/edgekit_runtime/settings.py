@@ -133,10 +133,13 @@ def _from_file(path: Path) -> tuple[Tree, dict[str, str]]:
 
 
 def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, object, str]]:
+    ours = sorted(name for name in environ if name.startswith(PREFIX))
+    if not ours:  # as mostly: to know all settings takes longer than to read the file
+        return
     kinds = dict(_scalars(DeviceConfig))
     known = variables()
     sections = tuple({PREFIX + name.partition(".")[0].upper() + "_" for name in kinds if "." in name})
-    for variable in sorted(environ):
+    for variable in ours:
         if variable in known:
             name = known[variable]
             value = convert(environ[variable], kinds[name], what="configuration", path=variable, strict=False)

@@ -35,6 +35,15 @@ def test_ordinary_tools_read_it() -> None:
         assert archive.read("model.onnx") == FILES["model.onnx"]
 
 
+def test_it_is_what_python_s_own_library_writes() -> None:
+    entries: list[tuple[zipfile.ZipInfo | str, bytes]] = []
+    for name in sorted(FILES):
+        info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+        info.create_system, info.external_attr = 3, 0o100644 << 16
+        entries.append((info, FILES[name]))
+    assert pack(FILES) == zipped(entries)
+
+
 def test_every_flipped_bit_is_refused() -> None:
     data = pack({"a": b"content", "b/c": b"more"})
     for bit in range(8 * len(data)):
