@@ -11,7 +11,7 @@ from tests.serving import INFER, Reply, request, running
 
 
 def test_whatever_strangers_send_has_its_status_and_good_clients_their_answers() -> None:
-    with running(request_timeout_s=0.4, max_request_bytes=65_536) as server:
+    with running(request_timeout_s=1.0, max_request_bytes=65_536) as server:
         whole, found, over = server.ask(request(body=INFER)), list[Reply](), threading.Event()
 
         def good() -> None:
