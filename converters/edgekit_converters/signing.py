@@ -48,12 +48,22 @@ class SigningKey:
         private, public = directory / PRIVATE_NAME, directory / PUBLIC_NAME
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            with open(os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(key._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-            public.write_bytes(key.public.pem)
+        except OSError as error:
+            raise StorageFault(str(directory), error.strerror or str(error)) from error
+        try:
+            file = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError as error:
             raise UsageError(f"there is a key at {private} already", "use it, or name another directory") from error
         except OSError as error:
+            raise StorageFault(str(directory), error.strerror or str(error)) from error
+        try:
+            with open(file, "wb") as opened:
+                opened.write(key._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+            public.write_bytes(key.public.pem)
+        except OSError as error:
+            # Half a pair would stand in the way of the next one.
+            private.unlink(missing_ok=True)
+            public.unlink(missing_ok=True)
             raise StorageFault(str(directory), error.strerror or str(error)) from error
         return key
 

@@ -21,7 +21,7 @@ from edgekit.demo.broker import embedded_broker
 from edgekit.demo.devices import Device, running
 from edgekit.fleet.status import DeviceStatus, fleet_status
 from edgekit.report.page import write_report
-from edgekit_contracts.errors import EnvironmentFault
+from edgekit_contracts.errors import EnvironmentFault, StorageFault
 from edgekit_converters.signing import PRIVATE_NAME, PUBLIC_NAME, SigningKey
 from edgekit_runtime.broker import Broker
 from edgekit_runtime.bundle import open_bundle
@@ -55,7 +55,10 @@ def run(directory: Path, say: Callable[[str], None], on_step: Callable[[Step], N
     Raises:
         EdgekitError: A station refused.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageFault(str(directory), error.strerror or str(error)) from error
     with _workshop() as work:
         say("a model is trained: gradient boosting over scaled numbers and one-hot texts, with missing values")
         patients = world.patients()

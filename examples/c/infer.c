@@ -156,6 +156,9 @@ static void print_outputs(const char *json, const unsigned char *data, size_t si
                 memcpy(&value, data + at, sizeof value);
                 printf(" %" PRId64, value);
                 at += sizeof value;
+            } else if (type_size == 4 && memcmp(type, "BOOL", 4) == 0) {
+                printf(" %s", data[at] ? "true" : "false");
+                at += 1;
             } else if (type_size == 5 && memcmp(type, "BYTES", 5) == 0 && bytes - at >= 4) {
                 uint32_t length;
                 memcpy(&length, data + at, sizeof length);

@@ -68,9 +68,10 @@ def load(
         path: A `.edge` file.
         keys: Public key files (PEM) that are trusted, or one.
         observe: Whether what passes is counted: `model.observer.close().counts` are those since the last time.
-        threads: Threads for one call of ONNX Runtime.
+        threads: Threads for one call of ONNX Runtime, 1 to 64.
 
     Raises:
+        UsageError: There are no such threads.
         EdgekitError: The bundle is missing, damaged, not signed by one of `keys`, or answers wrongly here.
 
     Example:
@@ -78,12 +79,15 @@ def load(
         ...     model.predict({"temperature": 71.5, "material": "steel"}).label
         ...     model.predict(frame).probabilities
     """
+    from edgekit_contracts.errors import UsageError
     from edgekit_runtime.bundle import open_bundle
     from edgekit_runtime.loading import load_bundle
     from edgekit_runtime.model import Model
     from edgekit_runtime.observe import Observer
     from edgekit_runtime.signature import load_public_keys
 
+    if not 1 <= threads <= 64:
+        raise UsageError(f"{threads} threads cannot be", "give 1 to 64")
     trusted = load_public_keys([keys] if isinstance(keys, str | Path) else keys)
     loaded = load_bundle(open_bundle(path, keys=trusted), threads=threads)
     return Model(loaded.engine, Observer(loaded.manifest, loaded.bins, loaded.distance) if observe else None)

@@ -49,6 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except ImportError as error:
+        if not isinstance(
+            error.__cause__, KeyboardInterrupt
+        ):  # into which onnxruntime turns a Ctrl-C that it gets then
+            raise
+        print("interrupted", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # the reader of our output has gone: `edgekit-runtime predict ... | head`
         sys.stderr.close()
         return 0

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekit_runtime.__main__ import main
 from tests import bundles
 from tests.brokers import wait_until
 from tests.service import Service
@@ -108,3 +109,18 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
     unit.write_text(done.stdout)
     checked = subprocess.run([analyze, "verify", unit], capture_output=True, text=True, check=False)
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+
+
+def test_a_ctrl_c_while_onnxruntime_is_imported_is_an_interruption(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def imported() -> None:
+        raise ImportError("initialization failed") from cause
+
+    monkeypatch.setattr("edgekit_runtime.__main__.refuse_both", imported)
+    cause: BaseException = KeyboardInterrupt()
+    assert main(["unit"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    cause = OSError()
+    with pytest.raises(ImportError):
+        main(["unit"])

@@ -102,6 +102,32 @@ def test_the_c_example_prints_the_model_s_answer(infer: Path, socket_path: Path)
 
 
 @pytest.mark.parametrize(
+    ("datatype", "tensor", "printed"),
+    [
+        ("BOOL", b"\x01\x00", "true false"),
+        ("INT64", struct.pack("<2q", 3, -4), "3 -4"),
+        ("FP32", struct.pack("<2f", 0.5, -2), "0.5 -2"),
+    ],
+)
+def test_the_c_example_prints_labels_of_every_kind(
+    infer: Path, tmp_path: Path, datatype: str, tensor: bytes, printed: str
+) -> None:
+    output = {"name": "label", "datatype": datatype, "shape": [2], "parameters": {"binary_data_size": len(tensor)}}
+    text = json.dumps({"model_name": "m", "outputs": [output]}, separators=(",", ":")).encode()
+    head = f"HTTP/1.1 200 OK\r\ncontent-length: {len(text + tensor)}\r\ninference-header-content-length: {len(text)}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        asking = subprocess.Popen([infer, tmp_path / "s", "m", "numbers=1"], stdout=subprocess.PIPE, text=True)
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65_536)
+            connection.sendall(head.encode() + b"\r\n\r\n" + text + tensor)
+            assert asking.communicate(timeout=30)[0] == f"label {printed}\n"
+    assert asking.returncode == 0
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
         (["other", "numbers=1"], 1, '{"error":"there is no model \'other\' here'),

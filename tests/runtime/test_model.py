@@ -372,6 +372,13 @@ def test_the_session_runs_as_its_settings_say(settings: SessionSettings) -> None
     assert spinning == ("1" if settings.spinning else "0")
 
 
+@pytest.mark.parametrize("threads", [-1, 0, 65])
+def test_load_takes_as_many_threads_as_the_service(threads: int, tmp_path: Path) -> None:
+    made = bundles.make(tmp_path)
+    with pytest.raises(UsageError, match="threads cannot be"):
+        edgekit_runtime.load(made.path, keys=made.public, threads=threads)
+
+
 def test_load_verifies_and_counts_where_it_is_told_to(tmp_path: Path) -> None:
     made = bundles.make(tmp_path)
     with edgekit_runtime.load(made.path, keys=[made.public], observe=True) as model:

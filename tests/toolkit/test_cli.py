@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -103,6 +104,26 @@ def test_own_keys_are_made_shown_and_secret(run: Run, own_keys: Path) -> None:
     assert (code, out.strip()) == (0, str(own_keys / "edgekit.pub.pem"))
     assert (own_keys / "edgekit.pem").stat().st_mode & 0o077 == 0
     assert len(json.loads(run("keys", "show", "--json")[1])["key"]) == 64
+
+
+def test_a_key_that_does_not_fit_on_the_disk_leaves_room_for_the_next(run: Run, own_keys: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        code, _, _ = run("keys", "create")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert code == 3
+    assert list(own_keys.iterdir()) == []
+    assert run("keys", "create")[0] == 0
+    assert run("keys", "create", "--dir", own_keys / "edgekit.pem")[0] == 3
+
+
+def test_a_demo_that_has_no_folder_to_write_into_is_exit_3(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code, _, err = run("demo", "--dir", tmp_path / "file")
+    assert code == 3
+    assert "cannot use" in err
 
 
 def test_collect_without_a_broker_is_exit_3(run: Run, tmp_path: Path) -> None:
