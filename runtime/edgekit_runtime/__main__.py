@@ -287,17 +287,28 @@ def _say(line: str) -> None:
     sys.stderr.flush()
 
 
+class _Help(argparse.HelpFormatter):
+    """Help as wide as the terminal. argparse asks shutil for that, which brings every compressor, also for no help."""
+
+    def __init__(self, prog: str) -> None:
+        try:
+            columns = int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size().columns
+        except (ValueError, OSError):
+            columns = 80
+        super().__init__(prog, width=columns - 2)
+
+
 def _parser(*, run_alone: bool) -> argparse.ArgumentParser:
     """The command line's; with `run_alone` of a service's start, which builds no other command's."""
     parser = argparse.ArgumentParser(
         prog="edgekit-runtime",
+        formatter_class=_Help,
         description="Runs edgekit bundles on a device.",
         epilog="Exit codes: 0 done; 1 refused for a stated reason; 2 usage; 3 the environment; 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"edgekit-runtime {__version__}")
-    # Told its name, argparse need not format a usage to find it, for which it imports every compressor.
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", prog="edgekit-runtime")
-    settings = argparse.ArgumentParser(add_help=False)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    settings = argparse.ArgumentParser(add_help=False, formatter_class=_Help)
     settings.add_argument(
         "--config",
         type=Path,
@@ -305,7 +316,8 @@ def _parser(*, run_alone: bool) -> argparse.ArgumentParser:
         help="the device's settings (default: $EDGEKIT_CONFIG, ./device.toml, /etc/edgekit/device.toml)",
     )
 
-    run = commands.add_parser("run", parents=[settings], help="verify a bundle, test it here, serve it and report")
+    serving = "verify a bundle, test it here, serve it and report"
+    run = commands.add_parser("run", parents=[settings], help=serving, formatter_class=_Help)
     run.add_argument("bundle", type=Path, nargs="?", help="instead of the settings' bundle")
     run.add_argument("--key", action="append", metavar="PUB.PEM", help="instead of the settings' keys (repeatable)")
     run.set_defaults(action=_run)
@@ -337,11 +349,11 @@ def _parser(*, run_alone: bool) -> argparse.ArgumentParser:
 
     model = commands.add_parser("model", help="the bundles of the service that runs: show, stage, activate, return")
     model.set_defaults(action=_model)
-    _add_model(model.add_subparsers(required=True, metavar="VERB", dest="verb", prog=model.prog), settings)
+    _add_model(model.add_subparsers(required=True, metavar="VERB", dest="verb"), settings)
 
     review = commands.add_parser("review", help="doubtful answers that wait for a person")
     review.set_defaults(action=_review)
-    verbs = review.add_subparsers(required=True, metavar="VERB", dest="verb", prog=review.prog)
+    verbs = review.add_subparsers(required=True, metavar="VERB", dest="verb")
     listed = verbs.add_parser("list", parents=[settings], help="what waits")
     listed.add_argument("--all", action="store_true", help="what was answered too")
     said = verbs.add_parser("answer", parents=[settings], help="say what is true of an item")

@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import onnxruntime
 
-from edgekit_contracts import topics
 from edgekit_contracts.errors import EdgekitError, StorageFault, UnsupportedFormat
 from edgekit_runtime import __version__
 from edgekit_runtime.broker import broker_of
 from edgekit_runtime.config import DeviceConfig
 from edgekit_runtime.events import Events
 from edgekit_runtime.keeper import Keeper
-from edgekit_runtime.ledger import FILE as LEDGER
-from edgekit_runtime.ledger import Ledger
 from edgekit_runtime.lock import Lock, hold
 from edgekit_runtime.models import Models
 from edgekit_runtime.notify import Notifier
@@ -106,9 +103,10 @@ def run(
         def finish() -> None:
             nonlocal uplink, requests, telemetry
             if config.telemetry is not None and broker is not None:
-                from edgekit_runtime.telemetry import answer_requests, start
+                from edgekit_contracts import topics
+                from edgekit_runtime.telemetry import answer_requests, open_ledger, start
 
-                ledger = Ledger(Path(config.state_dir) / LEDGER)
+                ledger = open_ledger(config)
                 try:
                     with ExitStack() as started:
                         uplink = start(config, broker, models, events, ledger, started, pulses)

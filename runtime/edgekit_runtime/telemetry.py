@@ -26,6 +26,7 @@ from edgekit_runtime.broker import Broker
 from edgekit_runtime.config import DeviceConfig
 from edgekit_runtime.events import Events
 from edgekit_runtime.lean import import_paho
+from edgekit_runtime.ledger import FILE as LEDGER
 from edgekit_runtime.ledger import Ledger
 from edgekit_runtime.models import Models
 from edgekit_runtime.mqtt import Publication, Timing, publish_once
@@ -65,6 +66,11 @@ def report_refusal(config: DeviceConfig, broker: Broker, refusal: EdgekitError) 
             publish_once(broker, f"ek-{config.device}", publication)
     except EdgekitError as fault:
         _log.warning("the centre does not hear of this: %s", fault.sentence)
+
+
+def open_ledger(config: DeviceConfig) -> Ledger:
+    """What the bytes of all connections are counted in."""
+    return Ledger(Path(config.state_dir) / LEDGER)
 
 
 def start(
