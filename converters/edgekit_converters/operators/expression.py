@@ -201,10 +201,10 @@ class Expr:
         """Cut to a bound by ONNX's Min alone. See `at_least`; where NaN counts, take `minimum`."""
         return self.apply("Min", bound)
 
-    def sum(self, axis: int = -1) -> Expr:
-        """The sum over an axis, which stays with size 1."""
+    def sum(self, axis: int = -1, *, keep: bool = True) -> Expr:
+        """The sum over an axis, which stays with size 1, or (another than the last one) goes."""
         axes = self.graph.constant(np.array([axis], dtype=np.int64), "axes")
-        return self.apply("ReduceSum", axes, width=1 if axis == -1 else self.width, keepdims=1)
+        return self.apply("ReduceSum", axes, width=1 if axis == -1 else self.width, keepdims=int(keep))
 
     def mean(self) -> Expr:
         """The mean over the last axis, which stays with size 1."""

@@ -70,8 +70,7 @@ def locally_linear(graph: GraphBuilder, step: Any, value: Value) -> Value:
     weights = _solved(gram + (trace > 0.0).where(trace * float(step.reg), float(step.reg)) * unit, count)
     weights = weights / weights.sum()
     embedded = place.look_up(np.asarray(step.embedding_, dtype=np.float64)[order])
-    width = embedded.width
-    return (embedded * weights.reshape(-1, count, 1)).sum(axis=1).reshape(-1, width).value
+    return (embedded * weights.reshape(-1, count, 1)).sum(axis=1, keep=False).value
 
 
 def _solved(matrix: Expr, count: int) -> Expr:

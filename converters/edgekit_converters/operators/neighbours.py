@@ -117,11 +117,11 @@ def _k_classifier(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
     weights, width = _weights(step, distance), place.width
     ranked, shares = [], []
     for one_hot in _one_hot(step):
-        votes, count = place.look_up(one_hot), one_hot.shape[1]
+        votes = place.look_up(one_hot)
         if weights is None:
-            summed = votes.sum(axis=1).reshape(-1, count) / float(width)
+            summed = votes.sum(axis=1, keep=False) / float(width)
         else:
-            summed = (votes * weights.reshape(-1, width, 1)).sum(axis=1).reshape(-1, count)
+            summed = (votes * weights.reshape(-1, width, 1)).sum(axis=1, keep=False)
         ranked.append(summed.value)
         shares.append((summed if weights is None else summed / summed.sum()).value)
     return Predicted(
@@ -158,9 +158,9 @@ def _k_regressor(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
     found = place.look_up(targets)
     weights = _weights(step, distance)
     if weights is None:
-        mean = found.sum(axis=1).reshape(-1, targets.shape[1]) / float(width)
+        mean = found.sum(axis=1, keep=False) / float(width)
     else:
-        mean = (found * weights.reshape(-1, width, 1)).sum(axis=1).reshape(-1, targets.shape[1]) / weights.sum()
+        mean = (found * weights.reshape(-1, width, 1)).sum(axis=1, keep=False) / weights.sum()
     return Predicted(value=mean.value)
 
 

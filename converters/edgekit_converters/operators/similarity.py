@@ -72,8 +72,7 @@ def _propagation(walk: Walk, step: Any, table: Table, _path: Path) -> Predicted:
         found = (
             neighbours.nearest(given, step.nn_fit)[1]
             .look_up(shares[neighbours.order(step.nn_fit)])
-            .sum(axis=1)
-            .reshape(-1, shares.shape[1])
+            .sum(axis=1, keep=False)
         )
     elif step.kernel == "rbf" and is_narrow(table) and step.X_.dtype == np.float32:
         found = _narrow_rbf(given, _dense(step.X_), float(step.gamma)) @ shares
