@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edgekit.collector import apart
+from edgekit.collector import apart, busy
 from edgekit.collector.apart import Apart
 from edgekit.collector.ingest import Message
 from edgekit.collector.intake import Fault, Taken
@@ -138,13 +138,13 @@ def test_a_process_that_cannot_be_started_is_an_error(tmp_path: Path, monkeypatc
 
 
 @contextmanager
-def device(centre: Collector, folder: Path) -> Iterator[Outbox]:
+def device(centre: Collector, folder: Path) -> Iterator[tuple[Outbox, Uplink]]:
     with Outbox(folder / "pump-1.db", "pump-1") as outbox:
         append_reference(outbox)
         uplink = Uplink(centre.broker, outbox, timing=QUICK)
         uplink.start()
         try:
-            yield outbox
+            yield outbox, uplink
         finally:
             uplink.stop()
 
@@ -153,14 +153,33 @@ def test_a_collector_of_two_processes_stores_and_tells_as_one_does(mosquitto: Mo
     told = list[tuple[Envelope, Event]]()
     centre = Collector(mosquitto.broker, tmp_path / "store.db", timing=QUICK, clock_ms=lambda: NOW_MS, processes=2)
     centre.on_events = told.extend
-    with centre, device(centre, tmp_path) as outbox:
+    with centre, device(centre, tmp_path) as (outbox, uplink):
         for _ in range(40):
             append_window(outbox)
         outbox.append(Kind.EVENT, encode(Event("started", "now")), t0_ms=NOW_MS)
+        uplink.wake()
         wait_until(lambda: outbox.records == 0, "all is acknowledged")
         assert (centre.store.count("window"), centre.counts.stored, centre.counts.refused) == (40, 43, {})
         assert [event for _, event in told] == [Event("started", "now")]
         wait_until(lambda: centre.store.devices()["pump-1"][0] is not None, "the birth is stored")
+
+
+def test_a_busy_collector_becomes_two_processes_while_records_flow(
+    mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.setattr(busy, "SHARE", 0.0)
+    monkeypatch.setattr(busy, "SPAN_S", 0.0)
+    centre = Collector(mosquitto.broker, tmp_path / "store.db", timing=QUICK, clock_ms=lambda: NOW_MS, processes=None)
+    with centre, device(centre, tmp_path) as (outbox, uplink):
+        for turn in range(3):
+            for _ in range(20):
+                append_window(outbox)
+            uplink.wake()
+            wait_until(lambda: outbox.records == 0, "all is acknowledged")
+            assert centre.store.count("window") == 20 * (turn + 1)
+        assert isinstance(centre._intake, busy.WhenBusy)
+        assert isinstance(centre._intake._intake, Apart)
 
 
 def test_a_collector_that_is_killed_takes_the_process_with_it(mosquitto: Mosquitto, tmp_path: Path) -> None:
