@@ -138,7 +138,7 @@ def windows_of(blocks: Iterable[bytes]) -> list[StoredWindow]:
             for entry in _DECODER.decode(block)
             for at_ms, received_ms, sent in ((entry.at_ms, entry.received_ms, entry.envelope),)
         ]
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise FormatError("block of windows", "$", str(error)) from error
 
 

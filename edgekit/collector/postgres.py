@@ -252,13 +252,11 @@ class PostgresTransaction:
         name = day_name(table, day)
         if self.rows("SELECT to_regclass(?) IS NULL", (f"edgekit.{name}",)) == [(True,)]:
             return 0
-        sample = f"SELECT reltuples * AVG(windows) FROM pg_class, {name} TABLESAMPLE SYSTEM (1)"
-        ((windows,),) = self.rows(f"{sample} WHERE oid = ?::regclass GROUP BY reltuples", (f"edgekit.{name}",)) or [
-            (None,)
-        ]
-        if windows is None or windows < 0:
-            # Small, else the server would have looked at it, or the sample have met somebody.
-            ((windows,),) = self.rows(f"SELECT SUM(windows) FROM {name}")
+        ((rows,),) = self.rows("SELECT reltuples FROM pg_class WHERE oid = ?::regclass", (f"edgekit.{name}",))
+        ((each,),) = self.rows(f"SELECT AVG(windows)::real FROM {name} TABLESAMPLE SYSTEM (1)")
+        if rows < 0 or each is None:
+            # Small, else the server would have looked at it, and the sample would hold something.
+            rows, ((each,),) = 1, self.rows(f"SELECT COALESCE(SUM(windows), 0) FROM {name}")
         # Before the numbers are looked at: nobody adds to them then.
         if not self._lock_table(f'"{table.name}", {name}'):
             log.info("%s is being read: it is dropped another time", name)
@@ -269,7 +267,7 @@ class PostgresTransaction:
                 return 0
         self._execute(f"DROP TABLE {name}")
         self._days.discard(day)
-        return max(1, int(windows or 0))
+        return max(1, int(rows * each))
 
     def _lock_table(self, names: str) -> bool:
         """Whether nobody uses these tables now. Who waits for that makes all others wait behind him: not for long."""

@@ -98,12 +98,11 @@ class Upkeep:
             now_ms=self._clock.now_ms(),
             level=logging.getLogger().getEffectiveLevel(),
         )
-        with subprocess.Popen(_COMMAND, stdin=subprocess.PIPE) as process:
+        with subprocess.Popen(_COMMAND, stdin=subprocess.PIPE, bufsize=0) as process:
             assert process.stdin is not None
             self._pass = process
-            with suppress(OSError):  # it has ended, and said why
+            with suppress(OSError, ValueError):  # it has ended, and said why; or `stop` was quicker
                 process.stdin.write(msgspec.json.encode(task) + b"\n")
-                process.stdin.flush()
             if self._stopping.is_set():
                 _end(process)
             # It reads to the end of its input, so that is held open meanwhile.
@@ -114,8 +113,7 @@ class Upkeep:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None
-    with suppress(OSError):  # what was not written yet was not read either
-        process.stdin.close()
+    process.stdin.close()
 
 
 def until_next(now_s: float) -> float:
