@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from edgekit.cli.keeping import HOURS
 from edgekit.cli.output import echo_facts, echo_json, echo_table
 from edgekit_contracts.errors import UsageError
 from edgekit_contracts.manifest import Budget, Feature, Manifest
@@ -147,7 +148,7 @@ def check(bundle: Path, device: tuple[str, ...], as_json: bool) -> None:
 @click.command()
 @_bundle
 @click.option("--store", help="A collector's store, file or address: adds what the devices saw.")
-@click.option("--hours", type=float, default=1.0, show_default=True, help="In so many last hours.")
+@click.option("--hours", type=HOURS, default=1.0, show_default=True, help="In so many last hours.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="The page to write (default: BUNDLE.html).")
 def report(bundle: Path, store: str | None, hours: float, out: Path | None) -> None:
     """Write BUNDLE's page: proof, quality, budgets, features, and the fleet that runs it."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli.keeping import keep_of, keep_options
+from edgekit.cli.keeping import HOURS, keep_of, keep_options
 from edgekit.cli.output import ago, echo_json, echo_table
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def fleet() -> None:
 
 @fleet.command()
 @_store
-@click.option("--hours", type=float, default=1.0, show_default=True, help="Windows of these last hours are merged.")
+@click.option("--hours", type=HOURS, default=1.0, show_default=True, help="Windows of these last hours are merged.")
 @_json
 def status(store: str, hours: float, as_json: bool) -> None:
     """Show each device: what it runs, when it was last seen, requests, latency, alarms."""

@@ -1,14 +1,26 @@
-"""The options that say how long a store keeps what it holds."""
+"""Lengths of time on the command line: how long a store keeps what it holds, and how far back a command looks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from edgekit.collector.keep import Keep, said, span_ms
+
+HOURS_MAX: Final = 24 * 366 * 100
+
+
+class _Hours(click.FloatRange):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        hours = super().convert(value, param, ctx)
+        return hours if hours == hours else self.fail("nan is no length of time", param, ctx)  # NaN is in every range
+
+
+HOURS: Final = _Hours(0, HOURS_MAX, min_open=True)
+"""How far back a command looks."""
 
 _WHAT = {
     "windows": "Windows; the sums of their hours and days stay.",

@@ -126,6 +126,13 @@ def test_an_answer_must_be_a_class_of_the_model(tmp_path: Path) -> None:
             queue.answer(9, "2")
 
 
+@pytest.mark.parametrize("said", ["true", "True"])
+def test_a_truth_value_is_answered_as_it_is_shown(said: str, tmp_path: Path) -> None:
+    with ReviewQueue(tmp_path / "review.db") as queue:
+        queue.add(bundles.manifest(classes=(False, True)), [item(1, answer=False)])
+        assert queue.answer(1, said).label is True
+
+
 @pytest.mark.parametrize("bound", [{"max_items": 20}, {"max_bytes": 500}])
 def test_a_full_queue_keeps_rare_labels_and_says_what_gave_way(tmp_path: Path, bound: dict[str, int]) -> None:
     with ReviewQueue(tmp_path / "review.db", **bound) as queue:

@@ -119,6 +119,14 @@ def test_a_key_that_does_not_fit_on_the_disk_leaves_room_for_the_next(run: Run, 
     assert run("keys", "create", "--dir", own_keys / "edgekit.pem")[0] == 3
 
 
+@pytest.mark.parametrize("hours", ["0", "-5", "nan", "inf", "1e9"])
+def test_hours_that_are_no_length_of_time_are_refused(run: Run, tmp_path: Path, hours: str) -> None:
+    for command in (["fleet", "status"], ["report", tmp_path / "x.edge"]):
+        code, _, err = run(*command, "--store", tmp_path / "x.db", "--hours", hours)
+        assert code == 2
+        assert "'--hours'" in err
+
+
 def test_a_demo_that_has_no_folder_to_write_into_is_exit_3(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     code, _, err = run("demo", "--dir", tmp_path / "file")

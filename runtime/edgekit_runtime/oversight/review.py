@@ -277,7 +277,7 @@ def _item(row: tuple[Any, ...]) -> Item:
 def _label(text: str, classes: tuple[ClassLabel, ...]) -> ClassLabel:
     if classes:
         for known in classes:
-            if _shown(known) == text:
+            if text in {_shown(known), str(known)}:  # a truth value as in JSON, or as every table here shows it
                 return known
         raise UsageError(f"the model has no class '{text}'", f"use one of {', '.join(map(_shown, classes[:20]))}")
     try:
