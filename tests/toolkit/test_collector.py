@@ -175,7 +175,8 @@ def test_garbage_and_lies_are_refused_and_counted_and_the_good_gets_through(
     up = str(topics.Up("pump-1"))
     theft = encode_message([encode(envelope(WINDOW, n=ROWS, device="pump-2"))])
     poison = encode_message([encode(envelope(WINDOW, n=ROWS + 1, epoch=99, bins_id=b"whatever", kind=Kind.GAP))])
-    with collector(mosquitto.broker, tmp_path) as centre, stranger(mosquitto.broker) as link:
+    with stranger(mosquitto.broker) as link, collector(mosquitto.broker, tmp_path) as centre:
+        wait_until(lambda: presences(link), "it listens")
         for topic, payload in (
             (up, b"\xff garbage"),
             (up, b"\x91" * (limits.MESSAGE_MAX_BYTES + 1)),
