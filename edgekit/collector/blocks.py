@@ -124,19 +124,19 @@ def windows_of(blocks: Iterable[bytes]) -> list[StoredWindow]:
                 sent.device,
                 sent.epoch,
                 sent.sequence,
-                at_ms,
+                entry.at_ms,
                 sent.dt_ms,
-                received_ms,
+                entry.received_ms,
                 sent.bins_id,
                 sent.n,
-                (body := sent.body).model,
-                body.model_version,
-                body,
+                sent.body.model,
+                sent.body.model_version,
+                sent.body,
                 sent.merged,
             )
             for block in blocks
             for entry in _DECODER.decode(block)
-            for at_ms, received_ms, sent in ((entry.at_ms, entry.received_ms, entry.envelope),)
+            for sent in (entry.envelope,)
         ]
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise FormatError("block of windows", "$", str(error)) from error
