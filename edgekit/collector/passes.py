@@ -70,7 +70,9 @@ def _roll_up(store: Store, task: Task, stopping: threading.Event) -> int:
     windows = 0
     for p in task.partitions:
         try:
-            while not stopping.is_set() and (taken := rolled.take_in(store.database, p, store.bins)):
+            # What comes meanwhile is the next pass's: of a busy fleet there would be no end of it.
+            until = rolled.newest(store.database, p)
+            while not stopping.is_set() and (taken := rolled.take_in(store.database, p, store.bins, until=until)):
                 windows += taken
         except StorageFault:
             raise

@@ -41,7 +41,7 @@ _BETWEEN: Final = 'FROM "window" WHERE p = ? AND id > ? AND id <= ? ORDER BY id'
 BinsOf = Callable[[bytes], Bins | None]
 
 
-def take_in(database: Database, p: int, bins: BinsOf, *, sums_max: int = SUMS_MAX) -> int:
+def take_in(database: Database, p: int, bins: BinsOf, *, sums_max: int = SUMS_MAX, until: int = 2**63 - 1) -> int:
     """Adds windows beyond the mark of a partition to their hours and days, in one transaction.
 
     Whoever else does the same meanwhile, each window is taken in once.
@@ -51,6 +51,7 @@ def take_in(database: Database, p: int, bins: BinsOf, *, sums_max: int = SUMS_MA
         p: The partition of the topic tree.
         bins: The bins of a name.
         sums_max: No more windows are read once there are so many hours of devices.
+        until: None of a higher number is read.
 
     Returns:
         How many were taken in; 0 when none is left.
@@ -63,7 +64,9 @@ def take_in(database: Database, p: int, bins: BinsOf, *, sums_max: int = SUMS_MA
             # Nobody is about to commit windows of lower numbers than those that are seen.
             db.lock([p], [])
             before = mark(db, p)
-            newest = db.rows('SELECT MAX(id) FROM "window" WHERE p = ? AND id > ?', (p, before))[0][0]
+            newest = db.rows('SELECT MAX(id) FROM "window" WHERE p = ? AND id > ? AND id <= ?', (p, before, until))[0][
+                0
+            ]
         if newest is None:
             return 0
         hours, taken, last = _read_hours(database, p, (before, newest), bins, sums_max)
@@ -81,12 +84,19 @@ def take_in(database: Database, p: int, bins: BinsOf, *, sums_max: int = SUMS_MA
 
 
 def roll_up(database: Database, bins: BinsOf, partitions: Iterable[int] = range(PARTITIONS)) -> int:
-    """Takes in all windows beyond the marks of partitions, as `take_in`; returns how many."""
+    """Takes in all windows that are beyond the marks of partitions now, as `take_in`; returns how many."""
     total = 0
     for p in partitions:
-        while taken := take_in(database, p, bins):
+        until = newest(database, p)
+        while taken := take_in(database, p, bins, until=until):
             total += taken
     return total
+
+
+def newest(database: Database, p: int) -> int:
+    """The highest number of a partition's windows; 0 where there is none."""
+    with database.reading() as db:
+        return db.rows('SELECT MAX(id) FROM "window" WHERE p = ?', (p,))[0][0] or 0
 
 
 def mark(db: Transaction, p: int) -> int:

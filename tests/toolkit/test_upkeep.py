@@ -9,6 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edgekit.collector import rolled
+from edgekit.collector.database import Database
 from edgekit.collector.ingest import Message, read
 from edgekit.collector.keep import DAY_MS, Keep
 from edgekit.collector.passes import Task, pass_over
@@ -51,6 +53,24 @@ def test_a_window_that_cannot_be_read_holds_up_its_own_partition_alone(
     assert [one.message for one in caplog.records if one.levelno == logging.ERROR] == [
         f"the windows of partition {topics.partition('pump-1')} are not rolled up"
     ]
+
+
+def test_a_pass_ends_though_windows_go_on_coming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Task(where="", partitions=tuple(range(16)), keep=Keep(), now_ms=None)
+    taken, take_in = list[int](), rolled.take_in
+    with open_store(tmp_path / "store.db") as store:
+
+        def another(database: Database, p: int, bins: rolled.BinsOf, *, until: int) -> int:
+            assert len(taken) < 40
+            taken.append(take_in(database, p, bins, until=until))
+            send(store, *(f"pump-{len(taken)}-{number}" for number in range(64)))
+            return taken[-1]
+
+        monkeypatch.setattr(rolled, "take_in", another)
+        send(store, *(f"pump-{number}" for number in range(64)))
+        pass_over(store, task, threading.Event())
+        # Those of partitions that were looked at later are in it too.
+        assert 64 <= sum(taken) < store.count("window")
 
 
 def test_the_store_is_kept_up_by_a_process_of_its_own_and_a_fault_does_not_end_it(
