@@ -305,9 +305,13 @@ class Collector:
             if under_way:
                 taken = intake.get()
                 batch = under_way.popleft()
-                # None: unacknowledged, the devices still have it.
-                if taken is not None:
-                    self._account(batch, taken)
+                try:
+                    # None: unacknowledged, the devices still have it.
+                    if taken is not None:
+                        self._account(batch, taken)
+                except Exception:
+                    # Whoever is told of it must not stop the worker.
+                    log.exception("not all is told of a batch of %d messages", len(batch))
 
     def _say_fault(self, fault: Fault) -> None:
         if self._fault is None:

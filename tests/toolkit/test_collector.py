@@ -333,6 +333,22 @@ def test_a_message_that_we_stumble_over_is_logged_and_stops_nothing(
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_whoever_fails_when_told_of_events_stops_nothing(
+    mosquitto: Mosquitto, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stumbles(events: object) -> None:
+        raise ZeroDivisionError("banana")
+
+    with collector(mosquitto.broker, tmp_path) as centre, device(mosquitto.broker, tmp_path) as (outbox, uplink):
+        centre.on_events = stumbles
+        for _ in range(2):
+            outbox.append(Kind.EVENT, encode(Event("started", "")), t0_ms=NOW_MS)
+            uplink.wake()
+            wait_until(lambda: outbox.records == 0, "it is acknowledged")
+        assert centre.store.count("event") == 2
+    assert caplog.text.count("not all is told of a batch") == 2
+
+
 def test_nothing_is_acknowledged_before_it_is_committed(
     mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
