@@ -274,7 +274,7 @@ def describe_parity(parity: Parity) -> str:
     """One clause: how the rows were compared, and what that says of the rate of other labels."""
     bound = parity.disagreement_bound
     at = f"{parity.marks_reached:,} of its {parity.marks:,} thresholds" if parity.marks else "thresholds"
-    ulps = f", {describe_ulps(parity.worst_ulps)}" if parity.worst_ulps else ""
+    ulps = f", {describe_ulps(parity)}" if parity.worst_ulps else ""
     return (
         f"{parity.rows:,} rows answer like the original"
         + (f", {parity.mined_rows:,} of them at {at}" if parity.mined_rows else "")
@@ -284,9 +284,11 @@ def describe_parity(parity: Parity) -> str:
     )
 
 
-def describe_ulps(ulps: float) -> str:
-    """Units in the last place of float64, or of float32 (2^29 times as large) where it is that many."""
-    return f"{ulps / 2**29:.2g} ulps of float32" if ulps >= 2**29 else f"{ulps:.2g} ulps"
+def describe_ulps(parity: Parity) -> str:
+    """Units in the last place of float64; of float32, which are 2^29 of them, where the original computes in it."""
+    ulps = parity.worst_ulps or 0.0
+    single = ulps >= 2**29 and parity.differs is not None and "float32" in parity.differs
+    return f"{ulps / 2**29:.2g} ulps of float32" if single else f"{ulps:.2g} ulps"
 
 
 def describe_worst_row(row: WorstRow, features: Sequence[Feature]) -> str:

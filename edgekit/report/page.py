@@ -210,7 +210,7 @@ def _proof(manifest: Manifest) -> str:
             "answers like the original",
             f"{parity.rows:,} rows ({parity.method}): no label differs, {parity.ties} ties; largest difference "
             f"{parity.max_difference:.2g}"
-            + (f" ({describe_ulps(parity.worst_ulps)})" if parity.worst_ulps else "")
+            + (f" ({describe_ulps(parity)})" if parity.worst_ulps else "")
             + f", tolerance {parity.tolerance:g}",
         ],
         *([["thresholds reached", f"{parity.marks_reached:,} of {parity.marks:,}"]] if parity.marks else []),

@@ -18,6 +18,7 @@ import edgekit
 import edgekit.building
 import edgekit_runtime
 from edgekit_contracts.errors import ConversionRefused, DoesNotFit, UsageError
+from edgekit_contracts.manifest import Parity
 from edgekit_runtime.bundle import open_bundle
 from tests import models
 from tests.toolkit.conftest import Run
@@ -210,6 +211,28 @@ def test_a_damaged_bundle_is_one_sentence_and_exit_1(bundle: Path, command: str,
     flipped[len(data) // 3] ^= 4
     bundle.write_bytes(flipped)
     assert run(command, bundle)[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("ulps", "differs", "words"),
+    [
+        (32.0, "in the last digits of float32: ...", "32 ulps"),
+        (5.37e8, "in the last digits of float32: ...", "1 ulps of float32"),
+        (1.4e12, "in the last digits of float64: ...", "1.4e+12 ulps"),
+    ],
+)
+def test_a_difference_is_told_in_the_units_of_the_original(ulps: float, differs: str, words: str) -> None:
+    parity = Parity(
+        rows=1,
+        label_mismatches=0,
+        ties=0,
+        max_difference=0.1,
+        tolerance=1.0,
+        method="",
+        worst_ulps=ulps,
+        differs=differs,
+    )
+    assert edgekit.building.describe_ulps(parity) == words
 
 
 def test_a_foreign_key_is_refused(bundle: Path, tmp_path: Path, run: Run) -> None:
