@@ -56,6 +56,8 @@ def unpack(data: bytes, *, bundle: str) -> dict[str, bytes]:
     """
     if len(data) > BUNDLE_MAX_BYTES:
         raise TooLarge(bundle, len(data), BUNDLE_MAX_BYTES)
+    if not data.startswith(_FILE[:2]):
+        raise BundleDamaged(bundle, "it does not begin as a .edge file does; perhaps another file was meant")
     files = _entries(data, bundle)
     at = 0
     try:
