@@ -134,7 +134,7 @@ def _from_file(path: Path) -> tuple[Tree, dict[str, str]]:
 
 def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, object, str]]:
     ours = sorted(name for name in environ if name.startswith(PREFIX))
-    if not ours:  # as mostly: to know all settings takes longer than to read the file
+    if not ours:  # to list all settings takes longer than to read the file
         return
     kinds = dict(_scalars(DeviceConfig))
     known = variables()
