@@ -65,7 +65,7 @@ class Keeper:
         self._stuck: frozenset[str] = frozenset()
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._obey, name="edgekit-keeper", daemon=True)
-        self._settled = threading.Event()
+        self._settled, self._stops = threading.Event(), False
         self.fault: Exception | None = None
         """Why the service ends by itself."""
         self.signals: Mapping[signal.Signals, Callable[[], None]] = {
@@ -86,11 +86,14 @@ class Keeper:
             self._settled.wait()
 
     def _tell(self) -> None:
-        self._settled.set()
-        self._announce()
-        self._notifier.ready(self._status())
-        self._notifier.alive()
-        self._ask()
+        try:
+            if not self._stops:
+                self._announce()
+                self._notifier.ready(self._status())
+                self._notifier.alive()
+                self._ask()
+        finally:
+            self._settled.set()
 
     def passed(self) -> None:
         """The loop came round."""
@@ -99,7 +102,7 @@ class Keeper:
             self._tested_s = float("inf")  # until it is over
             self._orders.put(self._test_again)
         interval_s = self._notifier.watchdog_s
-        if interval_s is None or self._now_s() - self._asked_s < interval_s / PINGS:
+        if interval_s is None or not self._settled.is_set() or self._now_s() - self._asked_s < interval_s / PINGS:
             return
         stuck = frozenset(pulse.name for pulse in self._pulses if not pulse.answered)
         if stuck != self._stuck:
@@ -114,6 +117,7 @@ class Keeper:
 
     def stopping(self) -> None:
         """A signal ends the service; what is under way is finished."""
+        self._stops = True
         self._notifier.stopping()
 
     def _ask(self) -> None:
