@@ -68,6 +68,13 @@ def test_measured_flowers_have_the_neighbours_of_the_tree(features: list[int]) -
         assert_same(KNeighborsRegressor(k).fit(X, np.arange(150.0)), X, exact=True)
 
 
+def test_rows_beyond_the_candidates_that_rounding_alone_tells_apart_are_searched() -> None:
+    # More flowers are 0.2236 away, but for the last digits, than candidates are looked at.
+    X = load_iris(return_X_y=True)[0][:, 2:]
+    y = np.random.default_rng(0).normal(size=len(X))
+    assert_same(KNeighborsRegressor(8, algorithm="kd_tree", leaf_size=2).fit(X, y), X, exact=True)
+
+
 @pytest.mark.parametrize("algorithm", ["kd_tree", "brute"])
 def test_a_graph_of_neighbours_has_the_ties_of_the_original(algorithm: Any) -> None:
     X = whole(120)

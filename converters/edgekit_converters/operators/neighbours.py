@@ -2,9 +2,9 @@
 
 The k nearest rows are found in two steps. |s|^2 - 2 x . s, one MatMul, ranks all stored rows, and its best k +
 `SPARE` are taken; their distances are then computed from the differences, as scikit-learn's trees do, and ranked again.
-So rounding in the MatMul cannot change the neighbours unless more than `SPARE` rows are as near but for that rounding.
-Where the next row is as far as the last one, `tied_neighbours` decides between them. A radius is compared as there,
-squared: rows on it are within it or not alike. Rows are stored in the order of the tree's index.
+Where the next row is as far as the last one, or rounding in the MatMul may have left one out, `tied_neighbours`
+searches as scikit-learn does. A radius is compared as there, squared: rows on it are within it or not alike. Rows are
+stored in the order of the tree's index.
 
 Source: sklearn/neighbors/_classification.py, _regression.py, _base.py (`_get_weights`), _nearest_centroid.py;
 sklearn/metrics/_dist_metrics.pyx.tp.
@@ -56,7 +56,7 @@ def nearest(x: Expr, step: Any, count: int | None = None) -> tuple[Expr, Expr]:
         shifted = rows - middle
         estimate = (x - middle) @ (-2.0 * shifted.T) + (shifted**2).sum(axis=1)
         candidates = least(estimate, wide)[1]
-        near, place = least(reduced(x.reshape(-1, 1, x.width) - candidates.look_up(rows), name, power, wide), edge)
+        near, place = least(reduced(x.reshape(-1, 1, x.width) - candidates.look_up(rows), name, power, wide), wide)
         place = pick(candidates, place)
     if edge > count:
         search = Search(step=step, rows=rows, name=name, power=power, count=count)

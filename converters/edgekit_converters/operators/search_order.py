@@ -84,6 +84,15 @@ def between(values: Expr, start: int, end: int) -> Expr:
     return values.apply("Slice", *bounds, width=end - start)
 
 
+def rounding(search: Search) -> tuple[float, float]:
+    """What the difference of two estimates may be off, per squared length of x and of a row; the longest row's.
+
+    Lengths are those from the middle of the stored rows.
+    """
+    longest = float(((search.rows - search.rows.mean(axis=0)) ** 2).sum(axis=1).max())
+    return ROUNDING * (search.rows.shape[1] + 10), longest
+
+
 def _by_index(search: Search, estimate: Expr, slack: Expr) -> tuple[Expr, Expr]:
     """The first k, and then those that are no farther than the k nearest of the rows before, which ever more are."""
     stored, end = len(search.rows), search.count
@@ -101,20 +110,32 @@ def _by_tree(search: Search, x: Expr, estimate: Expr, slack: Expr) -> tuple[Expr
     nodes = np.asarray(search.step._tree.get_arrays()[2])
     leaves = nodes[len(nodes) // 2 :]
     sizes = leaves["idx_end"] - leaves["idx_start"]
-    bounds, leaf_turn = _bounds(search, x), x.ones() - 1.0
-    for level in range(1, len(leaves).bit_length()):
-        # Of siblings the second is searched first only where it is nearer.
-        begin, width = 2**level - 1, 2**level
-        lefts, rights = (bounds.at(*range(start, begin + width, 2)) for start in (begin, begin + 1))
-        second = (lefts > rights).cast("float64")
-        pairs = [leaf_turn * 2.0 + second, leaf_turn * 2.0 + (1.0 - second)]
-        leaf_turn = concat([one.reshape(-1, width // 2, 1) for one in pairs]).reshape(-1, width)
     leaf = estimate.graph.constant(np.repeat(np.arange(len(leaves)), sizes).astype(np.int64), "leaf")
-    leaf_turn = leaf_turn.apply("Gather", leaf, axis=1, width=len(search.rows))
+    leaf_turn = _leaf_turn(search, x, len(leaves)).apply("Gather", leaf, axis=1, width=len(search.rows))
     early = leaf_turn < float(-(-search.count // sizes.min()))
     edge = _edge(early.where(estimate, np.inf), search.count)
     turn = leaf_turn * float(len(search.rows)) + np.arange(len(search.rows))
     return turn, early | (estimate <= edge + slack)
+
+
+def _leaf_turn(search: Search, x: Expr, leaves: int) -> Expr:
+    """[rows, leaves]: which leaf comes how late.
+
+    It is the number whose digits, from the root on, say whether the way to the leaf goes to the child searched second.
+    """
+    depth = leaves.bit_length() - 1
+    if depth == 0:
+        return x.ones() - 1.0
+    inner, places = np.arange(leaves - 1), np.arange(leaves)[:, None] >> np.arange(depth, 0, -1)
+    bounds = _bounds(search, x)
+    # The right child is searched first only where it is nearer.
+    swapped = (bounds.at(*(2 * inner + 1)) > bounds.at(*(2 * inner + 2))).cast("float64")
+    above = x.graph.constant(places + 2 ** np.arange(depth) - 1, "above")
+    digit = 2.0 ** np.arange(depth - 1, -1, -1)
+    right = (np.arange(leaves)[:, None] >> np.arange(depth - 1, -1, -1)) & 1
+    start: NDArray[np.float64] = (right * digit).sum(axis=1)
+    on_way = swapped.apply("Gather", above, axis=1, width=depth)
+    return (on_way * np.where(right, -digit, digit)).sum().reshape(-1, leaves) + start
 
 
 def _bounds(search: Search, x: Expr) -> Expr:
@@ -137,8 +158,8 @@ def _slack(search: Search, x: Expr) -> Expr:
     if search.name not in distances.SQUARED:
         return x.ones() - 1.0
     middle: NDArray[np.float64] = search.rows.mean(axis=0)
-    longest = float(((search.rows - middle) ** 2).sum(axis=1).max())
-    return ((x - middle).square().sum() + longest) * (ROUNDING * (x.width + 10))
+    share, longest = rounding(search)
+    return ((x - middle).square().sum() + longest) * share
 
 
 def _edge(values: Expr, count: int) -> Expr:

@@ -19,7 +19,7 @@ from edgekit_converters.graph import Dtype, Shape, Value
 from edgekit_converters.operators import distances
 from edgekit_converters.operators.expression import Expr, concat
 from edgekit_converters.operators.iteration import pick, repeat
-from edgekit_converters.operators.search_order import Search, between, in_turn, least
+from edgekit_converters.operators.search_order import Search, between, in_turn, least, rounding
 
 
 def settle(search: Search, x: Expr, estimate: Expr, reduced: Expr, place: Expr) -> tuple[Expr, Expr]:
@@ -29,11 +29,11 @@ def settle(search: Search, x: Expr, estimate: Expr, reduced: Expr, place: Expr) 
         search: What is searched.
         x: [rows, features].
         estimate: [rows, stored]: the reduced distances, but for rounding and for a number of each row's own.
-        reduced: [rows, k + 1]: those to the nearest rows, rising.
-        place: [rows, k + 1]: their places; of equals any.
+        reduced: [rows, candidates]: those to more than k rows, rising; fewer than all where the estimates chose them.
+        place: [rows, candidates]: their places; of equals any.
     """
     graph, count = x.graph, search.count
-    tied = reduced.at(count - 1).equals(reduced.at(count))
+    tied = _tied(search, reduced)
     clear, searched = graph.inner(), graph.inner()
     kept = [between(Expr(clear, one.value), 0, count) for one in (reduced, place)]
     found = _searched(search, *(Expr(searched, one.value) for one in (x, estimate, tied, reduced, place)))
@@ -50,9 +50,20 @@ def settle(search: Search, x: Expr, estimate: Expr, reduced: Expr, place: Expr) 
     )
 
 
+def _tied(search: Search, reduced: Expr) -> Expr:
+    """[rows, 1 or 2]: whether the next row is as near as the last, and whether one that is no candidate may be."""
+    edge, count = reduced.at(search.count - 1), search.count
+    if reduced.width == count + 1:
+        return reduced.at(count) <= edge
+    # |x| is at most the edge's distance and the row's length: its square, at most twice the sum of both squares.
+    share, longest = rounding(search)
+    limit = edge * np.array([1.0, 1.0 + 2.0 * share]) + np.array([0.0, 3.0 * share * longest])
+    return reduced.at(count, reduced.width - 1) <= limit
+
+
 def _searched(search: Search, x: Expr, estimate: Expr, tied: Expr, reduced: Expr, place: Expr) -> tuple[Expr, Expr]:
     """The k first of `reduced` and `place`, once the rows that are tied have been searched."""
-    graph, flat = x.graph, tied.flat()
+    graph, flat = x.graph, tied.cast("int64").max().cast("bool").flat()
     reduced, place = (between(one, 0, search.count) for one in (reduced, place))
     x, estimate = (one.apply("Compress", flat, axis=0) for one in (x, estimate))
     turn, kept = in_turn(search, x, estimate)
