@@ -45,9 +45,6 @@ log = logging.getLogger(__name__)
 
 PRESENCE_SECONDS: Final = 1.0
 """At most so often is a presence written anew that somebody else overwrites."""
-BRIEF_SECONDS: Final = 10.0
-BRIEF_CONNECTIONS: Final = 3
-"""So many connections in succession that lasted no longer: two collectors of one name take them from each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +95,7 @@ class Collector:
         self._messages = self._let_go = self._stored = self._duplicates = self._ahead = 0
         self._refused: Counter[str] = Counter()
         self._fault: str | None = None
-        self._presence_said_s = self._up_s = float("-inf")
-        self._brief = 0
+        self._presence_said_s = float("-inf")
         self.on_events: Callable[[Sequence[tuple[Envelope, Event]]], None] = lambda events: None
         """Told which events a batch held, after its commit; must return soon, and not fail."""
         self.on_superseded: Callable[[], None] = lambda: None
@@ -239,15 +235,13 @@ class Collector:
 
     def _on_up(self) -> None:
         log.info("collector %s is connected to %s", self.name, self.broker)
-        self._up_s = time.monotonic()
         self._link.publish(self._presence(alive=True))
         if self._claims is not None:
             self._claims.wake()
 
     def _on_down(self, reason: str) -> None:
         log.warning("collector %s lost %s: %s", self.name, self.broker, reason)
-        self._brief = self._brief + 1 if time.monotonic() - self._up_s < BRIEF_SECONDS else 0
-        if self._brief == BRIEF_CONNECTIONS:
+        if self._link.contested:
             log.warning(
                 "collector %s: connection after connection ends at once: if another collector has the same name,"
                 " give it one of its own (--name)",

@@ -269,6 +269,17 @@ def test_no_more_than_the_window_is_in_flight(mosquitto: Mosquitto, outbox: Outb
         wait_until(lambda: max(centre.sequences()) == IN_FLIGHT_MAX + 20, "it moves on")
 
 
+def test_two_devices_of_one_name_are_told_so(
+    mosquitto: Mosquitto, outbox: Outbox, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        Outbox(tmp_path / "copy.db", outbox.device) as copy,
+        running(patient(outbox, mosquitto.broker)),
+        running(patient(copy, mosquitto.broker)),
+    ):
+        wait_until(lambda: "perhaps another device has this name" in caplog.text, "they take it from each other")
+
+
 def test_a_broker_that_is_down_is_no_error_and_is_logged_once(
     stopped_mosquitto: Mosquitto, outbox: Outbox, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -18,7 +18,7 @@ from edgekit_runtime.broker import Broker
 from edgekit_runtime.dialect import Dialect
 from edgekit_runtime.mqtt.conversation import Conversation, Outcome
 from edgekit_runtime.mqtt.messages import Publication, Receipt, Received
-from edgekit_runtime.mqtt.patience import Timing, full_jitter
+from edgekit_runtime.mqtt.patience import BRIEF_S, CONTESTED_CONNECTIONS, Timing, full_jitter
 from edgekit_runtime.packets import write_pubacks
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class Link:
         self._on_up, self._on_message, self._on_down, self._on_room = on_up, on_message, on_down, on_room
         self._on_refused, self._meter = on_refused, meter
         self._timing, self._by_hand = timing or Timing(), by_hand
+        self._brief = 0
         self._lock = threading.Lock()
         self._standing: Conversation | None = None
         self._attempt: Conversation | None = None  # stands, or is being set up
@@ -170,6 +171,11 @@ class Link:
         """What the broker had not taken over when the last connection ended."""
         return self._untaken
 
+    @property
+    def contested(self) -> bool:
+        """Whether connection after connection ends soon: two of one name take it from each other without end."""
+        return self._brief >= CONTESTED_CONNECTIONS
+
     def stop(self, farewell: Publication | None = None, timeout_s: float = 5.0) -> None:
         """Publishes a farewell, waits until the broker has it, and disconnects; an unfinished connection is let go."""
         end = time.monotonic() + timeout_s
@@ -195,7 +201,9 @@ class Link:
         places = self.broker.places
         at, attempt = random.randrange(len(places)), 0
         while not self._stopping.is_set():
+            began_s = time.monotonic()
             reason, was_up = self._connect_once(places[at])
+            self._brief = self._brief + 1 if was_up and time.monotonic() - began_s < BRIEF_S else 0
             at = (at + 1) % len(places)
             attempt = 0 if was_up else attempt + 1
             self._refusal = reason

@@ -9,6 +9,9 @@ from typing import Final
 import msgspec
 
 RESUBSCRIBE_CAP_S: Final = 3600.0
+BRIEF_S: Final = 10.0
+CONTESTED_CONNECTIONS: Final = 3
+"""So many connections in a row that stood and ended within `BRIEF_S`: somebody else may call himself as we do."""
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):

@@ -206,6 +206,8 @@ class Uplink:
             self._up = self._outbox.live = False
             self._hosts.clear()
             self._untaken += self._dispatch.take_back(untaken)
+        if self._link.contested:
+            reason = "connection after connection ends at once; perhaps another device has this name"
         self._show("connecting", reason)
 
     def _on_refused(self, reason: str) -> None:
