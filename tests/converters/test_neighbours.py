@@ -60,8 +60,8 @@ def test_one_row_has_the_neighbours_that_it_has_among_others(algorithm: Any) -> 
 
 @pytest.mark.parametrize("features", [[2, 3], [0, 1, 2, 3]])
 def test_measured_flowers_have_the_neighbours_of_the_tree(features: list[int]) -> None:
-    X, y = load_iris(return_X_y=True)
-    X = X[:, features]
+    data: Any = load_iris()
+    X, y = data.data[:, features], data.target
     assert ties(X, X, 3) > 5
     for k in (3, 5, 15):
         assert_same(KNeighborsClassifier(k).fit(X, y), X, exact=True)

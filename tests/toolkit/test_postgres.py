@@ -149,7 +149,7 @@ def test_a_database_of_the_second_version_is_brought_up_to_date_and_answers_as_b
             for table in ("window", "cursor", "reference", "standing", "part", "rollup_mark"):
                 rows = db.execute(f'SELECT * FROM "{table}"').fetchall()
                 marks = ", ".join(["%s"] * len(rows[0]))
-                cursor.executemany(f'INSERT INTO "{table}" VALUES ({marks})', rows)
+                cursor.executemany(f'INSERT INTO "{table}" VALUES ({marks})'.encode(), rows)
         cursor.execute("SELECT setval('window_id', 16)")
     with pytest.raises(StorageFault, match="of an older release"):
         open_store(where_postgres, create=False)

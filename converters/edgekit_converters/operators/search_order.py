@@ -129,7 +129,7 @@ def _leaf_turn(search: Search, x: Expr, leaves: int) -> Expr:
     inner, places = np.arange(leaves - 1), np.arange(leaves)[:, None] >> np.arange(depth, 0, -1)
     bounds = _bounds(search, x)
     # The right child is searched first only where it is nearer.
-    swapped = (bounds.at(*(2 * inner + 1)) > bounds.at(*(2 * inner + 2))).cast("float64")
+    swapped = (bounds.at(*(2 * inner + 1).tolist()) > bounds.at(*(2 * inner + 2).tolist())).cast("float64")
     above = x.graph.constant(places + 2 ** np.arange(depth) - 1, "above")
     digit = 2.0 ** np.arange(depth - 1, -1, -1)
     right = (np.arange(leaves)[:, None] >> np.arange(depth - 1, -1, -1)) & 1

@@ -74,7 +74,8 @@ class Conversation:
         meter: Meter,
         by_hand: bool,
     ) -> None:
-        self._place, self._protocol, self._client_id = place, protocol, client_id
+        self._place, self._client_id = place, client_id
+        self._protocol: Literal[4, 5] = protocol
         self._stopping, self._subscriptions, self._unassured = stopping, subscriptions, unassured
         self._on_up, self._on_message, self._on_refused, self._on_room = on_up, on_message, on_refused, on_room
         self._timing, self._meter, self._by_hand = timing, meter, by_hand

@@ -26,6 +26,7 @@ class User(Protocol):
 
     def ended(self) -> bool:
         """The client sends no more; whether it is still written to."""
+        ...
 
     def full(self) -> None:
         """The client does not read."""
