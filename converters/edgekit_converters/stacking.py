@@ -26,7 +26,8 @@ def stacked(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
         parts = [frame.iloc[:, places] for frame in frames]
         if isinstance(dtype, np.dtype):
             rows = np.concatenate([part.to_numpy() for part in parts])
-            blocks.append(pd.DataFrame(rows, columns=first.columns[places], copy=False))
+            # Told its type: pandas would make texts with NaN of objects that are texts and None.
+            blocks.append(pd.DataFrame(rows, columns=first.columns[places], dtype=dtype, copy=False))
         else:
             blocks.append(pd.concat(parts, ignore_index=True))
         order += places

@@ -16,6 +16,7 @@ def table() -> pd.DataFrame:
         {
             "size": np.arange(COUNT) * 1.5,
             "kind": ["x", None] * half,
+            "object": pd.Series(["x", None] * half, dtype=object),
             "level": pd.Categorical(["low", "high"] * half),
             "visits": np.arange(COUNT),
             "area": np.arange(COUNT, dtype=np.float32),
@@ -31,7 +32,9 @@ def table() -> pd.DataFrame:
 def test_tables_follow_one_another_with_their_types() -> None:
     whole = table()
     parts = [whole.iloc[at : at + 7].assign(size=np.nan) for at in range(0, COUNT, 7)] + [whole.iloc[::-1]]
-    pd.testing.assert_frame_equal(stacked(parts), pd.concat(parts, ignore_index=True))
+    found = stacked(parts)
+    pd.testing.assert_frame_equal(found, pd.concat(parts, ignore_index=True))
+    assert found["object"].iloc[1] is None
     pd.testing.assert_frame_equal(stacked(parts[:1]), parts[0])
 
 
