@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -129,6 +130,8 @@ def run(
             # What stays is not looked through again and again.
             gc.freeze()
             gc.enable()
+            # A request waits so long for a thread that loads another bundle, or stores; 5 ms is the default.
+            sys.setswitchinterval(0.0005)
 
         def announce() -> None:
             say(f"serving     {titles()} at {where}")
