@@ -19,6 +19,7 @@ from edgekit_contracts.errors import EdgekitError, MissingFile
 from edgekit_contracts.manifest import Manifest
 from edgekit_contracts.slots import ModelSlots, Plan, Slot
 from edgekit_contracts.telemetry import Labels
+from edgekit_runtime import digests
 from edgekit_runtime.bundle import Bundle, read_bundle, read_file, vouched_bundle
 from edgekit_runtime.config import CandidateSettings, DeviceConfig, ModelSettings
 from edgekit_runtime.events import Events
@@ -31,7 +32,7 @@ from edgekit_runtime.selftest import GoldenResult, check_golden
 from edgekit_runtime.served import Lineup, Trial, check_trial
 from edgekit_runtime.signature import load_public_keys
 from edgekit_runtime.single import Single
-from edgekit_runtime.slots import SlotStore, file_sha256
+from edgekit_runtime.slots import SlotStore
 from edgekit_runtime.source import Source
 from edgekit_runtime.thrift import sends_moments
 from edgekit_runtime.vouching import Vouching
@@ -46,7 +47,7 @@ _log = logging.getLogger("edgekit.models")
 def configured(settings: ModelSettings) -> str:
     """A hash of what the settings say of a model, the bytes of its bundles included."""
     files = [Path(settings.bundle), *_bundle_of(settings.candidate)]
-    said = [msgspec.json.encode(settings), *(str(file_sha256(file)).encode() for file in files)]
+    said = [msgspec.json.encode(settings), *(str(digests.file_sha256(file)).encode() for file in files)]
     return hashlib.sha256(b"\0".join(said)).hexdigest()
 
 
@@ -154,7 +155,7 @@ class Assembly:
         signers = {} if self._vouching is None else self._vouching.signers(files)
         keys = () if signers else load_public_keys(files)
         data = read_file(path)
-        sha256 = hashlib.sha256(data).hexdigest()
+        sha256 = digests.sha256(data).hexdigest()
         if sha256 in signers:
             return vouched_bundle(data, path.name, sha256=sha256, signer=signers[sha256])
         return read_bundle(data, path.name, keys=keys or load_public_keys(files))
@@ -162,7 +163,7 @@ class Assembly:
     def find(self, settings: ModelSettings, sha256: str) -> Path | None:
         """The file of a bundle: one that the settings name, or one that is kept; None where there is none any more."""
         files = [self.store.path(sha256), Path(settings.bundle), *_bundle_of(settings.candidate)]
-        return next((path for path in files if file_sha256(path) == sha256), None)
+        return next((path for path in files if digests.file_sha256(path) == sha256), None)
 
     def candidate(self, path: Path, settings: ModelSettings, plan: Plan) -> Member:
         """A bundle in service that is tried: in one thread, where it runs beside the live one.

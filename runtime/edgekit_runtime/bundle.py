@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +21,7 @@ from edgekit_contracts.manifest import (
     decode_manifest,
 )
 from edgekit_contracts.reference import Reference, decode_reference
+from edgekit_runtime.digests import sha256
 from edgekit_runtime.signature import PublicKey, check_signature
 
 
@@ -107,7 +107,7 @@ def read_bundle(data: bytes, name: str, *, keys: Sequence[PublicKey] | None) -> 
         raise BundleDamaged(name, "it has no manifest.json")
     manifest = decode_manifest(files[MANIFEST_PATH])
     _check_files(files, manifest, name)
-    return Bundle(name, hashlib.sha256(data).hexdigest(), len(data), files, manifest, signer)
+    return Bundle(name, sha256(data).hexdigest(), len(data), files, manifest, signer)
 
 
 def vouched_bundle(data: bytes, name: str, *, sha256: str, signer: PublicKey) -> Bundle:
@@ -130,5 +130,5 @@ def _check_files(files: dict[str, bytes], manifest: Manifest, bundle: str) -> No
         odd = sorted(present ^ set(listed))[0]
         raise BundleDamaged(bundle, f"'{odd}' is {'not in the manifest' if odd in present else 'missing'}")
     for path, entry in listed.items():
-        if len(files[path]) != entry.size or hashlib.sha256(files[path]).hexdigest() != entry.sha256:
+        if len(files[path]) != entry.size or sha256(files[path]).hexdigest() != entry.sha256:
             raise BundleDamaged(bundle, f"'{path}' is not the file that the manifest names")

@@ -12,10 +12,10 @@ import msgspec
 from edgekit_contracts.errors import EdgekitError
 from edgekit_runtime import logs
 from edgekit_runtime.config import DeviceConfig, Serve
+from edgekit_runtime.digests import file_sha256
 from edgekit_runtime.events import Events
 from edgekit_runtime.models import Models
 from edgekit_runtime.settings import hide_password, leaves
-from edgekit_runtime.slots import file_sha256
 
 _log = logging.getLogger("edgekit.reload")
 

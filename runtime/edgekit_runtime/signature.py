@@ -26,6 +26,7 @@ from edgekit_contracts import limits
 from edgekit_contracts.decode import decode_json
 from edgekit_contracts.errors import EdgekitError, MissingFile, SignatureRefused, UsageError
 from edgekit_contracts.manifest import SIGNATURE_PATH
+from edgekit_runtime.digests import sha256
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -109,7 +110,7 @@ class _SignatureFile(msgspec.Struct, rename="camel"):
 
 def statement_for(files: Mapping[str, bytes], *, name: str) -> Statement:
     """The statement that a signature of `files` must carry; the signature itself is not among them."""
-    digests = {path: hashlib.sha256(files[path]) for path in sorted(files) if path != SIGNATURE_PATH}
+    digests = {path: sha256(files[path]) for path in sorted(files) if path != SIGNATURE_PATH}
     root = hashlib.sha256(b"".join(digest.digest() for digest in digests.values())).hexdigest()
     return Statement(
         subject=(Subject(name=name, digest={"sha256": root}),),

@@ -7,7 +7,6 @@ the old choice or the new one. A bundle that was staged is copied here: who stag
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Final
 from edgekit_contracts.decode import encode_json
 from edgekit_contracts.errors import FormatError, StorageFault, TooLarge
 from edgekit_contracts.slots import ModelSlots, Slots, decode_slots
+from edgekit_runtime import digests
 from edgekit_runtime.replacing import replace
 
 FILE: Final = "slots.json"
@@ -77,7 +77,7 @@ class SlotStore:
             data = source.read_bytes()
         except OSError as error:
             raise StorageFault(str(source), error.strerror or str(error)) from error
-        if hashlib.sha256(data).hexdigest() != sha256:
+        if digests.sha256(data).hexdigest() != sha256:
             raise StorageFault(str(source), "it changed while it was staged")
         replace(target, data)
 
@@ -92,12 +92,3 @@ class SlotStore:
             for path in list(self._folder.iterdir()):
                 if path.name not in names:
                     path.unlink()
-
-
-def file_sha256(path: Path) -> str | None:
-    """The hash of a file; None where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
