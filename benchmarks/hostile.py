@@ -33,8 +33,8 @@ from edgekit_contracts import limits, topics
 from edgekit_contracts.decode import decode_msgpack
 from edgekit_contracts.telemetry import Ack
 from edgekit_runtime.broker import Broker
-from edgekit_runtime.mqtt import Link, Publication, Received, Timing
-from tests.brokers import Mosquitto, wait_until
+from edgekit_runtime.mqtt import Publication, Received
+from tests.brokers import Mosquitto, link, wait_until
 from tests.hostile import AHEAD, STRANGER, VICTIM, Attacker, Hostile, expected, honest, honest_reference
 
 ALONE: Final = 60
@@ -43,7 +43,6 @@ PACE_S: Final = 0.05
 LAG_MAX_S: Final = 1.0
 ON_THE_WAY: Final = 20
 """Hostile messages that the broker has not taken over."""
-QUICK: Final = Timing(reconnect_first_s=0.05, reconnect_cap_s=0.2)
 
 
 class Honest:
@@ -82,22 +81,6 @@ class Honest:
     def stop(self) -> None:
         """Disconnects."""
         self._link.stop()
-
-
-def link(broker: Broker, name: str, subscriptions: tuple[str, ...], on_message: object = None) -> Link:
-    made = Link(
-        broker,
-        name,
-        will=lambda: None,
-        subscriptions=subscriptions,
-        on_up=lambda: None,
-        on_message=on_message or (lambda received: None),  # type: ignore[arg-type]
-        on_down=lambda reason: None,
-        timing=QUICK,
-    )
-    made.start()
-    assert made.wait_first(30) is None
-    return made
 
 
 def attack(broker: Broker, messages: list[Hostile]) -> None:

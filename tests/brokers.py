@@ -43,8 +43,7 @@ def wait_until(condition: Callable[[], T], what: str, within_s: float = 60.0) ->
     return value
 
 
-@contextlib.contextmanager
-def linked(
+def link(
     broker: Broker,
     name: str,
     topics: Sequence[str],
@@ -52,9 +51,9 @@ def linked(
     *,
     by_hand: bool = False,
     meter: Callable[[int, int], None] = lambda sent, received: None,
-) -> Iterator[Link]:
-    """A connection that hears these topics, for as long as a test wants it."""
-    link = Link(
+) -> Link:
+    """A connection that stands and hears these topics."""
+    made = Link(
         broker,
         name,
         will=lambda: None,
@@ -66,12 +65,27 @@ def linked(
         by_hand=by_hand,
         meter=meter,
     )
-    link.start()
-    assert link.wait_first(30) is None
+    made.start()
+    assert made.wait_first(30) is None
+    return made
+
+
+@contextlib.contextmanager
+def linked(
+    broker: Broker,
+    name: str,
+    topics: Sequence[str],
+    heard: Callable[[Received], None] = lambda received: None,
+    *,
+    by_hand: bool = False,
+    meter: Callable[[int, int], None] = lambda sent, received: None,
+) -> Iterator[Link]:
+    """The same, for as long as a test wants it."""
+    made = link(broker, name, topics, heard, by_hand=by_hand, meter=meter)
     try:
-        yield link
+        yield made
     finally:
-        link.stop()
+        made.stop()
 
 
 def free_port() -> int:

@@ -10,7 +10,6 @@ what is wrong with it.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import msgspec
 from edgekit_contracts.errors import EdgekitError
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.config import DeviceConfig
+from edgekit_runtime.digests import file_sha256
 from edgekit_runtime.lean import is_large
 from edgekit_runtime.signature import PublicKey, load_public_keys
 from edgekit_runtime.slots import SlotStore
@@ -106,8 +106,4 @@ def _bundles(config: DeviceConfig) -> Iterator[Path]:
 
 
 def _digest(keys: Sequence[str]) -> str:
-    digests = []
-    for path in keys:
-        with contextlib.suppress(OSError):
-            digests.append(hashlib.sha256(Path(path).read_bytes()).hexdigest())
-    return " ".join(digests)
+    return " ".join(filter(None, (file_sha256(Path(path)) for path in keys)))
