@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from struct import pack
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import numpy as np
@@ -29,7 +29,7 @@ from edgekit_runtime.tally import Layout, Tally
 from edgekit_runtime.varints import encode_varint_block
 
 if TYPE_CHECKING:
-    pass
+    from numpy.typing import NDArray
 
 BLOCK_NUMBERS: Final = 65_536
 """Numbers in a block."""
@@ -108,7 +108,7 @@ class Observer:
         latencies_ns = () if latency_us is None else (1000 * latency_us,)
         self.count(Rows(batch.rows, batch.numbers, text, labels, scores), latencies_ns, resent=resent)
 
-    def count(self, rows: Rows, latencies_ns: Sequence[float], *, resent: int = 0) -> None:
+    def count(self, rows: Rows, latencies_ns: Sequence[float] | NDArray[np.int64], *, resent: int = 0) -> None:
         """Counts answered rows, of one call or several.
 
         Args:
@@ -118,9 +118,12 @@ class Observer:
         """
         with self._lock:
             self._resent += resent
-            self._latencies_ns += latencies_ns
-            if len(self._latencies_ns) >= _LATENCIES:
-                self._count_latencies()
+            if isinstance(latencies_ns, np.ndarray):
+                self._add_latencies(latencies_ns)
+            else:
+                self._latencies_ns += latencies_ns
+                if len(self._latencies_ns) >= _LATENCIES:
+                    self._count_latencies()
             self._keep(rows)
 
     def count_resent(self) -> None:
@@ -210,12 +213,15 @@ class Observer:
         _log.exception("%d rows could not be counted (%d so far)", rows, self._lost)
 
     def _count_latencies(self) -> None:
-        """As features are counted: sorted, and the edges looked up in them."""
         # NumPy makes an array of a list in three times the time.
-        latencies_us = np.frombuffer(pack(f"{len(self._latencies_ns)}d", *self._latencies_ns)) / 1000
+        self._add_latencies(np.frombuffer(pack(f"{len(self._latencies_ns)}d", *self._latencies_ns)))
+        self._latencies_ns = []
+
+    def _add_latencies(self, latencies_ns: NDArray[Any]) -> None:
+        """As features are counted: sorted, and the edges looked up in them."""
+        latencies_us = latencies_ns / 1000
         latencies_us.sort()
         self._latency_below += latencies_us.searchsorted(self._latency_edges_us, "right")
-        self._latencies_ns = []
 
 
 def resident_kb() -> int:

@@ -1,9 +1,10 @@
 """One row at a time, answered in memory that stays where it is.
 
 A ring has a few places whose memory ONNX Runtime was told once: a row is copied into a free place, and the bound call
-reads it there and writes its answers beside it. So a call makes no arrays. What the observer is to count waits as
-bytes, row and answers, and when there is a block of it all is counted together. Threads take different places: a list's
-`pop`, `append` and `extend` are one step each, and no call waits for another.
+reads it there and writes its answers beside it. So a call makes no arrays. What the observer is to count is a copy of
+the place's bytes: answers, row and latency. A few of these wait as they are, then a block of them as one, and a full
+block is counted together. Threads take different places: a list's `pop` and `append` are one step each, and no call
+waits for another.
 
 Memory begins at a multiple of 64 bytes, as ONNX Runtime's own does, so that vectorised sums add in the same order.
 """
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 PLACES: Final = 8
 """Threads that are answered at once. Each costs 3 kB, and the one that was used last is in a core's cache."""
 WAITING: Final = 256
-"""Rows that wait to be given to the observer: so few that what they take is in a core's cache and taken again."""
+"""Rows that wait singly: so few that what they take is in a core's cache and taken again."""
 _ALIGNMENT: Final = 64
 _ROLES: Final = ("probabilities", "value", "label")
 """In the order of their memory."""
@@ -45,12 +46,14 @@ _WILD: Final = bytes(top in range(0x47, 0x80) or top in range(0xC7, 0x100) for t
 """Of each such byte whether its number is 2**113 or beyond, infinite, or no number: none other is beyond float32. One
 look at bytes takes a third of the time of one at numbers; where one is wild, the encoder's check decides."""
 
-Held = tuple[Answer, bytes, bytes]
-"""An answer, and the bytes of its row and of what the model gave."""
-_Place = tuple[Any, Callable[[], object], memoryview, memoryview, Bound]
-"""The row's memory, the call on it, the bytes of its answers, its label if that is a number, and the call's binding."""
-_PARTS: Final = 4
-"""What waits of a row: its bytes, those of its answers, its label and the call's latency in nanoseconds."""
+_LATENCY: Final = np.dtype(np.int64)
+"""Nanoseconds; a place's last bytes."""
+
+Held = tuple[Answer, bytes]
+"""An answer, and its place's bytes."""
+_Place = tuple[Any, Callable[[], object], memoryview, memoryview, memoryview, Callable[[], bytes], Bound]
+"""The row's memory, the call on it, the bytes of its answers, its label as a number, the call's latency, what copies
+all these bytes, and the call's binding."""
 
 
 class Ring:
@@ -68,76 +71,105 @@ class Ring:
 
     def __init__(self, engine: Engine, observer: Observer | None, sample: Batch) -> None:
         self._observer = observer
-        encoder, outputs = engine.encoder, engine.manifest.outputs
-        found = dict(zip((output.role for output in outputs), engine.outputs(sample), strict=True))
+        encoder, manifest = engine.encoder, engine.manifest
+        found = dict(zip((output.role for output in manifest.outputs), engine.outputs(sample), strict=True))
         self._text_at = next(
-            (at for at, output in enumerate(outputs) if output.role == "label" and found["label"].dtype == object), None
+            (at for at, one in enumerate(manifest.outputs) if one.role == "label" and found["label"].dtype == object),
+            None,
         )
-        # A text has no place of its own: ONNX Runtime keeps it.
+        # A text has no place of its own: ONNX Runtime keeps it, and the place has the number of the class.
         self._text = None if self._text_at is None else found.pop("label")[0]
-        kind = next((output.dtype for output in outputs if output.role == "label"), None)
+        self._classes = {label: at for at, label in enumerate(manifest.classes)}
+        kind = next((output.dtype for output in manifest.outputs if output.role == "label"), None)
         self._labelled, self._truth = kind is not None, kind == "bool"
-        self._rows = _aligned(PLACES, len(encoder.numbers) * np.dtype(encoder.dtype).itemsize).view(encoder.dtype)
-        self._parts, codes, size = _layout(found)
+        numbered = {} if self._text_at is None else {"label": np.zeros(1, np.int64)}
+        self._parts, codes, self._answered = _layout(found | numbered)
         self._unpack = Struct(codes).unpack
-        self._records = _aligned(PLACES, size)
-        """[places, bytes]: where the answers are written."""
+        start = _up(self._answered, _ALIGNMENT)
+        stop = start + len(encoder.numbers) * np.dtype(encoder.dtype).itemsize
+        self._size = _up(stop, _LATENCY.itemsize) + _LATENCY.itemsize
+        self._parts |= {"row": (slice(start, stop), np.dtype(encoder.dtype))}
+        self._parts |= {"latency": (slice(self._size - _LATENCY.itemsize, self._size), _LATENCY)}
+        self._places = _aligned(PLACES, self._size)
+        """[places, bytes]."""
         self._free: list[_Place] = []
         for number in range(PLACES):
+            place = self._places[number : number + 1]
             written = [
-                self._columns(self._records[number : number + 1], output.role).reshape(found[output.role].shape)
-                if output.role in found
-                else None
-                for output in outputs
+                self._column(place, output.role).reshape(found[output.role].shape) if output.role in found else None
+                for output in manifest.outputs
             ]
-            bound = engine.bind(self._rows[number : number + 1], written)
+            row = self._column(place, "row")
+            bound = engine.bind(row, written)
             if bound is None:
                 raise ValueError("the session's memory cannot be bound")
-            row = self._rows[number]
+            self._try(place, bound, sample, found)
             # A row that needs no rounding is written as the bytes that were looked at.
-            target: Any = memoryview(row.view(np.uint8)) if row.dtype == _DOUBLE else row
-            self._try(number, bound, sample, found)
-            record = self._records[number]
-            label = self._columns(record[None], "label")[0] if "label" in self._parts else record
-            self._free.append((target, bound.run, memoryview(record), memoryview(label), bound))
-        self._waiting: list[Any] = []
-        """Of each row that waits to be counted `_PARTS` things, one after the other."""
-        self._full = _PARTS * min(WAITING, 1 if observer is None else observer.block_rows)
-        self._lock = threading.Lock()  # one thread takes what waits
+            target: Any = memoryview(row[0].view(np.uint8)) if row.dtype == _DOUBLE else row[0]
+            answers, latency = memoryview(place[0, : self._answered]), memoryview(self._column(place, "latency")[0])
+            label = memoryview(self._column(place, "label")[0]) if "label" in self._parts else answers
+            self._free.append((target, bound.run, answers, label, latency, memoryview(place[0]).tobytes, bound))
+        self._waiting: list[bytes] = []
+        """Rows that wait to be counted."""
+        self._block = 1 if observer is None else observer.block_rows
+        self._most = min(WAITING, self._block)
+        self._lock = threading.Lock()  # one thread takes what waits; all that follows
+        self._kept = np.empty((0 if observer is None else self._block, self._size), np.uint8)
+        """[rows, bytes]: those that waited before them."""
+        self._rows = 0
+        """How many these are."""
 
     def flush(self) -> None:
         """Has the rows counted that wait."""
-        if self._observer is None:
-            return
-        with self._lock:
-            waiting = self._waiting[:]
-            del self._waiting[: len(waiting)]  # what other threads append meanwhile stands behind
-        if not waiting:
-            return
-        rows, answers, labels, latencies_ns = (waiting[part::_PARTS] for part in range(_PARTS))
-        numbers = np.frombuffer(b"".join(rows), _DOUBLE).reshape(len(rows), -1).astype(self._rows.dtype, copy=False)
-        records = np.frombuffer(b"".join(answers), np.uint8).reshape(len(rows), -1)
-        columns = {role: self._columns(records, role) for role in self._parts}
-        label = columns.get("label")
-        scores = score_columns(self._labelled, columns.get("probabilities"), columns.get("value"))
-        said = () if not self._labelled else labels if label is None else label[:, 0]
-        self._observer.count(Rows(len(rows), numbers, (), said, scores), latencies_ns)
+        if self._observer is not None:
+            with self._lock:
+                self._keep()
+                self._count()
 
-    def _columns(self, records: NDArray[np.uint8], role: str) -> NDArray[Any]:
-        """[rows, columns]: one of the answers."""
+    def _full(self) -> None:
+        with self._lock:
+            self._keep()
+
+    def _keep(self) -> None:
+        """Writes what waits behind what is kept, and has each full block counted."""
+        waiting = self._waiting[:]
+        del self._waiting[: len(waiting)]  # what other threads append meanwhile stands behind
+        while waiting:
+            part = waiting[: self._block - self._rows]
+            del waiting[: len(part)]
+            found = np.frombuffer(b"".join(part), np.uint8)
+            self._kept[self._rows : self._rows + len(part)] = found.reshape(len(part), self._size)
+            self._rows += len(part)
+            if self._rows == self._block:
+                self._count()
+
+    def _count(self) -> None:
+        """Has counted what is kept."""
+        if not self._rows or self._observer is None:
+            return
+        records, self._rows = self._kept[: self._rows], 0
+        columns = {role: self._column(records, role) for role in self._parts}
+        labels: Any = columns["label"][:, 0] if self._labelled else ()
+        if self._text_at is not None:
+            labels = np.array([*self._classes, None], dtype=object)[labels]
+        scores = score_columns(self._labelled, columns.get("probabilities"), columns.get("value"))
+        rows = Rows(len(records), columns["row"], (), labels, scores)
+        self._observer.count(rows, columns["latency"][:, 0])
+
+    def _column(self, records: NDArray[np.uint8], role: str) -> NDArray[Any]:
+        """[rows, columns]: the row, one of the answers, or the latency."""
         part, dtype = self._parts[role]
         return records[:, part].view(dtype)
 
-    def _try(self, number: int, bound: Bound, sample: Batch, found: Mapping[str, NDArray[Any]]) -> None:
+    def _try(self, place: NDArray[np.uint8], bound: Bound, sample: Batch, found: Mapping[str, NDArray[Any]]) -> None:
         """Answers the sample in this place, and compares each byte."""
         assert sample.numbers is not None
-        self._rows[number] = sample.numbers[0]
+        self._column(place, "row")[:] = sample.numbers[:1]
         try:
             bound.run()
         except Exception as error:  # onnxruntime raises several unrelated classes
             raise ValueError(f"the bound call fails: {first_line(error)}") from error
-        record = self._records[number : number + 1]
-        same = all(self._columns(record, role).tobytes() == array.tobytes() for role, array in found.items())
+        same = all(self._column(place, role).tobytes() == array.tobytes() for role, array in found.items())
         if not same or (self._text_at is not None and bound.results[self._text_at].numpy()[0] != self._text):
             raise ValueError("the bound call answers otherwise")
 
@@ -162,19 +194,19 @@ class Ring:
     def note(self, held: Held, latency_ns: int) -> None:
         """Has a row counted that a `holder` answered."""
         if self._observer is not None:
-            answer, row, answers = held
-            self._waiting.extend((row, answers, answer.label, latency_ns))
-            if len(self._waiting) >= self._full:
-                self.flush()
+            record = held[1]
+            self._waiting.append(record[: -_LATENCY.itemsize] + latency_ns.to_bytes(_LATENCY.itemsize, sys.byteorder))
+            if len(self._waiting) >= self._most:
+                self._full()
 
     def _function(self, engine: Engine, *, held: bool) -> Any:
         """A function, since a method would look up each name that it needs at each call."""
-        free, flush, unpack, clock = self._free, self.flush, self._unpack, perf_counter_ns
-        take, give, waiting, wait, full = free.pop, free.append, self._waiting, self._waiting.extend, self._full
-        observed, truth, text_at = self._observer is not None, self._truth, self._text_at
-        kept = held or observed
+        free, full, unpack, clock = self._free, self._full, self._unpack, perf_counter_ns
+        take, give, waiting, wait, most = free.pop, free.append, self._waiting, self._waiting.append, self._most
+        observed, truth, text_at, classes = self._observer is not None, self._truth, self._text_at, self._classes
         check, ndarray, double, tops, wild = engine.encoder.check, np.ndarray, _DOUBLE, _TOPS, _WILD
-        size, whole, make = self._rows.shape[1] * _DOUBLE.itemsize, self._rows.dtype == _DOUBLE, Answer
+        size, make = len(engine.encoder.numbers) * _DOUBLE.itemsize, Answer
+        whole = self._parts["row"][1] == _DOUBLE
         order = None if held else engine.encoder.order([feature.name for feature in engine.manifest.features])
         numbers_are_answers = engine.manifest.task != "transformation"
         labelled = self._labelled and text_at is None
@@ -208,35 +240,37 @@ class Ring:
                 place = take()
             except IndexError:
                 return None
+            target, run, answers, number, latency, copy, bound = place
             try:
-                target, run, memory, number, bound = place
-                target[:] = data if whole else row
-                run()
-                record: Any = memory.tobytes() if kept else memory
-                found = unpack(record)
-                label = number[0] if labelled else None
-                if text_at is not None:
-                    label = bound.results[text_at].numpy()[0]
-            except Exception:  # onnxruntime raises several unrelated classes
-                return None
+                try:
+                    target[:] = data if whole else row
+                    run()
+                    found = unpack(answers)
+                    label = number[0] if labelled else None
+                    if text_at is not None:
+                        label = bound.results[text_at].numpy()[0]
+                        number[0] = classes.get(label, -1)
+                except Exception:  # onnxruntime raises several unrelated classes
+                    return None
+                if truth:
+                    label = bool(label)
+                if valued:
+                    probabilities, values = found[:probable], found[probable:]
+                else:
+                    probabilities, values = found, ()
+                if numbers_are_answers:
+                    total = sum(found)
+                    if total != total and _has_nan(probabilities or values):
+                        raise no_number()
+                if held:
+                    return make(label, probabilities, values), copy()
+                if observed:
+                    latency[0] = clock() - started_ns
+                    wait(copy())
             finally:
                 give(place)
-            if truth:
-                label = bool(label)
-            if valued:
-                probabilities, values = found[:probable], found[probable:]
-            else:
-                probabilities, values = found, ()
-            if numbers_are_answers:
-                total = sum(found)
-                if total != total and _has_nan(probabilities or values):
-                    raise no_number()
-            if held:
-                return make(label, probabilities, values), data, record
-            if observed:
-                wait((data, record, label, clock() - started_ns))
-                if len(waiting) >= full:
-                    flush()
+            if observed and len(waiting) >= most:
+                full()
             return make(label, probabilities, values)
 
         return answer
@@ -256,7 +290,7 @@ def _layout(found: Mapping[str, NDArray[Any]]) -> tuple[dict[str, tuple[slice, n
         if array.dtype.name not in _CODES or len(array) != 1:
             raise ValueError(f"{role} cannot be bound")
         # A label is no sum: it needs no alignment but its own, and is read by itself.
-        gap = -size % (array.itemsize if role == "label" else _ALIGNMENT)
+        gap = _up(size, array.itemsize if role == "label" else _ALIGNMENT) - size
         codes += f"{gap}x" + (f"{array.nbytes}x" if role == "label" else f"{array.size}{_CODES[array.dtype.name]}")
         parts[role] = slice(size + gap, size + gap + array.nbytes), array.dtype
         size = parts[role][0].stop
@@ -268,9 +302,14 @@ def _has_nan(numbers: Sequence[float]) -> bool:
     return any(number != number for number in numbers)
 
 
+def _up(size: int, multiple: int) -> int:
+    """The least multiple that is not below `size`."""
+    return -(-size // multiple) * multiple
+
+
 def _aligned(places: int, size: int) -> NDArray[np.uint8]:
     """[places, size] bytes of zeros; each place begins at a multiple of 64."""
-    stride = -(-size // _ALIGNMENT) * _ALIGNMENT
+    stride = _up(size, _ALIGNMENT)
     memory = np.zeros(places * stride + _ALIGNMENT, dtype=np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT
     return memory[start : start + places * stride].reshape(places, stride)[:, :size]
