@@ -94,7 +94,7 @@ class Ring:
         """[places, bytes]."""
         self._free: list[_Place] = []
         for number in range(PLACES):
-            place = self._places[number : number + 1]
+            place: Any = self._places[number : number + 1]
             written = [
                 self._column(place, output.role).reshape(found[output.role].shape) if output.role in found else None
                 for output in manifest.outputs
