@@ -1,6 +1,7 @@
 """The trees of an ONNX file, rebuilt from the operators' attributes and the tables that their outputs point into.
 
 A node that reads a negated column is laid back: `-x <= s` with its branches in turn is `x <= t`, t the number below -s.
+In some of those columns -inf stands for NaN, which then goes the way of the true branch.
 Two ways of giving values are read: a leaf adds its weight to its target (`TreeEnsemble`, SUM), or its weight is the
 number of a row of a table (a `Gather` from an initializer, behind a cast to int64).
 
@@ -86,15 +87,15 @@ def written_ensembles(model: onnx.ModelProto) -> list[Written]:
             continue
         values = {one.name: helper.get_attribute_value(one) for one in node.attribute}
         raw = _version_5(values) if node.op_type == "TreeEnsemble" else _version_3(values)
-        before = _beside_negated(node, makers)
-        maker = makers.get(before[-1].input[0])
+        before, x, low = _beside_negated(node, makers)
+        maker = makers.get(x)
         if node.op_type == "TreeEnsembleRegressor" and _has_sets(maker, makers, tables):
             return []
         if len(before) > 1:
-            width = _width(model, before[-1].input[0])
+            width = _width(model, x)
             if width is None:
                 return []
-            raw = _laid_back(raw, width)
+            raw = _laid_back(raw, width, low)
         covered = {one.name for one in before}
         if maker is not None and maker.op_type == "Cast" and all(one in before for one in readers[maker.output[0]]):
             covered.add(maker.name)
@@ -102,14 +103,30 @@ def written_ensembles(model: onnx.ModelProto) -> list[Written]:
     return found
 
 
-def _beside_negated(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]) -> list[onnx.NodeProto]:
-    """The operator, and where it reads [x, -x] the two nodes that make that of x, the last one's input."""
+def _beside_negated(
+    node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]
+) -> tuple[list[onnx.NodeProto], str, tuple[bool, ...]]:
+    """The operator and the nodes that put -x beside what it reads, x, and for each -x whether NaN is -inf in it."""
     joined = makers.get(node.input[0])
-    if joined is not None and joined.op_type == "Concat" and len(joined.input) == 2:
-        negated = makers.get(joined.input[1])
-        if negated is not None and negated.op_type == "Neg" and negated.input[0] == joined.input[0]:
-            return [node, joined, negated]
-    return [node]
+    if joined is None or joined.op_type != "Concat":
+        return [node], node.input[0], ()
+    found, x, low = [node, joined], joined.input[0], []
+    for name in joined.input[1:]:
+        negated = makers.get(name)
+        low.append(negated is not None and negated.op_type == "Imputer" and _low_for_nan(negated))
+        if negated is not None and low[-1]:
+            found.append(negated)
+            negated = makers.get(negated.input[0])
+        if negated is None or negated.op_type != "Neg" or negated.input[0] != x:
+            return [node], node.input[0], ()
+        found.append(negated)
+    return found, x, tuple(low)
+
+
+def _low_for_nan(imputer: onnx.NodeProto) -> bool:
+    """Whether it puts -inf in the place of NaN."""
+    given = {one.name: helper.get_attribute_value(one) for one in imputer.attribute}
+    return bool(np.isnan(given["replaced_value_float"])) and given["imputed_value_floats"] == [-np.inf]
 
 
 def _width(model: onnx.ModelProto, name: str) -> int | None:
@@ -122,18 +139,27 @@ def _width(model: onnx.ModelProto, name: str) -> int | None:
     return None
 
 
-def _laid_back(raw: _Raw, width: int) -> _Raw:
-    """The nodes that read negated columns as the ones that they stand for; NaN takes the false branch, now the left."""
-    turned = ~raw.leaf & (raw.feature >= width)
+def _laid_back(raw: _Raw, width: int, low: tuple[bool, ...]) -> _Raw:
+    """The nodes that read negated columns as the ones that they stand for.
+
+    NaN takes their false branch, now the left; where -inf stands for it their true one, now the right.
+
+    Args:
+        raw: As written.
+        width: Of the columns that are not negated.
+        low: For each block of negated ones behind them, whether -inf stands for NaN.
+    """
+    block = np.where(raw.leaf, 0, raw.feature // width)
+    turned, unseen = block > 0, np.array([False, *low])[block]
     dtype = np.float32 if raw.float32 else np.float64
     above = -np.nextafter(raw.split.astype(dtype), dtype(np.inf))
     return replace(
         raw,
-        feature=np.where(turned, raw.feature - width, raw.feature),
+        feature=raw.feature - block * width,
         split=np.where(turned, above.astype(np.float64), raw.split),
         left=np.where(turned, raw.right, raw.left),
         right=np.where(turned, raw.left, raw.right),
-        missing=raw.missing ^ turned,
+        missing=(raw.missing ^ turned) & ~unseen,
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pandas as pd
 import pytest
@@ -110,6 +111,39 @@ def test_labels_are_equal_and_numbers_within_ulps_of_float32(case: tuple[str, An
     rows = X if model.booster == "gblinear" else adversarial(splits(model), X)
     conversion = assert_answers(model, X, rows, runtime, ulps=4)
     assert {output.dtype for output in conversion.outputs} <= {"float32", "int64"}
+
+
+@pytest.mark.parametrize("trained", ["whole", "with gaps"])
+def test_a_large_ensemble_asks_for_the_rarer_side_and_decides_alike(trained: str) -> None:
+    X = data()
+    rows = X.fillna(0.0) if trained == "whole" else X
+    model = XGBClassifier(n_estimators=200, max_depth=2, n_jobs=1).fit(rows, answer("two"))
+    asked = adversarial(splits(model), X)
+    assert asked.isna().any(axis=None)
+    file = assert_answers(model, X, asked, "1.24.1", ulps=4).onnx
+    beside = [node.op_type for node in onnx.load_model_from_string(file).graph.node].count("Imputer")
+    assert beside == 1
+    certificate = certify(file, model)
+    assert certificate is not None
+    assert certificate.trees == 200
+
+
+def test_a_file_that_takes_missing_values_for_other_numbers_is_not_proved() -> None:
+    X = data()
+    model = XGBClassifier(n_estimators=200, max_depth=2, n_jobs=1).fit(X, answer("two"))
+    file = onnx.load_model_from_string(CONVERTER.convert(model, X, TARGET).onnx)
+    imputer = next(node for node in file.graph.node if node.op_type == "Imputer")
+    next(one for one in imputer.attribute if one.name == "imputed_value_floats").floats[0] = 0.0
+    with pytest.raises(ParityBroken):
+        certify(file.SerializeToString(), model)
+
+
+def test_margins_that_the_exponent_is_capped_for_get_the_same_shares() -> None:
+    X = data()
+    model = XGBClassifier(n_estimators=5, max_depth=2, n_jobs=1, reg_lambda=0.0, learning_rate=90.0, base_score=0.5)
+    model.fit(X, answer("two"))
+    assert np.abs(model.predict(X, output_margin=True)).max() > 88.7
+    assert_answers(model, X, X, "1.24.1", ulps=4)
 
 
 @RUNTIMES

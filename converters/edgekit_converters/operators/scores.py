@@ -54,9 +54,14 @@ def is_multilabel(step: Any) -> bool:
 def label(graph: GraphBuilder, places: Value, classes: NDArray[Any]) -> Value:
     """[rows]: the class at each place [rows]."""
     values, dtype = class_values(classes)
-    if dtype == "int64" and np.array_equal(values, np.arange(len(values))):
+    if _are_places(values, dtype):
         return places
     return graph.value("Gather", [graph.constant(values, "classes"), places], Value("", dtype, 0), axis=0)
+
+
+def _are_places(values: NDArray[Any], dtype: Dtype) -> bool:
+    """Whether the classes are 0, 1, 2, ..."""
+    return dtype == "int64" and np.array_equal(values, np.arange(len(values)))
 
 
 def best(graph: GraphBuilder, scores: Value, classes: NDArray[Any]) -> Value:
@@ -95,9 +100,12 @@ def positive(
     """[rows]: the second of two classes where the decision [rows, 1] is above the limit (with `at_zero` at it too)."""
     values, dtype = class_values(classes)
     bound = graph.constant(np.array([limit], dtype=np.dtype(decision.dtype)), "limit")
-    above = graph.node("GreaterOrEqual" if at_zero else "Greater", [decision, bound])[0]
-    first, second = (graph.constant(values[place : place + 1], "class") for place in (0, 1))
-    chosen = graph.node("Where", [above, second, first])[0]
+    above = graph.value("GreaterOrEqual" if at_zero else "Greater", [decision, bound], Value("", "bool", 1))
+    if _are_places(values, dtype):
+        chosen = graph.cast(above, "int64").name
+    else:
+        first, second = (graph.constant(values[place : place + 1], "class") for place in (0, 1))
+        chosen = graph.node("Where", [above, second, first])[0]
     return graph.value("Reshape", [chosen, flat_shape(graph)], Value("", dtype, 0))
 
 

@@ -8,6 +8,8 @@ Missing values. NaN passes no comparison, so it takes the false branch. Where tr
 contrary question of the negated column, `-x <= s` with s the number below -t: that is `x > t`, and NaN goes left. It
 costs one negation of the columns, spares onnxruntime a test for NaN at every node, and since libraries send missing
 values to the larger side, the more frequent branch is the false one, which onnxruntime keeps in the same cache line.
+XGBoost sends them right where training had none: there the nodes of a large ensemble that mostly go left ask the
+contrary question too, of negated columns in which -inf stands for NaN, so that NaN goes right.
 
 Source: ONNX operator schemas TreeEnsemble-5 and TreeEnsembleRegressor-3; IEEE 754-2019, 4.3.1;
 `TreeEnsembleCommon::ProcessTreeNodeLeave` of tree_ensemble_common.h, for the order of nodes in onnxruntime.
@@ -34,6 +36,8 @@ MEMBER: Final = 6
 NO_CODE: Final = -1.0
 """What no category has as its code."""
 SUM: Final = 1
+TURNED_TREES_MIN: Final = 200
+"""Below, negated columns cost a row more than nodes in the more frequent order save it; each column like a tree."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +54,8 @@ class Tree:
     """[nodes, targets]: what a leaf adds to each target."""
     members: Mapping[int, NDArray[np.float64]] = field(default_factory=dict)
     """Node -> the codes that go left, for splits by category."""
+    mostly_left: NDArray[np.bool_] | None = None
+    """[nodes]: more of training's rows went left than right; None: not known."""
 
 
 def down(threshold: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -88,7 +94,8 @@ def version_5(
     leaf_count = np.array([int(tree.leaf.sum()) for tree in trees])
     inner_at, leaf_at = np.cumsum(inner_count) - inner_count, np.cumsum(leaf_count) - leaf_count
     parts: dict[str, list[NDArray[Any]]] = {
-        name: [] for name in ("modes", "splits", "feature", "left", "right", "left_leaf", "right_leaf", "missing")
+        name: []
+        for name in ("modes", "splits", "feature", "left", "right", "left_leaf", "right_leaf", "missing", "mostly_left")
     }
     members: list[float] = []
     for tree, first_inner, first_leaf in zip(trees, inner_at, leaf_at, strict=True):
@@ -109,8 +116,12 @@ def version_5(
         parts["left_leaf"].append(tree.leaf[left])
         parts["right_leaf"].append(tree.leaf[right])
         parts["missing"].append(tree.missing_left[at])
+        parts["mostly_left"].append(np.zeros(len(at), dtype=bool) if tree.mostly_left is None else tree.mostly_left[at])
     joined = {name: np.concatenate(part) for name, part in parts.items()}
     joined["splits"] = joined["splits"].astype(dtype)
+    # onnxruntime's Imputer, which puts -inf in the place of NaN, takes float32.
+    if computes == "float64" or len(trees) < max(TURNED_TREES_MIN, x.width):
+        joined["mostly_left"][:] = False
     x = _asked_contrary(graph, graph.cast(x, computes), joined, joined["modes"] == LEQ)
     attributes: dict[str, Any] = {}
     if joined["missing"].any():
@@ -197,22 +208,24 @@ def version_3(
 def _asked_contrary(
     graph: GraphBuilder, x: Value, nodes: dict[str, NDArray[Any]], compares: NDArray[np.bool_]
 ) -> Value:
-    """Turns the nodes that send NaN left, and gives the columns with the negated ones behind them.
+    """Turns nodes that send NaN left or mostly go left, and gives the columns with the negated ones behind them.
 
     Args:
         graph: The graph.
         x: The columns, in the type in which the operator compares.
         nodes: [nodes] each: `splits` in that type, `feature`, `left`, `right`, `missing`, and by name what else belongs
-            to a side (`left_leaf`, `right_leaf`); changed in place.
+            to a side (`left_leaf`, `right_leaf`) or turns a node (`mostly_left`); changed in place.
         compares: The nodes with a threshold.
     """
     # x <= inf has no contrary that a threshold could ask for.
-    turned = nodes["missing"] & compares & ~np.isposinf(nodes["splits"])
+    could = compares & ~np.isposinf(nodes["splits"])
+    missing = could & nodes["missing"]
+    mostly = could & nodes.get("mostly_left", np.zeros_like(could)) & ~missing
+    turned = missing | mostly
     if not turned.any():
         return x
     below = np.nextafter(-nodes["splits"], np.asarray(-np.inf, dtype=nodes["splits"].dtype))
     nodes["splits"] = np.where(turned, below, nodes["splits"])
-    nodes["feature"] = np.where(turned, nodes["feature"] + x.width, nodes["feature"])
     nodes["missing"] = nodes["missing"] & ~turned
     for left, right in (("left", "right"), ("left_leaf", "right_leaf")):
         if left in nodes:
@@ -220,7 +233,19 @@ def _asked_contrary(
                 np.where(turned, nodes[right], nodes[left]),
                 np.where(turned, nodes[left], nodes[right]),
             )
-    return graph.value("Concat", [x, graph.value("Neg", [x], x)], replace(x, width=2 * x.width), axis=1)
+    negated, beside, feature = graph.value("Neg", [x], x), [x], nodes["feature"]
+    for which in (missing, mostly):
+        if which.any():
+            feature = np.where(which, feature + len(beside) * x.width, feature)
+            beside.append(negated if which is missing else _low_for_nan(graph, negated))
+    nodes["feature"] = feature
+    return graph.value("Concat", beside, replace(x, width=len(beside) * x.width), axis=1)
+
+
+def _low_for_nan(graph: GraphBuilder, x: Value) -> Value:
+    """The columns, in float32, with -inf for NaN."""
+    given = {"replaced_value_float": float("nan"), "imputed_value_floats": [float("-inf")]}
+    return replace(x, name=graph.node("Imputer", [x], 1, ML, **given)[0])
 
 
 def _without_members(graph: GraphBuilder, trees: Sequence[Tree], x: Value) -> tuple[Sequence[Tree], Value]:

@@ -161,6 +161,7 @@ def _tree(tree: dict[str, Any], values: NDArray[np.float32]) -> Tree:
     }
     turned = np.array(tree["split_type"]) == 1
     left, right = np.where(turned, right, left), np.where(turned, left, right)
+    rows = np.array(tree["sum_hessian"])
     kept = _reached(left, right, leaf)
     number = np.cumsum(kept) - 1
     return Tree(
@@ -172,6 +173,7 @@ def _tree(tree: dict[str, Any], values: NDArray[np.float32]) -> Tree:
         missing_left=(missing ^ turned)[kept],
         values=values[kept].astype(np.float64),
         members={int(number[node]): codes for node, codes in members.items() if kept[node]},
+        mostly_left=(~leaf & (rows[left] > rows[right]))[kept],
     )
 
 

@@ -56,11 +56,12 @@ def classifier(walk: Walk, step: Any, table: Table, _path: Path) -> Predicted:
         if dump.objective == "multi:softmax":
             label = scores.best(walk.graph, margin.value, classes)
             return Predicted(label=label, probabilities=scipy_softmax(margin).value, decision=margin.value)
-        shares = transformed(margin, dump.objective)
+        shares = transformed(margin, dump.objective, bound(dump))
         return Predicted(label=scores.best(walk.graph, shares.value, classes), probabilities=shares.value)
-    second = transformed(margin, dump.objective)
-    label = scores.positive(walk.graph, second.value, classes, limit=0.5)
-    return Predicted(label=label, probabilities=concat([1.0 - second, second]).value)
+    second = transformed(margin, dump.objective, bound(dump))
+    # The label is p > 0.5 there. That is p > 1 - p, in float32 too: rounding keeps 1 - p on its side of 0.5.
+    both = concat([1.0 - second, second]).value
+    return Predicted(label=scores.best(walk.graph, both, classes), probabilities=both)
 
 
 def regressor(walk: Walk, step: Any, table: Table, _path: Path) -> Predicted:
@@ -70,7 +71,7 @@ def regressor(walk: Walk, step: Any, table: Table, _path: Path) -> Predicted:
         Unfaithful: A kind of booster or an objective that is not known.
     """
     dump = dump_of(step)
-    return Predicted(value=transformed(margins(walk, step, table, dump), dump.objective).value)
+    return Predicted(value=transformed(margins(walk, step, table, dump), dump.objective, bound(dump)).value)
 
 
 def margins(walk: Walk, step: Any, table: Table, dump: Dump) -> Expr:
@@ -85,6 +86,13 @@ def margins(walk: Walk, step: Any, table: Table, dump: Dump) -> Expr:
         return Expr(walk.graph, tree_ensemble.vector_sums(walk.graph, trees, x.value, "float32", "float32"))
     trees = [*map(tree_ensemble.constant, start), *dump.trees]
     return Expr(walk.graph, tree_ensemble.sums(walk.graph, trees, len(start), x.value, "float32", "float32"))
+
+
+def bound(dump: Dump) -> float:
+    """What no margin is beyond, above 0 or below, but for the rounding of its sum."""
+    if dump.weights is not None:
+        return float("inf")
+    return float(np.abs(dump.start).max() + sum(np.abs(tree.values[tree.leaf]).max() for tree in dump.trees))
 
 
 def _numbers(walk: Walk, step: Any, table: Table, dump: Dump) -> Expr:

@@ -37,10 +37,17 @@ SOFTMAX: Final = frozenset({"multi:softmax", "multi:softprob"})
 
 EXPF_MAX: Final = 88.7
 """`Sigmoid` caps its exponent here."""
+EXPF_SURE: Final = 80.0
+"""A margin of leaves that reach no further needs no cap."""
 
 
-def transformed(margin: Expr, objective: str) -> Expr:
+def transformed(margin: Expr, objective: str, bound: float = float("inf")) -> Expr:
     """What `predict` of a Booster answers for its margin [rows, outputs]; the margin's probabilities of a softmax.
+
+    Args:
+        margin: In float32.
+        objective: By its name there.
+        bound: What no margin is beyond, above 0 or below, but for the rounding of its sum.
 
     Raises:
         Unfaithful: An objective that is not known.
@@ -48,7 +55,11 @@ def transformed(margin: Expr, objective: str) -> Expr:
     if objective in IDENTITY:
         return margin
     if objective in SIGMOID:
-        return 1.0 / (_exp((-margin).at_most(EXPF_MAX)) + 1.0)
+        power = -margin
+        # A sum of 2^20 float32 numbers below 80 is within 80 * 2^20 * 2^-24 = 5 of the exact one.
+        if bound > EXPF_SURE:
+            power = power.at_most(EXPF_MAX)
+        return 1.0 / (_exp(power) + 1.0)
     if objective in EXP:
         return _exp(margin)
     if objective in SOFTMAX:
