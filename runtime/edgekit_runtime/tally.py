@@ -20,14 +20,13 @@ from edgekit_contracts.manifest import Manifest
 from edgekit_contracts.reference import Bins, Distance
 from edgekit_contracts.telemetry import encode_distances
 from edgekit_runtime.block import Block
+from edgekit_runtime.differences import BESIDE, FINITE, NEGATIVE_INFINITY, Differences
 from edgekit_runtime.distance import Distances
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LARGEST: Final = float(np.finfo(np.float64).max)
-# Of a feature's edges: those of its bins stand between the first two and the last three.
-_NEGATIVE_INFINITY, _BELOW_RANGE, _RANGE, _FINITE, _PRESENT = 0, 1, -3, -2, -1
 
 
 class Layout:
@@ -64,7 +63,8 @@ class Layout:
         # Where a model gives labels alone, there is no score to abstain by.
         scored = any(output.role != "label" for output in manifest.outputs)
         threshold = manifest.monitoring.abstain_below if scored else None
-        widest = max(len(bins.score_edges), *(len(feature.edges) for feature in numeric), 0)
+        self.differences = Differences(bins)
+        widest = self.differences.edges - BESIDE
         self.edges = np.array(
             [
                 *(_edges(feature.edges, feature.minimum, feature.maximum, widest) for feature in numeric),
@@ -72,10 +72,6 @@ class Layout:
             ]
         )
         """[numeric features and the score, edges]."""
-        self.bounds = np.array([_NEGATIVE_INFINITY, *range(2, 2 + widest), _FINITE])
-        """Of these edges, those that a numeric feature's bins lie between."""
-        self.order = _order(bins, len(self.bounds) - 1)
-        """Where the numbers of the features stand in what `Tally.counts` makes of them."""
 
     def block(self, rows: int) -> Block:
         """Room for so many rows."""
@@ -92,15 +88,15 @@ class Tally:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self.n = 0
-        self._below = np.zeros(layout.edges.shape, dtype=np.int64)
-        """Values at or below each edge."""
-        self._texts = [np.zeros(len(index) + 2, dtype=np.int64) for _, index in layout.text]
-        """For each text feature its bins, and the missing ones."""
-        self._classes = np.zeros(len(layout.classes), dtype=np.int64)
+        self._sums = np.zeros(layout.differences.size, dtype=np.int64)
+        self._below = layout.differences.below(self._sums)
+        self._texts = layout.differences.texts(self._sums)
+        self._classes = layout.differences.classes(self._sums)
         self._distances = np.zeros(layout.distance.size if layout.distance else 0, dtype=np.int64)
         features = len(layout.edges) - 1
-        self._count, self._mean, self._m2 = np.zeros(features), np.zeros(features), np.zeros(features)
-        self._minimum, self._maximum = np.full(features, np.nan), np.full(features, np.nan)
+        self._count, self._quadruples = np.zeros(features), np.zeros((4, features))
+        self._mean, self._m2, self._minimum, self._maximum = self._quadruples
+        self._quadruples[2:] = np.nan
 
     def add(self, block: Block) -> None:
         """Counts a block, whose values are sorted then; all of it, or nothing where it cannot be counted."""
@@ -113,7 +109,7 @@ class Tally:
         )
         texts = [self._text_counts(block.text, column, index) for column, index in layout.text]
         if layout.moments:
-            self._merge_moments(values[:-1], below[:-1, _NEGATIVE_INFINITY], below[:-1, _FINITE])
+            self._merge_moments(values[:-1], below[:-1, NEGATIVE_INFINITY], below[:-1, FINITE])
         self.n += block.rows
         self._below += below
         self._classes += classes
@@ -125,24 +121,10 @@ class Tally:
         """The window's counts, in the order that `telemetry.Window` describes.
 
         Args:
-            latency: Calls in each latency bin.
+            latency: Calls at or below each edge of the latency bins, and all of them.
             resent: Calls that were made again.
         """
-        layout, below, scores = self._layout, self._below[:-1], self._below[-1]
-        least, low, high, finite, present = below[:, [_NEGATIVE_INFINITY, _BELOW_RANGE, _RANGE, _FINITE, _PRESENT]].T
-        numbers = np.column_stack(
-            (
-                np.diff(below[:, layout.bounds], axis=1),
-                self.n - present,
-                least + present - finite,
-                low - least + finite - high,
-            )
-        )
-        features = np.concatenate((numbers.ravel(), *self._texts, [0]))[layout.order]
-        # An infinite score lies in an outer bin.
-        score_edges = [0, *scores[2 : 2 + len(layout.bins.score_edges)], scores[_PRESENT]]
-        others = [self.n - scores[_PRESENT], scores[_BELOW_RANGE], resent]
-        return np.concatenate((features, self._classes, np.diff(score_edges), others, latency))
+        return self._layout.differences.counts(self._sums, self.n, latency, resent)
 
     def distances(self) -> bytes:
         """As `Window.distances`."""
@@ -151,10 +133,10 @@ class Tally:
 
     def moments(self) -> bytes:
         """As `Window.moments`: mean, M2, minimum and maximum of each numeric feature; NaN where there is no value."""
-        quadruples: NDArray[Any] = np.stack([self._mean, self._m2, self._minimum, self._maximum], axis=1)
-        quadruples[self._count == 0] = np.nan
         with np.errstate(over="ignore"):
-            return quadruples.astype("<f4").tobytes()
+            quadruples = self._quadruples.T.astype("<f4", order="C")
+        quadruples[self._count == 0] = np.nan
+        return quadruples.tobytes()
 
     def _text_counts(self, rows: Sequence[Sequence[str]], column: int, index: dict[str, int]) -> NDArray[np.int64]:
         counts = np.zeros(len(index) + 2, dtype=np.int64)
@@ -221,28 +203,3 @@ def _edges(inner: Sequence[float], low: float | None, high: float | None, widest
         _LARGEST,
         np.inf,
     ]
-
-
-def _order(bins: Bins, most: int) -> NDArray[np.intp]:
-    """For each number of the features its place in what it is taken from.
-
-    That is: of each numeric feature `most` bins (behind its own there is nothing), null, invalid and out of range; of
-    each text feature bins and null; one 0.
-    """
-    numeric = sum(feature.categories is None for feature in bins.features)
-    number, text = 0, numeric * (most + 3)
-    zero = text + sum(feature.size + 1 for feature in bins.features if feature.categories is not None)
-    order: list[int] = []
-    for feature in bins.features:
-        if feature.categories is None:
-            order += [*range(number, number + feature.size), *range(number + most, number + most + 3)]
-            number += most + 3
-        else:
-            # Of a free text no value is known, so that none is out of range.
-            order += [
-                *range(text, text + feature.size + 1),
-                zero,
-                text + feature.size - 1 if feature.size > 1 else zero,
-            ]
-            text += feature.size + 1
-    return np.array(order, dtype=np.intp)

@@ -17,8 +17,11 @@ from edgekit_contracts.telemetry import encode_varints
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+# Arrays, which NumPy need not make of a number each time.
 _ONE_BYTE: Final = np.array(0x7F)
-"""The largest number of one byte: an array, which NumPy need not make of a number each time."""
+"""The largest number of one byte."""
+_DIGIT: Final = np.array(7, np.uint8)
+"""Bits in a byte."""
 _OCTET: Final = np.dtype(np.uint8)
 _FEW: Final = 48
 """Numbers of more than one byte up to which it is quicker to put each into its place."""
@@ -34,8 +37,11 @@ def encode_varint_block(values: NDArray[Any]) -> bytes:
     if len(places) > _FEW:
         digits, written = varint_digits(values)
         return digits[written].tobytes()
-    octets = bytearray(values.astype(_OCTET).tobytes())
-    for at in places[::-1].tolist():  # what stands before keeps its place
+    lowest = values.astype(_OCTET).tobytes()
+    if not len(places):
+        return lowest
+    octets = bytearray(lowest)
+    for at in reversed(places.tolist()):  # what stands before keeps its place
         rest = values.item(at) >> 7
         octets[at] |= 0x80
         if rest <= 0x7F:
@@ -48,16 +54,16 @@ def encode_varint_block(values: NDArray[Any]) -> bytes:
 def varint_digits(values: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """The octets of numbers, shape (*values.shape, octets of the longest), and which of them are written, likewise."""
     most = int(values.max(initial=0))
-    narrow = values.astype(np.min_scalar_type(most))
-    digits = np.empty((*values.shape, max(1, -(-most.bit_length() // 7))), np.uint8)
+    last = max(1, -(-most.bit_length() // 7)) - 1
+    digits = np.empty((*values.shape, last + 1), np.uint8)
     written = np.ones(digits.shape, bool)
-    for place in range(digits.shape[-1]):
-        more = narrow > 0x7F
-        digits[..., place] = narrow
-        digits[..., place] |= more.view(np.uint8) << 7
-        if place + 1 < digits.shape[-1]:
-            written[..., place + 1] = more
-            narrow >>= 7
+    digits[..., 0] = narrow = values.astype(np.min_scalar_type(most))
+    for place in range(last):
+        narrow = narrow >> _DIGIT
+        more, digit = narrow.astype(bool), digits[..., place]
+        digit |= more.view(np.uint8) << _DIGIT
+        digits[..., place + 1] = narrow
+        written[..., place + 1] = more
     return digits, written
 
 
