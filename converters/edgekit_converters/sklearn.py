@@ -94,13 +94,20 @@ class SklearnConverter:
         kinds = schema.dtypes(frame[[name for index, name in enumerate(names) if index in read]])
         if not kinds:
             raise ConversionRefused(root, "it reads no column", "check the selection of columns")
-        self.answers(model, frame.head(2))
+        answered = self.answers(model, frame.head(2))
         classes, targets = classes_of(model), targets_of(model)
         if task == "classification" and classes is None and targets is None:
             raise ConversionRefused(
                 f"{root} ({type(last_step(model)).__name__})",
                 "it does not say its classes",
                 "let its fit set classes_, as scikit-learn's classifiers do",
+            )
+        if task == "classification" and np.ndim(answered.labels) != (1 if targets is None else 2):
+            raise ConversionRefused(
+                f"{root} ({type(last_step(model)).__name__})",
+                f"its labels have the shape {np.shape(answered.labels)} for {len(frame.head(2))} rows, and its classes_ "
+                f"are those of {'one label' if targets is None else f'{len(targets)} labels'} a row",
+                "train it on one label a row, or one model for each label",
             )
 
         graph = GraphBuilder(target)

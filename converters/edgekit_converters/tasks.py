@@ -14,7 +14,7 @@ from sklearn.base import BiclusterMixin, RegressorMixin, is_clusterer, is_outlie
 from sklearn.utils import get_tags
 
 from edgekit_contracts.manifest import Task
-from edgekit_converters.operators.scores import is_multilabel, known_classes
+from edgekit_converters.operators.scores import known_classes, label_count
 from edgekit_converters.walk import answers_classes, last_step
 
 _COVARIANCE: Final = "it estimates a covariance, and neither predicts nor transforms", "use EllipticEnvelope or PCA"
@@ -115,7 +115,8 @@ def targets_of(model: Any) -> list[NDArray[Any]] | None:
     found = _said(model, last)
     if isinstance(found, list):
         return [np.asarray(one) for one in found]
-    return [np.array([0, 1])] * len(found) if found is not None and is_multilabel(last) else None
+    count = 0 if found is None else label_count(last)
+    return [np.array([0, 1])] * count if count else None
 
 
 def _said(model: Any, last: Any) -> Any:

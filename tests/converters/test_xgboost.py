@@ -395,3 +395,39 @@ def test_a_skops_file_needs_no_trust(tmp_path: Path) -> None:
     path = tmp_path / "model.skops"
     skops.io.dump(model, path)
     np.testing.assert_array_equal(load_model(path).predict(X), model.predict(X))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        XGBClassifier(**SMALL),
+        XGBClassifier(**SMALL, multi_strategy="multi_output_tree"),
+        XGBClassifier(**SMALL, objective="binary:hinge"),
+        XGBClassifier(**SMALL, objective="reg:squarederror"),
+        XGBClassifier(**SMALL, booster="dart", rate_drop=0.4, one_drop=True),
+        XGBClassifier(n_estimators=5, booster="gblinear", n_jobs=1, verbosity=0),
+        XGBRFClassifier(n_estimators=9, max_depth=5, n_jobs=1),
+    ],
+    ids=lambda one: f"{type(one).__name__}-{one.objective}-{one.booster}-{one.multi_strategy}",
+)
+@pytest.mark.parametrize("labels", [2, 3])
+def test_each_of_several_labels_is_there_above_one_half(model: Any, labels: int) -> None:
+    X = data()
+    there = np.stack([answer("three") == place for place in range(labels)], axis=1).astype(int)
+    model.fit(X, there)
+    rows = X if model.booster == "gblinear" else adversarial(splits(model), X)
+    conversion = assert_answers(model, X, rows, "1.24.1", ulps=4)
+    assert (conversion.classes, conversion.targets) == ((), ((0, 1),) * labels)
+
+
+def test_a_softmax_of_two_outputs_answers_two_labels_as_xgboost_s_predict_does() -> None:
+    X = data()
+    model = XGBClassifier(**SMALL, objective="multi:softprob", num_class=2).fit(X, answer("two"))
+    assert model.predict(X).shape == (len(X), 2)
+    assert assert_answers(model, X, X, "1.24.1", ulps=4).targets == ((0, 1), (0, 1))
+
+
+def test_a_classifier_of_one_class_is_refused() -> None:
+    model = XGBClassifier(**SMALL).fit(data(), np.zeros(len(data()), dtype=int))
+    with pytest.raises(ConversionRefused, match="it learned one class"):
+        CONVERTER.convert(model, data(), TARGET)

@@ -92,7 +92,7 @@ def _branching(tree: Branching, above: Any) -> Tree:
 
 def _classified(raw: Expr, step: Any, dump: Dump) -> Predicted:
     graph, classes = raw.graph, np.asarray(step.classes_)
-    if scores.is_multilabel(step):
+    if scores.label_count(step):
         shares = scores.sigmoid(graph, raw.value)
         return Predicted(label=(raw > _limit(step)).cast("int64").value, probabilities=shares)
     if raw.width == 1:

@@ -106,7 +106,7 @@ def classifier(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
     if probable and len(step.classes_) == 2:
         return _two_classes(graph, step, x)
     score = decision(graph, step, x)
-    if scores.is_multilabel(step):
+    if scores.label_count(step):
         return Predicted(label=scores.present(graph, score, 0.0), decision=score)
     label = (scores.positive if score.width == 1 else scores.best)(graph, score, step.classes_)
     if not hasattr(step, "predict_proba"):

@@ -15,7 +15,7 @@ import numpy as np
 from edgekit_converters.graph import GraphBuilder, Value
 from edgekit_converters.operators import Predict, Predicted, Transform, Unfaithful, from_matrix, on_matrix, scores
 from edgekit_converters.operators.expression import Expr, concat
-from edgekit_converters.operators.scores import is_multilabel
+from edgekit_converters.operators.scores import label_count
 
 ACTIVATIONS: Final[Mapping[str, Callable[[Expr], Expr]]] = {
     "identity": lambda x: x,
@@ -44,7 +44,7 @@ def _classifier(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
     Of several labels each is there above 0.5.
     """
     shares = _forward(graph, step, x)
-    if is_multilabel(step):
+    if label_count(step):
         return Predicted(label=scores.present(graph, shares.value, 0.5), probabilities=shares.value)
     if shares.width > 1:
         return Predicted(label=scores.best(graph, shares.value, step.classes_), probabilities=shares.value)

@@ -5,6 +5,7 @@ Source: `predict` and `predict_proba` of scikit-learn's classifiers; scipy.speci
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -43,12 +44,24 @@ def known_classes(step: Any) -> Any:
     return next(iter(inner.values())).classes_ if len(inner) == 1 else None
 
 
-def is_multilabel(step: Any) -> bool:
-    """Whether a fitted OneVsRest-, MLP-, Ridge- or CatBoostClassifier was trained on an indicator matrix."""
+def label_count(step: Any) -> int:
+    """How many labels, each there or not, a fitted classifier answers a row; 0 where it answers one of its classes.
+
+    Those are a OneVsRest-, MLP-, Ridge- or CatBoostClassifier that was trained on an indicator matrix, and XGBoost's
+    classifiers with several outputs of two classes: `XGBClassifier.predict` decides on each output, whatever they are.
+    """
+    if hasattr(step, "get_booster"):
+        if getattr(step, "n_classes_", 0) != 2 or step.objective == "multi:softmax":
+            return 0
+        learner = json.loads(step.get_booster().save_config())["learner"]["learner_model_param"]
+        outputs = max(int(learner["num_target"]), int(learner["num_class"]))
+        return outputs if outputs > 1 else 0
     if hasattr(step, "_is_multilabel_objective"):
-        return bool(step._is_multilabel_objective(step.get_all_params().get("loss_function")))
-    binarizer = getattr(step, "label_binarizer_", getattr(step, "_label_binarizer", None))
-    return str(getattr(binarizer, "y_type_", "")).startswith("multilabel")
+        several = bool(step._is_multilabel_objective(step.get_all_params().get("loss_function")))
+    else:
+        binarizer = getattr(step, "label_binarizer_", getattr(step, "_label_binarizer", None))
+        several = str(getattr(binarizer, "y_type_", "")).startswith("multilabel")
+    return len(step.classes_) if several else 0
 
 
 def label(graph: GraphBuilder, places: Value, classes: NDArray[Any]) -> Value:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from edgekit_converters.graph import Table, Value
-from edgekit_converters.operators import Predict, Predicted, Unfaithful, encoders, scores, tree_ensemble, wrappers
+from edgekit_converters.operators import Predict, Predicted, Unfaithful, encoders, scores, tree_ensemble
 from edgekit_converters.operators.expression import Expr, concat
 from edgekit_converters.operators.xgboost_dump import Dump, read
 from edgekit_converters.operators.xgboost_objectives import linear, scipy_softmax, transformed
@@ -41,15 +41,21 @@ def dump_of(step: Any) -> Dump:
 def classifier(walk: Walk, step: Any, table: Table, _path: Path) -> Predicted:
     """XGBClassifier and XGBRFClassifier; an objective that is a function leaves the answers as they are by default.
 
+    Of several labels a row each is there above 0.5.
+
     Raises:
-        Unfaithful: Several labels a row, or an objective that gives no probabilities.
+        Unfaithful: It learned one class, or its objective gives no probabilities.
     """
-    wrappers.single_output(step)
     dump = dump_of(step)
     if dump.objective == "binary:logitraw":
         raise Unfaithful("objective=binary:logitraw gives no probabilities", "train with binary:logistic")
     margin = margins(walk, step, table, dump)
     classes = np.asarray(step.classes_)
+    if len(classes) == 1:
+        raise Unfaithful("it learned one class, and answers probabilities of two", "train it on two classes")
+    if scores.label_count(step):
+        shares = transformed(margin, dump.objective)
+        return Predicted(label=(shares > 0.5).cast("int64").value, probabilities=shares.value)
     if margin.width > 1 or len(classes) > 2:
         if margin.width != len(classes):
             raise Unfaithful(f"it has {margin.width} outputs for {len(classes)} classes", "train one output a class")
