@@ -41,6 +41,7 @@ from edgekit_converters.bundle import assemble, write
 from edgekit_converters.certificate import certify
 from edgekit_converters.cost import cost
 from edgekit_converters.draft import draft_manifest
+from edgekit_converters.extended import OneLabel
 from edgekit_converters.fit import predict
 from edgekit_converters.golden import golden
 from edgekit_converters.load import load_model
@@ -141,6 +142,7 @@ def build(
     trust: bool = False,
     classes: Sequence[ClassLabel] | None = None,
     shape: Sequence[int] | None = None,
+    label: int | None = None,
     allow_unfit: bool = False,
     abstain_below: float | None = None,
     automation: AutomationLevel = "act",
@@ -165,6 +167,7 @@ def build(
         trust: Load pickles, which run code.
         classes: Of a network that gives scores: a class for each, in their order; they become probabilities.
         shape: Of one row of a network, such as (1, 28, 28); by default its columns as they are.
+        label: Of a classifier that answers several labels a row: the one to bundle, from 0.
         allow_unfit: Write the bundle although it passes a limit of a profile.
         abstain_below: The confidence under which an answer is left to a person; by default none is.
         automation: How far an answer may go by itself on a device: `shadow`, `advise`, `confirm` or `act`.
@@ -189,20 +192,14 @@ def build(
             raise DoesNotFit(board.name, [str(board.runtime.why)])
     allowed = [board.runtime.onnxruntime for board in boards]
     aimed = _oldest([*allowed, *(check_runtimes or ())])
-    name, version, out = _identity(name, version, out, Path(model) if isinstance(model, str | Path) else None)
+    name, version, out = _identity(name, version, out, Path(model) if isinstance(model, str | Path) else None, label)
     if out.is_dir():
         raise UsageError(f"{out} is a folder", f"name the file to write, such as {out / f'{name}-{version}.edge'}")
     given = keys.signing_key(Path(key)) if key is not None else None
-    proved = _prove(steps, model, data, target, name, version, aimed, trust, classes, shape, limits.FEATURES_MAX)
+    proved = _prove(steps, model, data, target, name, version, aimed, trust, classes, shape, label, limits.FEATURES_MAX)
     parity = _on_runtimes(steps, proved, None if check_runtimes is None else [*allowed, *check_runtimes])
     draft = _promised(proved.draft, abstain_below, automation, allow_raw)
     engine, conversion = proved.engine, proved.conversion
-    if conversion.targets:
-        raise ConversionRefused(
-            "the model",
-            f"it answers {len(conversion.targets)} labels a row, and a bundle holds one",
-            "build a bundle of a model for each label, or write plain ONNX with 'edgekit convert'",
-        )
     figures: tuple[Quality, ...] = ()
     if proved.truth is not None and conversion.task in JUDGED:
         with steps.step("quality") as now:
@@ -374,6 +371,7 @@ def _prove(
     trust: bool,
     classes: Sequence[ClassLabel] | None,
     shape: Sequence[int] | None,
+    label: int | None = None,
     features_max: int | None = None,
 ) -> _Proved:
     path = Path(model) if isinstance(model, str | Path) else None
@@ -385,7 +383,10 @@ def _prove(
                 f"classes and shape are said of a network, and the model is {converter.describe(loaded)}",
                 "leave --classes and --shape out",
             )
-        now.say(f"{converter.describe(estimator)}")
+        now.say(converter.describe(estimator) + ("" if label is None else f", label {label}"))
+        if label is not None:
+            estimator = OneLabel(estimator, label)
+            converter = find(estimator)
     with steps.step("data") as now:
         frame, truth, digest, origin = _data(estimator, data, target)
         if features_max is not None and frame.shape[1] > features_max:
@@ -397,6 +398,13 @@ def _prove(
         now.say(f"{len(frame):,} rows, {frame.shape[1]} features" + (f", target '{target}'" if target else ""))
     with steps.step("convert") as now:
         conversion = converter.convert(estimator, frame, target_for(aimed))
+        if features_max is not None and conversion.targets:
+            raise ConversionRefused(
+                "the model",
+                f"it answers {len(conversion.targets)} labels a row, and a bundle holds one",
+                f"build a bundle of each with --label 0 to {len(conversion.targets) - 1}, or write plain ONNX with "
+                "edgekit convert",
+            )
         certificate = certify(conversion.onnx, estimator)
         if is_exact(certificate, conversion.features):
             conversion = replace(conversion, precision="float64")
@@ -430,7 +438,7 @@ def _prove(
         )
 
     def lineage() -> Lineage:
-        return _lineage(bare(estimator), path, digest(), origin, len(frame))
+        return _lineage(bare(loaded), label, path, digest(), origin, len(frame))
 
     return _Proved(frame, truth, conversion, original, draft, engine, verified, lineage)
 
@@ -458,12 +466,13 @@ def _numbers(release: str) -> tuple[int, ...]:
 
 
 def _identity(
-    name: str | None, version: str | None, out: str | Path | None, model: Path | None
+    name: str | None, version: str | None, out: str | Path | None, model: Path | None, label: int | None
 ) -> tuple[str, str, Path]:
-    """Name, version and path; what is not given comes from `NAME-VERSION.edge`, or from the model's file."""
+    """Name, version and path; what is not given comes from `NAME-VERSION.edge`, or from the model's file and label."""
     given = Path(out).name.removesuffix(".edge") if out else ""
     match = re.fullmatch(r"(?P<name>.+?)-(?P<version>[0-9]+\.[0-9A-Za-z.+-]*|[0-9]+)", given)
-    stem = match["name"] if match else given or (model.stem if model else "model")
+    own = model.stem if model else "model"
+    stem = match["name"] if match else given or (own if label is None else f"{own}-label-{label}")
     name = check_model(name if name is not None else re.sub(r"[^a-z0-9_-]", "-", stem.lower()).strip("-_") or "model")
     version = check_version(version if version is not None else match["version"] if match else "1.0.0")
     return name, version, Path(out) if out is not None else Path(f"{name}-{version}.edge")
@@ -489,11 +498,14 @@ def _data(
     return frame, truth, digest, origin
 
 
-def _lineage(estimator: Any, model: Path | None, data_sha256: str, origin: str, rows: int) -> Lineage:
+def _lineage(
+    estimator: Any, label: int | None, model: Path | None, data_sha256: str, origin: str, rows: int
+) -> Lineage:
+    whole = f"{type(estimator).__module__}.{type(estimator).__qualname__}"
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     return Lineage(
         model_sha256=hashlib.sha256(model.read_bytes()).hexdigest() if model is not None else None,
-        model_type=f"{type(estimator).__module__}.{type(estimator).__qualname__}",
+        model_type=whole if label is None else f"{whole}, label {label}",
         data_sha256=data_sha256,
         data_origin=origin,
         data_rows=rows,

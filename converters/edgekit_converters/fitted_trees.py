@@ -84,6 +84,8 @@ def _found(model: Any) -> Iterator[Ensemble | Dump]:
     elif hasattr(model, "calibrated_classifiers_"):
         for one in model.calibrated_classifiers_:
             yield from _found(one.estimator)
+    elif kind == "OneLabel":
+        yield from _found(model.estimator)
     elif kind in {"VotingClassifier", "VotingRegressor"}:
         for one in model.estimators_:
             yield from _found(one)

@@ -94,8 +94,8 @@ class SklearnConverter:
         kinds = schema.dtypes(frame[[name for index, name in enumerate(names) if index in read]])
         if not kinds:
             raise ConversionRefused(root, "it reads no column", "check the selection of columns")
-        answered = self.answers(model, frame.head(2))
         classes, targets = classes_of(model), targets_of(model)
+        answered = self.answers(model, frame.head(2))
         if task == "classification" and classes is None and targets is None:
             raise ConversionRefused(
                 f"{root} ({type(last_step(model)).__name__})",
@@ -105,8 +105,8 @@ class SklearnConverter:
         if task == "classification" and np.ndim(answered.labels) != (1 if targets is None else 2):
             raise ConversionRefused(
                 f"{root} ({type(last_step(model)).__name__})",
-                f"its labels have the shape {np.shape(answered.labels)} for {len(frame.head(2))} rows, and its classes_ "
-                f"are those of {'one label' if targets is None else f'{len(targets)} labels'} a row",
+                f"it answers {'one label' if np.ndim(answered.labels) == 1 else 'several labels'} a row, and its classes_ "
+                f"are those of {'one' if targets is None else len(targets)}",
                 "train it on one label a row, or one model for each label",
             )
 

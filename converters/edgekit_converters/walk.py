@@ -38,6 +38,7 @@ WRAPPERS: Final = frozenset(
         "FixedThresholdClassifier",
         "MultiOutputClassifier",
         "MultiOutputRegressor",
+        "OneLabel",
         "OneVsRestClassifier",
         "OutputCodeClassifier",
         "SelfTrainingClassifier",

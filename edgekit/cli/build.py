@@ -24,6 +24,12 @@ from edgekit_contracts.manifest import LEVELS, AutomationLevel, ClassLabel
 @click.option("--key", type=click.Path(path_type=Path), help="Private key to sign with (default: your own).")
 @click.option("--trust", is_flag=True, help="Load a pickle or joblib file, which runs the code in it.")
 @network_options
+@click.option(
+    "--label",
+    type=click.IntRange(min=0),
+    metavar="NUMBER",
+    help="The label to bundle, from 0, of a model that answers several a row.",
+)
 @click.option("--allow-unfit", is_flag=True, help="Write the bundle although it does not fit the device.")
 @click.option(
     "--abstain-below",
@@ -54,6 +60,7 @@ def build(
     trust: bool,
     classes: tuple[ClassLabel, ...] | None,
     shape: tuple[int, ...] | None,
+    label: int | None,
     allow_unfit: bool,
     abstain_below: float | None,
     automation: AutomationLevel,
@@ -82,6 +89,7 @@ def build(
         trust=trust,
         classes=classes,
         shape=shape,
+        label=label,
         allow_unfit=allow_unfit,
         abstain_below=abstain_below,
         automation=automation,

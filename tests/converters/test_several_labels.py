@@ -18,8 +18,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
+from xgboost import XGBClassifier
 
+from edgekit_contracts.errors import UsageError
 from edgekit_converters.certificate import certify
+from edgekit_converters.extended import OneLabel
 from tests.converters.frames import CONVERTER, assert_same, converted
 from tests.converters.test_tasks import X, proved
 
@@ -70,8 +73,42 @@ def test_every_label_of_every_row_is_the_original_s(model: Any, target: Any) -> 
         assert set(column) == set(classes)
 
 
+@pytest.mark.parametrize(
+    ("model", "target"),
+    [
+        (RandomForestClassifier(5, random_state=0), CLASSES),
+        (RandomForestClassifier(5, random_state=0), TEXTS),
+        (MultiOutputClassifier(LogisticRegression()), CLASSES),
+        (MultiOutputClassifier(LinearSVC()), CLASSES),
+        (ClassifierChain(LogisticRegression(), order=[2, 0, 1]), THERE),
+        (OneVsRestClassifier(LogisticRegression()), THERE),
+        (XGBClassifier(n_estimators=5, max_depth=3, n_jobs=1), THERE),
+        (RidgeClassifier(), THERE),
+        (DummyClassifier(), CLASSES),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_one_of_the_labels_is_a_model_of_its_own(model: Any, target: Any) -> None:
+    model.fit(X, target)
+    for place in range(target.shape[1]):
+        one = OneLabel(model, place)
+        conversion = proved(one, X)
+        assert_same(one, X, rows=X[::2] + 0.05)
+        assert (set(conversion.classes), conversion.targets) == (set(target[:, place]), ())
+        np.testing.assert_array_equal(one.predict(X), model.predict(X)[:, place])
+
+
+def test_a_label_that_is_not_there_is_named() -> None:
+    model = DecisionTreeClassifier(max_depth=2).fit(X, CLASSES)
+    with pytest.raises(UsageError, match="2 labels a row, and no label 2"):
+        converted(OneLabel(model, 2), X)
+    with pytest.raises(UsageError, match="does not answer several a row"):
+        converted(OneLabel(DecisionTreeClassifier(max_depth=2).fit(X, CLASSES[:, 0]), 0), X)
+
+
 def test_a_forest_of_several_labels_is_certified() -> None:
     model = RandomForestClassifier(10, random_state=0).fit(X, CLASSES)
     certificate = certify(converted(model, X).onnx, model)
     assert certificate is not None
     assert certificate.exact
+    assert certify(converted(OneLabel(model, 1), X).onnx, OneLabel(model, 1)) == certificate

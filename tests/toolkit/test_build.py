@@ -314,12 +314,28 @@ def test_a_model_without_confidence_cannot_abstain(tmp_path: Path) -> None:
         )
 
 
-def test_several_labels_a_row_are_no_bundle_yet(tmp_path: Path) -> None:
+def test_of_several_labels_a_row_a_bundle_holds_the_chosen_one(tmp_path: Path) -> None:
     frame = models.table()[["width", "price"]]
-    several = np.stack([frame["price"] > 3, frame["width"] > 10], axis=1)
+    several = np.stack(
+        [np.digitize(frame["price"], frame["price"].quantile([0.3, 0.6])), np.where(frame["width"] > 10, 7, 5)], axis=1
+    )
     model = DecisionTreeClassifier(max_depth=2).fit(frame, several)
-    with pytest.raises(ConversionRefused, match="2 labels a row, and a bundle holds one"):
+    with pytest.raises(ConversionRefused, match="2 labels a row, and a bundle holds one") as refused:
         edgekit.build(model, frame, device="raspberry-pi-5", out=tmp_path / "two-1.0.edge")
+    assert "--label 0 to 1" in str(refused.value.next_step)
+    for label, classes in enumerate([(0, 1, 2), (5, 7)]):
+        data = frame.assign(true=several[:, label])
+        out = tmp_path / f"{label}-1.0.edge"
+        built = edgekit.build(
+            model, data, target="true", device="raspberry-pi-4", out=out, label=label, check_runtimes=None
+        )
+        assert built.manifest.classes == classes
+        assert built.manifest.lineage.model_type.endswith(f"DecisionTreeClassifier, label {label}")
+        assert built.manifest.quality[0].model == np.mean(model.predict(frame)[:, label] == several[:, label])
+        with edgekit_runtime.load(out, keys=None) as engine:
+            found = engine.predict(frame.to_numpy())
+        np.testing.assert_array_equal(found.labels, model.predict(frame)[:, label])
+        np.testing.assert_array_equal(found.probabilities, model.predict_proba(frame)[label])
     conversion, parity = edgekit.building.convert(model, frame, "1.32.0")
     assert (len(conversion.targets), parity.label_mismatches) == (2, 0)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edgekit_converters.graph import Table, columns
 from edgekit_converters.operators import Predict, Predicted, Transform, Unfaithful, neighbours, scores
+from edgekit_converters.operators.expression import Expr, concat
 
 if TYPE_CHECKING:
     from edgekit_converters.walk import Path, Walk
@@ -28,10 +29,27 @@ def _with_deviation(walk: Walk, step: Any, table: Table, path: Path) -> Predicte
     return Predicted(value=scores.side_by_side(walk.graph, [found.value, found.deviation()]))
 
 
+def _one_label(walk: Walk, step: Any, table: Table, path: Path) -> Predicted:
+    """The label's column, and the columns of its classes' shares; of the shares of what is there [1 - p, p]."""
+    targets, place = step.targets_, step.place
+    found = walk.predict(step.estimator, table, (*path, "estimator"))
+    if found.label is None or (found.probabilities is None and hasattr(step, "predict_proba")):
+        raise Unfaithful("the conversion of its estimator lacks an answer", "wrap another classifier")
+    label = Expr(walk.graph, found.label).at(place).cast(scores.class_values(step.classes_)[1]).flat().value
+    if not hasattr(step, "predict_proba") or found.probabilities is None:
+        return Predicted(label=label)
+    shares = Expr(walk.graph, found.probabilities)
+    if shares.width == len(targets):
+        there = shares.at(place)
+        return Predicted(label=label, probabilities=concat([1.0 - there, there]).value)
+    start = sum(map(len, targets[:place]))
+    return Predicted(label=label, probabilities=shares.at(*range(start, start + len(targets[place]))).value)
+
+
 def _with_neighbours(walk: Walk, step: Any, table: Table, _path: Path) -> Table:
     distance, number = neighbours.found(walk, step.estimator, table)
     return columns(scores.side_by_side(walk.graph, [distance.value, number.cast("float64").value]))
 
 
-PREDICTORS: Final[Mapping[str, Predict]] = {"WithDeviation": _with_deviation}
+PREDICTORS: Final[Mapping[str, Predict]] = {"OneLabel": _one_label, "WithDeviation": _with_deviation}
 TRANSFORMERS: Final[Mapping[str, Transform]] = {"WithNeighbours": _with_neighbours}
