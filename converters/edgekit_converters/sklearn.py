@@ -103,10 +103,10 @@ class SklearnConverter:
                 "let its fit set classes_, as scikit-learn's classifiers do",
             )
         if task == "classification" and np.ndim(answered.labels) != (1 if targets is None else 2):
+            several = "one label" if np.ndim(answered.labels) == 1 else "several labels"
             raise ConversionRefused(
                 f"{root} ({type(last_step(model)).__name__})",
-                f"it answers {'one label' if np.ndim(answered.labels) == 1 else 'several labels'} a row, and its classes_ "
-                f"are those of {'one' if targets is None else len(targets)}",
+                f"it answers {several} a row, and its classes_ are those of {1 if targets is None else len(targets)}",
                 "train it on one label a row, or one model for each label",
             )
 

@@ -332,7 +332,7 @@ def test_of_several_labels_a_row_a_bundle_holds_the_chosen_one(tmp_path: Path) -
         assert built.manifest.classes == classes
         assert built.manifest.lineage.model_type.endswith(f"DecisionTreeClassifier, label {label}")
         assert built.manifest.quality[0].model == np.mean(model.predict(frame)[:, label] == several[:, label])
-        with edgekit_runtime.load(out, keys=None) as engine:
+        with edgekit_runtime.load(out, keys=[tmp_path / "keys" / "edgekit.pub.pem"]) as engine:
             found = engine.predict(frame.to_numpy())
         np.testing.assert_array_equal(found.labels, model.predict(frame)[:, label])
         np.testing.assert_array_equal(found.probabilities, model.predict_proba(frame)[label])
