@@ -95,15 +95,15 @@ class SklearnConverter:
         if not kinds:
             raise ConversionRefused(root, "it reads no column", "check the selection of columns")
         classes, targets = classes_of(model), targets_of(model)
-        answered = self.answers(model, frame.head(2))
+        labels = self.answers(model, frame.head(2)).labels
         if task == "classification" and classes is None and targets is None:
             raise ConversionRefused(
                 f"{root} ({type(last_step(model)).__name__})",
                 "it does not say its classes",
                 "let its fit set classes_, as scikit-learn's classifiers do",
             )
-        if task == "classification" and np.ndim(answered.labels) != (1 if targets is None else 2):
-            several = "one label" if np.ndim(answered.labels) == 1 else "several labels"
+        if labels is not None and task == "classification" and labels.ndim != (1 if targets is None else 2):
+            several = "one label" if labels.ndim == 1 else "several labels"
             raise ConversionRefused(
                 f"{root} ({type(last_step(model)).__name__})",
                 f"it answers {several} a row, and its classes_ are those of {1 if targets is None else len(targets)}",
