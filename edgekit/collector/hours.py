@@ -58,12 +58,12 @@ def hours_of(windows: Sequence[StoredWindow], distance: bytes, bins: Bins | None
     lengths = list(map(len, hours.values()))
     starts = np.array([0, *accumulate(lengths[:-1])])
     place = np.repeat(np.arange(len(lengths)), lengths)
-    counts, unseen = _added([one.window.counts for one in ordered], lengths, width_of(bins), unseen_of(bins))
+    counts, unseen = added([one.window.counts for one in ordered], lengths, width_of(bins), unseen_of(bins))
     sums, last, rss_kb = _scalars(ordered, place, starts)
     for column, name in enumerate(("output_nulls", "abstained", "resent"), counts.shape[1] - LATENCY_BINS - 3):
         sums[:, SUMS.index(name)] = counts[:, column]
     if distance:
-        measured, _ = _added([one.window.distances[4:] for one in ordered], lengths, distance[4], unseen_of(bins)[:0])
+        measured, _ = added([one.window.distances[4:] for one in ordered], lengths, distance[4], unseen_of(bins)[:0])
         counts = np.hstack([counts, measured])
     return Rows(
         tuple(
@@ -78,7 +78,7 @@ def hours_of(windows: Sequence[StoredWindow], distance: bytes, bins: Bins | None
     )
 
 
-def _added(
+def added(
     runs: Sequence[bytes], lengths: Sequence[int], width: int, columns: NDArray[np.intp]
 ) -> tuple[Integers, NDArray[Any]]:
     """Sums of runs of varints that lie side by side.
@@ -100,7 +100,8 @@ def _added(
         values = decode_varint_narrow(b"".join(some))
         if len(values) != width * len(some):
             raise FormatError("window", "$.counts", "these are not the counts of its bins")
-        values = values.reshape(len(some), width)
+        # A block of numbers of 16 bits adds up within 32, in half the time.
+        wide, values = np.uint32 if values.itemsize <= 2 else np.int64, values.reshape(len(some), width)
         asked[start : start + BLOCK] = values[:, columns]
         at = 0
         while at < len(some):
@@ -108,7 +109,7 @@ def _added(
                 group += 1
                 left = lengths[group]
             end = min(at + left, len(some))
-            sums[group] += values[at] if end == at + 1 else np.add.reduce(values[at:end], axis=0, dtype=np.int64)
+            sums[group] += values[at] if end == at + 1 else np.add.reduce(values[at:end], axis=0, dtype=wide)
             left -= end - at
             at = end
     return sums, asked

@@ -40,7 +40,7 @@ def encode_varint_rows(values: NDArray[np.int64]) -> list[bytes]:
     for start in range(0, len(values), BLOCK_WINDOWS):
         block = values[start : start + BLOCK_WINDOWS]
         digits, written = varint_digits(block)
-        data = digits[written].tobytes()
+        data = digits.take(np.flatnonzero(written)).tobytes()
         bounds = np.cumsum(np.count_nonzero(written, axis=(1, 2))).tolist()
         encoded += [data[begin:end] for begin, end in pairwise([0, *bounds])]
     return encoded
