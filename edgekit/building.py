@@ -415,7 +415,7 @@ def _prove(
         )
     draft = draft_manifest(name, version, conversion, aimed)
     with steps.step("verify") as now:
-        engine = Engine(conversion.onnx, draft)
+        engine = Engine(conversion.onnx, draft, session=conversion.session)
 
         def original(rows: pd.DataFrame) -> Answers:
             return converter.answers(estimator, rows)

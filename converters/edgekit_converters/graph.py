@@ -130,10 +130,20 @@ class GraphBuilder:
     def node(
         self, op: str, inputs: Sequence[Value | str], outputs: int = 1, domain: str = "", **attributes: Any
     ) -> tuple[str, ...]:
-        """Adds a node and gives its outputs' names."""
+        """Adds a node and gives its outputs' names; attributes are as `make_node` takes them, or int64 arrays [n]."""
         names = tuple(self._unique(op) for _ in range(outputs))
         given = [one if isinstance(one, str) else one.name for one in inputs]
-        self._nodes.append(helper.make_node(op, given, list(names), name=names[0], domain=domain, **attributes))
+        whole = {
+            name: value
+            for name, value in attributes.items()
+            if isinstance(value, np.ndarray) and value.dtype == np.int64
+        }
+        others = {name: value for name, value in attributes.items() if name not in whole}
+        node = helper.make_node(op, given, list(names), name=names[0], domain=domain, **others)
+        for name, value in whole.items():
+            # `make_attribute` looks at each element several times, which takes longer than all else for a large forest.
+            node.attribute.add(name=name, type=onnx.AttributeProto.INTS).ints.extend(value.tolist())
+        self._nodes.append(node)
         return names
 
     def value(self, op: str, inputs: Sequence[Value | str], like: Value, domain: str = "", **attributes: Any) -> Value:

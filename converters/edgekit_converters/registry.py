@@ -6,7 +6,7 @@ after it (verification, quality, reference statistics, the golden set, the bundl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
@@ -18,6 +18,8 @@ from edgekit_runtime.engine import Answers
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from edgekit_runtime.session import Session
 
 __all__ = ["Answers", "Conversion", "Converter", "FileReader", "GROUP", "converters", "file_readers", "find"]
 
@@ -47,6 +49,8 @@ class Conversion:
     """Whether a converter that is not edgekit's wrote a part."""
     notes: tuple[str, ...] = ()
     """What a person should know of the conversion, a sentence each."""
+    session: Session | None = field(default=None, compare=False, repr=False)
+    """The file as a device loads it, where the conversion had to ask it already."""
 
 
 @runtime_checkable

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from edgekit_contracts.errors import ConversionRefused, DataMismatch
+from edgekit_contracts.errors import ConversionRefused, DataMismatch, EnvironmentFault
 from edgekit_contracts.manifest import LABELLED, ClassLabel, Output, Tensor
 from edgekit_converters import argmax, schema
 from edgekit_converters.data import feature_names, frame_for
@@ -40,6 +40,7 @@ from edgekit_converters.walk import (
     used_columns,
     wrapped,
 )
+from edgekit_runtime.session import SessionSettings, session_of
 
 LABEL: Final = "label"
 PROBABILITIES: Final = "probabilities"
@@ -146,6 +147,7 @@ class SklearnConverter:
             operators=operators(built),
             delegated=walk.delegated,
             notes=tuple(dict.fromkeys(walk.notes)),
+            session=run.session,
         )
 
     def answers(self, model: Any, X: pd.DataFrame | NDArray[Any]) -> Answers:
@@ -196,22 +198,23 @@ class _Session:
     """The converted model, asked with a frame."""
 
     def __init__(self, data: bytes, tensors: tuple[Tensor, ...]) -> None:
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.intra_op_num_threads = 1
         try:
-            self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            self.session = session_of(data, SessionSettings())
+        except EnvironmentFault:
+            raise
         except Exception as error:  # onnxruntime raises several unrelated classes
             fault = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise ConversionRefused(
                 "the model", f"onnxruntime {ort.__version__} does not load what was written: {fault}", "report it"
             ) from error
-        self._names = [output.name for output in self._session.get_outputs()]
+        self._names = [output.name for output in self.session.get_outputs()]
         self._tensors = tensors
+        self._silent = ort.RunOptions()
+        self._silent.log_severity_level = 4
 
     def answers(self, frame: pd.DataFrame) -> Answers:
         try:
-            found: list[Any] = list(self._session.run(self._names, schema.tensors_of(frame, self._tensors)))
+            found: Any = self.session.run(self._names, schema.tensors_of(frame, self._tensors), self._silent)
         except Exception as error:  # onnxruntime raises several unrelated classes
             raise DataMismatch(f"the converted model fails: {str(error)[:200]}") from error
         results = dict(zip(self._names, found, strict=True))

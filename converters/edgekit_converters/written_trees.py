@@ -131,11 +131,17 @@ def _low_for_nan(imputer: onnx.NodeProto) -> bool:
 
 def _width(model: onnx.ModelProto, name: str) -> int | None:
     """Columns of a tensor [rows, columns]; None where shape inference does not find them."""
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    for info in (*graph.input, *graph.value_info):
-        shape = info.type.tensor_type.shape.dim
-        if info.name == name and len(shape) == 2 and shape[1].HasField("dim_value"):
-            return int(shape[1].dim_value)
+    # Shape inference writes and reads the whole model twice; only trees that read trees need it.
+    small = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    small.graph.input.extend(model.graph.input)
+    small.graph.initializer.extend(model.graph.initializer)
+    small.graph.node.extend(node for node in model.graph.node if node.op_type not in OPERATORS)
+    for one in (small, model):
+        graph = onnx.shape_inference.infer_shapes(one).graph
+        for info in (*graph.input, *graph.value_info):
+            shape = info.type.tensor_type.shape.dim
+            if info.name == name and len(shape) == 2 and shape[1].HasField("dim_value"):
+                return int(shape[1].dim_value)
     return None
 
 

@@ -64,11 +64,28 @@ _LEVELS: Final = {
 
 
 def open_session(model: bytes, manifest: Manifest, settings: SessionSettings) -> ort.InferenceSession:
-    """Loads an ONNX file.
+    """Loads a bundle's ONNX file.
 
     Raises:
         EnvironmentFault: This release of ONNX Runtime is known to answer wrongly.
         Refused: It does not load the model.
+    """
+    try:
+        return session_of(model, settings)
+    except EnvironmentFault:
+        raise
+    except Exception as error:  # onnxruntime raises several unrelated classes
+        raise Refused(
+            f"onnxruntime {ort.__version__} does not load {manifest.title}: {first_line(error)}",
+            f"install onnxruntime {manifest.variant.runtime} or newer, or rebuild the bundle for this device",
+        ) from error
+
+
+def session_of(model: bytes, settings: SessionSettings) -> ort.InferenceSession:
+    """Loads an ONNX file; raises whatever ONNX Runtime does.
+
+    Raises:
+        EnvironmentFault: This release of ONNX Runtime is known to answer wrongly.
     """
     if ort.__version__ in limits.WRONG_RUNTIMES:
         raise EnvironmentFault(
@@ -82,13 +99,7 @@ def open_session(model: bytes, manifest: Manifest, settings: SessionSettings) ->
     options.graph_optimization_level = _LEVELS[settings.optimisation]
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.spinning else "0")
-    try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises several unrelated classes
-        raise Refused(
-            f"onnxruntime {ort.__version__} does not load {manifest.title}: {first_line(error)}",
-            f"install onnxruntime {manifest.variant.runtime} or newer, or rebuild the bundle for this device",
-        ) from error
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def direct_run(session: Session) -> Callable[[Sequence[str], Mapping[str, Any]], Sequence[Any]]:

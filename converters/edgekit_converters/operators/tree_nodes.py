@@ -304,8 +304,8 @@ def _splits(threshold: NDArray[np.float64], reads: Reads, computes: Reads) -> ND
     return last(threshold) if reads == "float32" else threshold
 
 
-def _ints(array: NDArray[Any]) -> list[int]:
-    return np.asarray(array, dtype=np.int64).tolist()  # type: ignore[no-any-return]
+def _ints(array: NDArray[Any]) -> NDArray[np.int64]:
+    return np.asarray(array, dtype=np.int64)
 
 
 def _tensor(name: str, array: NDArray[Any]) -> TensorProto:
