@@ -15,6 +15,7 @@ import onnxruntime
 
 from edgekit_contracts.errors import EdgekitError, StorageFault, UnsupportedFormat
 from edgekit_runtime import __version__
+from edgekit_runtime.again import Again
 from edgekit_runtime.broker import broker_of
 from edgekit_runtime.config import DeviceConfig
 from edgekit_runtime.events import Events
@@ -102,21 +103,32 @@ def run(
         )
 
         def finish() -> None:
-            nonlocal uplink, requests, telemetry
+            nonlocal requests
             if config.telemetry is not None and broker is not None:
                 from edgekit_contracts import topics
                 from edgekit_runtime.telemetry import answer_requests, open_ledger, start
 
                 ledger = open_ledger(config)
-                try:
-                    with ExitStack() as started:
-                        uplink = start(config, broker, models, events, ledger, started, pulses)
-                        reporting.push(started.pop_all())
-                    telemetry = f"to {broker} as {config.device}"
-                except (StorageFault, UnsupportedFormat) as fault:
-                    # A full disk must not stop the answers; nothing is counted until the service is started again.
-                    telemetry = f"off: {fault.sentence}"
-                say(f"telemetry   {telemetry}")
+
+                def report() -> bool:
+                    nonlocal uplink, telemetry
+                    before, done = telemetry, True
+                    try:
+                        with ExitStack() as started:
+                            uplink = start(config, broker, models, events, ledger, started, pulses)
+                            reporting.push(started.pop_all())
+                        telemetry = f"to {broker} as {config.device}"
+                    except StorageFault as fault:
+                        # A full disk must not stop the answers.
+                        telemetry, done = f"off: {fault.sentence}; it is tried again", False
+                    except UnsupportedFormat as fault:
+                        telemetry = f"off: {fault.sentence}"
+                    if telemetry != before:
+                        say(f"telemetry   {telemetry}")
+                    return done
+
+                if not report():
+                    asking.enter_context(Again(report))
                 if config.telemetry.infer:
                     requests = answer_requests(config, broker, app.answer, ledger, asking, pulses)
                     say(f"answering   {topics.every_infer(config.device)} of {broker}")

@@ -132,6 +132,22 @@ def test_a_disk_that_takes_no_outbox_does_not_stop_the_answers(tmp_path: Path, m
         assert service.infer()[0] == 200
         assert "telemetry   off: cannot use" in service.log
         assert service.call("GET", "/edgekit/status")[1]["telemetry"].startswith("off: cannot use")
+        (tmp_path / "state" / "outbox.db").rmdir()
+        wait_until(lambda: "telemetry   to mqtt://" in service.log, "telemetry begins by itself")
+        assert service.call("GET", "/edgekit/status")[1]["telemetry"]["state"] == "connecting"
+        assert service.stop() == 0
+    finally:
+        service.close()
+    with Outbox(tmp_path / "state" / "outbox.db", "dev-1") as outbox:
+        assert sum(one.n for one in outbox.waiting() if one.kind is Kind.WINDOW) == len(bundles.ROWS["age"])
+
+
+def test_a_service_stops_while_its_telemetry_waits_for_the_disk(tmp_path: Path, made: bundles.Made) -> None:
+    service = Service(tmp_path, made, broker=f"mqtt://127.0.0.1:{free_port()}")
+    (tmp_path / "state" / "outbox.db").mkdir(parents=True)
+    try:
+        service.start()
+        assert service.stop() == 0
     finally:
         service.close()
 
