@@ -127,6 +127,12 @@ class Archive:
         recent = merge_recent(PAIRS.decode(data) for (data,) in rows)
         return (recent[0][0], max(dt_ms for _, dt_ms in recent)) if recent else None
 
+    def epochs(self, device: str, since_ms: int) -> list[int]:
+        """Those of which windows came since."""
+        with self.database.reading() as db:
+            rows = db.rows("SELECT epoch, recent FROM cursor WHERE dev = ?", (device,))
+        return [epoch for epoch, data in rows if (recent := PAIRS.decode(data)) and recent[0][0] >= since_ms]
+
     def highest(self, device: str, epoch: int) -> int:
         """The highest sequence received of a device's epoch; 0 for none."""
         with self.database.reading() as db:

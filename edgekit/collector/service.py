@@ -17,11 +17,13 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
+from edgekit.collector.alone import alone
 from edgekit.collector.apart import Apart
 from edgekit.collector.busy import WhenBusy
 from edgekit.collector.claims import Claims, Terms, hold
@@ -105,6 +107,7 @@ class Collector:
         self._store: Store | None = None
         self._intake: Intake | None = None
         self._claims: Claims | None = None
+        self._alone = ExitStack()
         self._always = (topics.ALL_STATUS, self._topic)
         self._upkeep = Upkeep(self._where, partitions=lambda: self.held, keep=keep)
         self._worker = threading.Thread(target=self._work, name=f"collector-{name}", daemon=True)
@@ -133,6 +136,8 @@ class Collector:
         try:
             fence = None if instance is None else partial(hold, instance=instance)
             self._store = open_store(self._where, fence=fence)
+            if instance is None:
+                self._alone.enter_context(alone(Path(self._where), self.name))
             self._intake = self._begin(self._store, instance)
         except BaseException:
             self._end()
@@ -186,6 +191,7 @@ class Collector:
             self._claims.stop()
         if self._store is not None:
             self._store.close()
+        self._alone.close()
 
     def __enter__(self) -> Self:
         self.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -55,13 +56,17 @@ class Sqlite:
             raise MissingFile("store", str(path))
         if path.is_dir():
             raise StorageFault(str(path), "it is a folder", _NAME_IT)
+        writable = create or (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+            if create:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = _connect(str(path)) if writable else _connect_to_read(path)
         except (sqlite3.Error, OSError) as error:
             raise StorageFault(str(path), str(error)) from error
         try:
-            self._prepare(create)
+            self._examine(create)
+            if writable:
+                self._prepare()
         except BaseException as error:
             self._db.close()
             if isinstance(error, sqlite3.Error):
@@ -69,7 +74,7 @@ class Sqlite:
                 raise StorageFault(str(path), str(error), *([_NAME_IT] if foreign else [])) from error
             raise
 
-    def _prepare(self, create: bool) -> None:
+    def _examine(self, create: bool) -> None:
         found = self._version()
         if found > VERSION:
             raise UnsupportedFormat(f"store {self.name}", f"version {found}", f"version {VERSION}")
@@ -77,13 +82,18 @@ class Sqlite:
         tables, ours = self._db.execute(_TABLES).fetchone()
         if ours < 3 and (found > 0 or tables > 0 or not create):
             raise StorageFault(self.name, "it is no collector's store", _NAME_IT)
+        if found < VERSION and not create:
+            # Perhaps an older collector stores into it at this moment.
+            raise StorageFault(self.name, "it is of an older release", "start edgekit collect on it, once")
+
+    def _prepare(self) -> None:
         self._db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         # Pages that many batches write go to the file once: by a third more windows a second.
         (page,) = self._db.execute("PRAGMA page_size").fetchone()
         self._db.execute(f"PRAGMA wal_autocheckpoint = {JOURNAL_BYTES // page}")
-        if found < VERSION:
+        if self._version() < VERSION:
             with transaction(self._db) as db:
                 # Asked again under the lock: another process may have come first.
                 if (found := self._version()) == 0:
@@ -179,6 +189,35 @@ class SqliteTransaction:
 
     def lock(self, partitions: Iterable[int], names: Iterable[bytes]) -> None:
         """Nothing: a transaction that writes is alone from its begin."""
+
+
+def _connect(place: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        place, isolation_level=None, check_same_thread=False, timeout=30, uri=place.startswith("file:")
+    )
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    """A file that cannot be written, nor anything beside it.
+
+    Source: "Read-Only Databases", https://www.sqlite.org/wal.html: what a collector has open at this moment has its
+    journal beside it, and is read with it; without one the file is all there is, and `immutable` says so.
+    """
+    for how in ("mode=ro", "immutable=1"):
+        db = _connect(f"{path.resolve().as_uri()}?{how}")
+        try:
+            db.execute(_TABLES).fetchone()
+            return db
+        except sqlite3.OperationalError as error:
+            db.close()
+            journal = path.with_name(path.name + "-wal")
+            if journal.exists() and journal.stat().st_size:
+                fault = f"its journal {journal.name} cannot be read where nothing can be written"
+                raise StorageFault(str(path), fault, "copy both into a folder of your own") from error
+            last = error
+        except sqlite3.DatabaseError:
+            return db  # no database: said by whoever reads it
+    raise last
 
 
 def ddl(*tables: Table) -> list[str]:

@@ -28,6 +28,7 @@ _ALARM_LEVELS: Final[dict[AlarmKind, Level]] = {
     "drift": "warning",
     "offline": "warning",
     "silent": "warning",
+    "shared": "warning",
     "lost": "warning",
     "failed": "error",
     "quarantined": "warning",

@@ -17,8 +17,9 @@ import msgspec
 from edgekit.collector.archive import Archive
 from edgekit.collector.lookback import Total, counts_of, distances_of, look_back
 from edgekit.collector.rollup import SUMS
+from edgekit.fleet.starts import overlap
 from edgekit.monitor import drift
-from edgekit_contracts.errors import StorageFault
+from edgekit_contracts.errors import FormatError, StorageFault
 from edgekit_contracts.latency import percentile_ms
 from edgekit_contracts.reference import LATENCY_BINS
 from edgekit_contracts.state import Running, Status
@@ -35,7 +36,7 @@ SILENT_DEFAULT_MS: Final = 300_000
 """For a device that has not sent a window since its birth."""
 
 
-AlarmKind = Literal["drift", "offline", "silent", "lost", "failed", "quarantined", "refused", "unreadable"]
+AlarmKind = Literal["drift", "offline", "silent", "shared", "lost", "failed", "quarantined", "refused", "unreadable"]
 
 
 class Drifted(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,6 +123,7 @@ def fleet_status(
     lines = []
     for device, (status, status_ms) in store.devices().items():
         state, seen_ms = _liveness(status, status_ms, store.last_window(device), now_ms)
+        shared = _shared(store, device, now_ms - look_back_ms, now_ms)
         for running in (status.running if status else ()) or (None,):
             line = DeviceStatus(
                 device=device,
@@ -145,7 +147,7 @@ def fleet_status(
             for one in labels.get(device, ()):
                 if (one.model, one.model_version) == (line.model, line.version):
                     line = msgspec.structs.replace(line, reviewed=one.reviewed, wrong=one.wrong)
-            alarms = _alarms(line, status, now_ms) | faults
+            alarms = _alarms(line, status, now_ms) | shared | faults
             lines.append(msgspec.structs.replace(line, alarms=tuple(alarms.values()), alarm_kinds=tuple(alarms)))
     return lines
 
@@ -190,6 +192,15 @@ def _measured(
         uptime_s=last.last("uptime_s"),
         outbox_records=last.last("outbox_records"),
     )
+
+
+def _shared(store: Archive, device: str, since_ms: int, now_ms: int) -> dict[AlarmKind, str]:
+    try:
+        found = overlap(store, device, since_ms, now_ms)
+    except FormatError:
+        return {}  # its line says that its windows cannot be read
+    said = "two starts cover the same time: two devices of this name, an outbox put back, or a clock set back"
+    return {"shared": said} if found else {}
 
 
 def _present(totals: Sequence[Total], running: Running | None) -> Total | None:

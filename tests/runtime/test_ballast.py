@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from edgekit_runtime import ballast
 from edgekit_runtime.ballast import Ballast
+from tests.disks import on_a_small_disk
 
 SCRIPT = """
 import os, sys
@@ -72,32 +70,16 @@ print("emptied", produced, outbox.produced)
 """
 
 
-def on_a_small_disk(folder: Path, *arguments: str) -> str:
-    """Runs the script on a file system of 16 MiB; gives what it prints."""
-    unshare = shutil.which("unshare")
-    if unshare is None:
-        pytest.skip("unshare is not installed (apt install util-linux)")
-    inside = 'mount -t tmpfs -o size=16m tmpfs "$1" && exec "$2" -c "$3" "$1" "${@:4}"'
-    command = ["bash", "-c", inside, "bash", str(folder), sys.executable, SCRIPT, *arguments]
-    done = subprocess.run(
-        [unshare, "--user", "--map-root-user", "--mount", *command], capture_output=True, text=True, check=False
-    )
-    if "unshare" in done.stderr or "mount:" in done.stderr:
-        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_on_a_full_disk_what_the_centre_has_is_deleted_with_the_room_of_the_ballast(tmp_path: Path) -> None:
-    assert on_a_small_disk(tmp_path, "with").startswith("emptied")
+    assert on_a_small_disk(tmp_path, SCRIPT, "with").startswith("emptied")
 
 
 def test_without_it_nothing_can_be_deleted(tmp_path: Path) -> None:
-    assert on_a_small_disk(tmp_path, "without").startswith("stuck")
+    assert on_a_small_disk(tmp_path, SCRIPT, "without").startswith("stuck")
 
 
 def test_a_service_that_starts_on_a_full_disk_opens_its_outbox(tmp_path: Path) -> None:
-    assert on_a_small_disk(tmp_path, "with", "reopened").startswith("emptied")
+    assert on_a_small_disk(tmp_path, SCRIPT, "with", "reopened").startswith("emptied")
 
 
 def test_ballast_is_not_taken_in_where_it_would_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

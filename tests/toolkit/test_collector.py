@@ -15,7 +15,7 @@ from edgekit.collector.service import Collector
 from edgekit.collector.store import Ingested, Store, open_store
 from edgekit_contracts import limits, topics
 from edgekit_contracts.decode import encode_json
-from edgekit_contracts.errors import BrokerUnreachable, StorageFault
+from edgekit_contracts.errors import BrokerUnreachable, StorageFault, UsageError
 from edgekit_contracts.state import Host, Status, decode_host
 from edgekit_contracts.telemetry import Ack, Event, Kind, encode, encode_message
 from edgekit_runtime.broker import Broker
@@ -243,6 +243,20 @@ def test_two_collectors_of_one_name_are_told_to_have_two(
 ) -> None:
     with collector(mosquitto.broker, tmp_path / "one"), collector(mosquitto.broker, tmp_path / "two"):
         wait_until(lambda: "give it one of its own (--name)" in caplog.text, "they take it from each other")
+
+
+def test_a_second_collector_of_one_name_and_file_is_refused_and_may_come_after_it(
+    mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    with collector(mosquitto.broker, tmp_path) as first:
+        with pytest.raises(UsageError, match="a collector named 'centre' stores into .* already") as refused:
+            collector(mosquitto.broker, tmp_path).start()
+        assert "--name" in refused.value.next_step
+        assert first.publish(Publication("a", b""))
+        with collector(mosquitto.broker, tmp_path, "other"):
+            pass
+    with collector(mosquitto.broker, tmp_path):
+        pass
 
 
 def test_a_collector_whose_connection_breaks_is_missed_and_comes_back(mosquitto: Mosquitto, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from edgekit.collector.store import Store, open_store
 from edgekit.fleet.status import DeviceStatus, fleet_status
 from edgekit_contracts import topics
 from edgekit_contracts.state import Running, Status
-from edgekit_contracts.telemetry import Envelope, Gap, Labels, Software, Window, encode, encode_message
+from edgekit_contracts.telemetry import Clock, Envelope, Gap, Labels, Software, Window, encode, encode_message
 from tests.telemetry_samples import NOW_MS, envelope, reference_parts, window
 
 DT_MS = 10_000
@@ -112,6 +112,37 @@ def test_rows_of_a_shadow_are_no_requests(store: Store) -> None:
     ingest(store, *reference(), envelope(body, sequence=3, n=n), envelope(shadow, sequence=4, n=n))
     line = status_of(store)
     assert (line.version, line.requests, line.rows, line.drifted) == ("1.0.0", 50, n, ())
+
+
+def test_two_starts_that_cover_the_same_time_are_an_alarm(store: Store) -> None:
+    body, n = window()
+
+    def later(number: int, *, epoch: int, late_ms: int = 0, model: str = "diabetes", merged: int = 0) -> Envelope:
+        t0_ms = NOW_MS - 60 * DT_MS + number * DT_MS + late_ms
+        one = envelope(
+            msgspec.structs.replace(body, model=model), sequence=10 + number, epoch=epoch, n=n, t0_ms=t0_ms, dt_ms=DT_MS
+        )
+        return msgspec.structs.replace(one, merged=merged)
+
+    # One after the other, a clock that was set a little, another model, and a long window around a live one.
+    ingest(store, *reference(), *(later(i, epoch=7) for i in range(5)), *(later(i, epoch=8) for i in range(5, 9)))
+    ingest(store, later(9, epoch=9, late_ms=-DT_MS // 2), later(1, epoch=9, model="other"), later(2, epoch=9, merged=3))
+    assert "shared" not in status_of(store).alarm_kinds
+    ingest(store, later(4, epoch=9, late_ms=DT_MS // 3))
+    line = status_of(store)
+    assert "shared" in line.alarm_kinds
+    assert "two devices of this name" in line.alarms[-1]
+    assert "shared" not in status_of(store, look_back_ms=50 * DT_MS).alarm_kinds
+
+
+def test_windows_of_a_device_without_a_clock_are_no_proof_of_two(store: Store) -> None:
+    body, n = window()
+    ingest(store, *reference())
+    for epoch in (7, 8):
+        for number in range(10, 13):
+            one = envelope(body, sequence=number, epoch=epoch, n=n, t0_ms=5)
+            ingest(store, msgspec.structs.replace(one, clock=Clock.UNKNOWN))
+    assert status_of(store).alarms == ()
 
 
 def test_a_device_is_silent_when_nothing_comes_for_three_windows(store: Store) -> None:

@@ -14,6 +14,7 @@ from edgekit.collector.lookback import look_back
 from edgekit.collector.store import Store, open_store
 from edgekit_contracts.errors import MissingFile, StorageFault, UnsupportedFormat
 from edgekit_contracts.telemetry import Ack, Event, encode
+from tests.disks import on_a_small_disk
 from tests.telemetry_samples import NOW_MS, REFERENCE, envelope
 from tests.toolkit.test_store import ack, ingest, reference_records, windows
 
@@ -136,6 +137,59 @@ def test_a_file_of_this_version_is_read_as_it_is(tmp_path: Path) -> None:
         assert (store.count("window"), store.lost(), store.quarantined()) == (16, {"pump-1": 3}, {"pump-2": 1})
         assert look_back(store, "pump-1", 0)[0]["windows"] == 13
         assert ingest(store, *windows(3, 9)).duplicates == 7
+
+
+def test_whoever_only_reads_leaves_an_older_store_as_it_is(tmp_path: Path) -> None:
+    for version in (1, 2):
+        shutil.copy(CORPUS / f"store-{version}" / "fleet.db", tmp_path / "old.db")
+        before = (tmp_path / "old.db").read_bytes()
+        with pytest.raises(StorageFault, match="of an older release") as refused:
+            open_store(tmp_path / "old.db", create=False)
+        assert "edgekit collect" in refused.value.next_step
+        assert [(one.name, one.read_bytes()) for one in tmp_path.iterdir()] == [("old.db", before)]
+
+
+READ_ONLY = """
+import os, shutil, subprocess, sys
+from pathlib import Path
+from edgekit.collector.store import open_store
+from edgekit_contracts.errors import StorageFault
+
+def read(name):
+    with open_store(locked / name, create=False) as store:
+        return store.count("window")
+
+folder = Path(sys.argv[1])
+disk, locked = folder / "disk", folder / "locked"
+disk.mkdir(), locked.mkdir()
+for name in ("closed.db", "open.db"):
+    shutil.copy(sys.argv[2], disk / name)
+writer = open_store(disk / "open.db")
+with writer.database.writing() as db:
+    db.run("DELETE FROM window WHERE id = (SELECT MIN(id) FROM window)")
+for suffix in ("", "-wal"):
+    shutil.copy(disk / f"open.db{suffix}", disk / f"killed.db{suffix}")
+subprocess.run(["mount", "--bind", disk, locked], check=True)
+subprocess.run(["mount", "-o", "remount,bind,ro", locked], check=True)
+before = sorted(os.listdir(disk))
+print(read("closed.db"), read("open.db"))
+try:
+    read("killed.db")
+except StorageFault as fault:
+    print(fault.sentence)
+try:
+    open_store(locked / "closed.db")
+except StorageFault as fault:
+    print(fault.sentence)
+assert sorted(os.listdir(disk)) == before
+"""
+
+
+def test_a_store_on_a_medium_that_cannot_be_written_is_read_all_the_same(tmp_path: Path) -> None:
+    said = on_a_small_disk(tmp_path, READ_ONLY, str(CORPUS / "store-3" / "fleet.db")).splitlines()
+    assert said[0] == "16 13"  # the second one as its collector has it
+    assert "its journal killed.db-wal cannot be read where nothing can be written" in said[1]
+    assert "readonly" in said[2]
 
 
 def test_windows_are_counted_and_their_days_named_without_reading_them(tmp_path: Path) -> None:
