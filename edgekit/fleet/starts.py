@@ -3,7 +3,7 @@
 A device's service runs once at a time, and each start has an epoch of its own; so windows of two epochs do not
 overlap. Where they do, two devices have one name, or an outbox was put back from an image: what had waited in it
 without a key comes again under the new epoch, and is counted twice. No number that is stored tells these windows from
-others ([ADR-0039]), their time does.
+others (ADR-0039), their time does.
 """
 
 from __future__ import annotations

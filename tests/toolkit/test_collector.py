@@ -13,6 +13,7 @@ from edgekit.collector import intake
 from edgekit.collector.ingest import Accepted, Known, Message, Reading, read_batch
 from edgekit.collector.service import Collector
 from edgekit.collector.store import Ingested, Store, open_store
+from edgekit.fleet.status import fleet_status
 from edgekit_contracts import limits, topics
 from edgekit_contracts.decode import encode_json
 from edgekit_contracts.errors import BrokerUnreachable, StorageFault, UsageError
@@ -157,6 +158,24 @@ def test_a_collector_that_restarts_gets_what_came_meanwhile(mosquitto: Mosquitto
             assert len(sequences(centre.store)) == 20
 
 
+def test_an_outbox_that_is_put_back_and_counted_twice_is_an_alarm(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    with Outbox(tmp_path / "pump-1.db", "pump-1") as outbox:
+        append_reference(outbox)
+        for number in range(6):
+            append_window(outbox, t0_ms=NOW_MS - 600_000 + 10_000 * number)
+    image = (tmp_path / "pump-1.db").read_bytes()
+    with collector(mosquitto.broker, tmp_path) as centre:
+        with device(mosquitto.broker, tmp_path) as (outbox, _):
+            wait_until(lambda: outbox.records == 0, "all is acknowledged")
+        (line,) = fleet_status(centre.store, NOW_MS)
+        assert (line.rows, "shared" in line.alarm_kinds) == (6 * ROWS, False)
+        (tmp_path / "pump-1.db").write_bytes(image)
+        with device(mosquitto.broker, tmp_path) as (outbox, _):
+            wait_until(lambda: outbox.records == 0, "all is acknowledged")
+        (line,) = fleet_status(centre.store, NOW_MS)
+        assert (line.rows, "shared" in line.alarm_kinds) == (12 * ROWS, True)
+
+
 def test_two_collectors_share_no_state_and_each_stores_once(mosquitto: Mosquitto, tmp_path: Path) -> None:
     (tmp_path / "second").mkdir()
     with (
@@ -249,7 +268,7 @@ def test_a_second_collector_of_one_name_and_file_is_refused_and_may_come_after_i
     mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     with collector(mosquitto.broker, tmp_path) as first:
-        with pytest.raises(UsageError, match="a collector named 'centre' stores into .* already") as refused:
+        with pytest.raises(UsageError, match=r"a collector named 'centre' stores into .* already") as refused:
             collector(mosquitto.broker, tmp_path).start()
         assert "--name" in refused.value.next_step
         assert first.publish(Publication("a", b""))
