@@ -26,6 +26,8 @@ _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _NO_BRACKET: Final = bytes(set(range(256)) - set(b"[]{}"))
 _STEP: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
+_NO_CHOICE: Final = "Invalid enum value "
+
 
 class _Header(msgspec.Struct):
     format: str
@@ -108,7 +110,7 @@ def convert(value: object, kind: type[T], *, what: str, path: str | None = None,
     try:
         return msgspec.convert(value, kind, strict=strict)
     except msgspec.MsgspecError as error:
-        raise _format_error(what, error, path) from error
+        raise _format_error(what, error, path, kind) from error
 
 
 def decode_msgpack(data: bytes | msgspec.Raw, kind: type[T], *, what: str, limit: int) -> T:
@@ -160,8 +162,14 @@ def _check_size(data: bytes | msgspec.Raw, what: str, limit: int) -> None:
         raise TooLarge(what, size, limit)
 
 
-def _format_error(what: str, error: msgspec.MsgspecError, path: str | None = None) -> FormatError:
+def _format_error(what: str, error: msgspec.MsgspecError, path: str | None = None, kind: Any = None) -> FormatError:
     # msgspec ends its messages with " - at `$.path`".
     fault, _, found = str(error).partition(" - at `")
+    found = found.rstrip("`")
+    if kind is not None and fault.startswith(_NO_CHOICE):
+        from edgekit_contracts.choices import choices  # takes a while, which what is right need not pay
+
+        value = fault.removeprefix(_NO_CHOICE)
+        fault = f"expected {choices(kind, found)}, found {'the text ' if value.startswith(chr(39)) else ''}{value}"
     fault = fault[0].lower() + fault[1:] if fault[1:2].islower() else fault
-    return FormatError(what, path or found.rstrip("`") or "$", fault)
+    return FormatError(what, path or found or "$", fault)

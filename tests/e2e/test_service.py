@@ -216,6 +216,11 @@ def test_a_wrong_golden_answer_is_refused_with_exit_1(service: Service, made: bu
         ('device = "a"\nbundle = "b"\nkeys = ["k"]\nserv = 1', 1, "unknown field `serv`"),
         ('device = "a"\nbundle = "none.edge"\nkeys = ["none.pem"]', 2, "cannot read the public key"),
         ('device = "a', 1, "device.toml is not valid"),
+        (
+            'device = "a"\nbundle = "b"\nkeys = ["k"]\nserve = { port = "8080" }',
+            1,
+            """$.serve.port: expected a whole number or "off", found the text '8080'""",
+        ),
     ],
 )
 def test_a_wrong_configuration_is_one_sentence(tmp_path: Path, setting: str, code: int, sentence: str) -> None:

@@ -73,6 +73,17 @@ def test_we_show_none(broker: Mosquitto, authority: Authority) -> None:
     assert "none is set" in fault(address(broker, authority, None))
 
 
+def test_we_speak_no_tls_where_it_does(broker: Mosquitto) -> None:
+    for protocol in ("auto", 4, 5):
+        said = fault(Broker(host="127.0.0.1", port=broker.port, protocol=protocol))
+        assert said == "it ended the connection without an answer; it may speak TLS there (mqtts://), or no MQTT at all"
+
+
+def test_we_speak_tls_where_it_does_not(stopped_mosquitto: Mosquitto, authority: Authority) -> None:
+    stopped_mosquitto.start()
+    assert "it may speak no TLS there" in fault(address(stopped_mosquitto, authority, None))
+
+
 def test_the_broker_s_is_of_another_authority(broker: Mosquitto, tmp_path: Path) -> None:
     with Authority.create(tmp_path / "rogue") as rogue:
         said = fault(address(broker, rogue, certify(rogue, "dev-1", tmp_path)))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_WORDLESS: Final = "it ended the connection without an answer; it may speak TLS there (mqtts://), or no MQTT at all"
 _LOG_ERROR: Final = 8  # paho.mqtt.enums.LogLevel.MQTT_LOG_ERR
 
 
@@ -84,7 +85,7 @@ class Conversation:
         """What the broker was found to speak, once it has let us in."""
         self._lock = threading.Lock()
         self._outstanding: list[tuple[paho.MQTTMessageInfo, Publication]] = []
-        self._was_up = self._answered = False
+        self._was_up = self._answered = self._spoke = False
         self._ended: list[str] = []
         self._faults: list[str] = []  # what paho says of them only in its log
         self._refusals: set[str] = set()
@@ -189,6 +190,8 @@ class Conversation:
             from edgekit_runtime.tls import explain
 
             self._ended.insert(0, explain((self._faults + self._ended + ["connection lost"])[0], place.cert))
+        elif reached and not self._spoke and not self._stopping.is_set():
+            self._ended.insert(0, _WORDLESS)
         reason = self._ended[0] if self._ended else "connection lost"
         return Outcome(reason, self._was_up, self._answered if reached else None)
 
@@ -238,6 +241,7 @@ class Conversation:
     # --- paho's callbacks, on the thread of `live` ---
 
     def _connected(self, client: paho.Client, _user: object, _flags: object, code: Any, properties: object) -> None:
+        self._spoke = True
         self._answered = not (code.is_failure and code.value == UNSUPPORTED)
         if code.is_failure:
             self._ended.append(f"the broker refuses the connection: {code}")
