@@ -19,6 +19,9 @@ _ESCAPE: Final = re.compile(r"\x1b\[[0-9;]*m")
 # Names and sentences from devices and bundles: what steers a terminal is shown instead of sent. Our own colours pass.
 _CONTROL: Final = re.compile(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
 
+_BREAK: Final = re.compile(r"[\n\t\u2028\u2029]")
+"""What would break a row of a table."""
+
 
 def echo_json(value: dict[str, object]) -> None:
     """One JSON object on standard output."""
@@ -27,10 +30,11 @@ def echo_json(value: dict[str, object]) -> None:
 
 def echo_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Aligned columns on standard output; the last column takes what is left of the line."""
-    widths = [max(map(_width, column)) for column in zip(header, *rows, strict=True)]
+    shown = [[_BREAK.sub("?", printable(cell)) for cell in row] for row in rows]
+    widths = [max(map(_width, column)) for column in zip(header, *shown, strict=True)]
     click.echo(click.style(_line(header, widths), bold=True))
-    for row in rows:
-        click.echo(printable(_line(row, widths)))
+    for row in shown:
+        click.echo(_line(row, widths))
 
 
 def echo_facts(facts: Sequence[tuple[str, str]]) -> None:

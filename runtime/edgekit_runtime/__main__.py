@@ -22,6 +22,7 @@ from edgekit_contracts.errors import EdgekitError, EnvironmentFault, StorageFaul
 from edgekit_runtime import __version__, logs
 from edgekit_runtime.config import Log
 from edgekit_runtime.installed import refuse_both
+from edgekit_runtime.interrupts import command
 from edgekit_runtime.lean import import_hashlib, import_numpy, is_large
 from edgekit_runtime.probe import ensure_runs_here
 from edgekit_runtime.settings import Settings, find_file, leaves, load_settings
@@ -47,13 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"Error: {error.sentence}\nTry:   {error.next_step}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except ImportError as error:
-        if not isinstance(
-            error.__cause__, KeyboardInterrupt
-        ):  # into which onnxruntime turns a Ctrl-C that it gets then
-            raise
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has gone: `edgekit-runtime predict ... | head`
@@ -334,8 +328,8 @@ def _parser(*, run_alone: bool) -> argparse.ArgumentParser:
     unit.set_defaults(action=_unit)
     selftest = commands.add_parser("selftest", parents=[settings], help="have the running service replay golden sets")
     selftest.set_defaults(action=_selftest)
-    for command in (doctor, status, selftest, config):
-        command.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    for one in (doctor, status, selftest, config):
+        one.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
     enrol = commands.add_parser("enrol", parents=[settings], help="get this device its certificate, or the next one")
     enrol.set_defaults(action=_enrol)
@@ -412,4 +406,4 @@ def _add_model(verbs: Any, settings: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(lambda: main))

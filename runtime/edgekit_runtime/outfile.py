@@ -7,12 +7,14 @@ the file.
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 import sqlite3
 from pathlib import Path
 from typing import Final
 
 from edgekit_contracts.errors import StorageFault, UnsupportedFormat
+from edgekit_contracts.names import DEVICE_PATTERN
 from edgekit_runtime.transaction import transaction
 
 log = logging.getLogger(__name__)
@@ -49,6 +51,20 @@ _DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 class Damaged(Exception):
     """The file is no outbox of this device any more."""
+
+    becomes = "damaged"
+    """Whoever is set aside for it is called so."""
+
+
+class Foreign(Damaged):
+    """It is another device's: its records carry that name, and would be refused on this device's topics."""
+
+    def __init__(self, owner: str, records: int) -> None:
+        self.becomes = f"of-{owner}"
+        super().__init__(
+            f"it is of the device '{owner}' (records that wait in it: {records}); to have them sent, give this device"
+            " that name again and put the file back"
+        )
 
 
 def open_file(path: Path, device: str) -> tuple[sqlite3.Connection, Path | None]:
@@ -99,9 +115,10 @@ def _open(path: Path, device: str) -> sqlite3.Connection:
         if verdict != "ok":
             raise Damaged(verdict)
         owner = db.execute("SELECT device FROM meta").fetchone()
+        if owner is None or re.fullmatch(DEVICE_PATTERN, owner[0]) is None:
+            raise Damaged("it does not say whose it is")
         if owner != (device,):
-            # Its records carry the other name and would be refused on this device's topics.
-            raise Damaged(f"it belongs to device {owner[0] if owner else 'unknown'}")
+            raise Foreign(owner[0], *db.execute("SELECT COUNT(*) FROM record").fetchone())
         db.execute("UPDATE meta SET session = session + 1, epoch = ?", (secrets.randbits(63),))
     except BaseException as error:
         if db is not None:
@@ -116,7 +133,7 @@ def _open(path: Path, device: str) -> sqlite3.Connection:
 
 def _move_away(path: Path, damage: Damaged) -> Path:
     number = 1
-    while (target := path.with_name(f"{path.name}.damaged-{number}")).exists():
+    while (target := path.with_name(f"{path.name}.{damage.becomes}-{number}")).exists():
         number += 1
     try:
         path.rename(target)
@@ -126,5 +143,5 @@ def _move_away(path: Path, damage: Damaged) -> Path:
                 side.rename(target.with_name(target.name + suffix))
     except OSError as error:
         raise StorageFault(str(path), str(error)) from error
-    log.warning("the outbox %s cannot be used (%s): set aside as %s, a new one is begun", path, damage, target)
+    log.warning("the outbox %s is set aside as %s, and a new one is begun: %s", path, target.name, damage)
     return target

@@ -60,7 +60,9 @@ def explain(fault: str, cert: Path | None) -> str:
     if "EOF occurred" in fault or "ALERT" in fault or "reset by peer" in fault:
         if cert is None:
             plain = "" if "ALERT" in fault else ", or it may speak no TLS there"  # an alert is TLS
-            return f"it ended the TLS connection; it may ask for a client's certificate, and none is set{plain} ({fault})"
+            return (
+                f"it ended the TLS connection; it may ask for a client's certificate, and none is set{plain} ({fault})"
+            )
         return f"it ended the TLS connection: {_of_ours(cert, fault)} ({fault})"
     return fault
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from edgekit_runtime.__main__ import main
 from tests import bundles
 from tests.brokers import wait_until
 from tests.service import Service
@@ -111,16 +111,52 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
 
 
-def test_a_ctrl_c_while_onnxruntime_is_imported_is_an_interruption(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def imported() -> None:
-        raise ImportError("initialization failed") from cause
+SLOW = """
+import sys, time
+from edgekit_runtime.interrupts import command
 
-    monkeypatch.setattr("edgekit_runtime.__main__.refuse_both", imported)
-    cause: BaseException = KeyboardInterrupt()
-    assert main(["unit"]) == 130
-    assert capsys.readouterr().err == "interrupted\n"
-    cause = OSError()
-    with pytest.raises(ImportError):
-        main(["unit"])
+def find():
+    {while_imported}
+    return main
+
+def main():
+    raise error
+
+def late():
+    print("importing", flush=True)
+    time.sleep(60)
+
+error = ImportError("initialization failed")
+error.__cause__ = {cause}
+sys.exit(command(find))
+"""
+
+
+@pytest.mark.parametrize(
+    ("while_imported", "cause", "signalled", "code", "said"),
+    [
+        ("late()", "None", True, 130, "interrupted\n"),
+        # Into which onnxruntime turns a Ctrl-C that it gets while it is imported.
+        ("pass", "KeyboardInterrupt()", False, 130, "interrupted\n"),
+        ("pass", "OSError()", False, 1, "ImportError: initialization failed\n"),
+    ],
+)
+def test_a_ctrl_c_while_a_command_is_imported_is_an_interruption(
+    while_imported: str, cause: str, signalled: bool, code: int, said: str
+) -> None:
+    script = SLOW.format(while_imported=while_imported, cause=cause)
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A job in the background of a shell has it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as child:
+        if signalled:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "importing\n"
+            child.send_signal(signal.SIGINT)
+        _, heard = child.communicate(timeout=60)
+    assert (child.returncode, heard.endswith(said)) == (code, True)
+    assert ("Traceback" in heard) == (code == 1)

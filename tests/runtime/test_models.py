@@ -381,7 +381,10 @@ def test_a_safe_answer_that_fits_no_class_is_refused_at_the_start(device: Device
     [
         ("", "either one bundle or"),
         ('bundle = "a"\n[[models]]\nbundle = "b"', "either one bundle or"),
-        ('[[models]]\nbundle = "b"\nautomation = "all"', """expected "act", "advise", "confirm" or "shadow", found the text 'all'"""),
+        (
+            '[[models]]\nbundle = "b"\nautomation = "all"',
+            """expected "act", "advise", "confirm" or "shadow", found the text 'all'""",
+        ),
         ('[[models]]\nbundle = "b"\n[models.candidate]\nbundle = "c"\nshare = 2', "<= 1"),
     ],
 )

@@ -292,12 +292,19 @@ def test_a_damaged_file_is_set_aside_and_a_new_epoch_begins(tmp_path: Path, capl
         assert third.set_aside == tmp_path / "outbox.db.damaged-2"
 
 
-def test_the_outbox_of_another_device_is_set_aside(tmp_path: Path) -> None:
-    with Outbox(tmp_path / "outbox.db", "pump-1") as old:
-        append_window(old)
+def test_the_outbox_of_another_device_is_set_aside_under_its_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Outbox(tmp_path / "outbox.db", "pump-1") as outbox:
+        append_window(outbox)
     with Outbox(tmp_path / "outbox.db", "pump-2") as new:
-        assert new.set_aside is not None
-        assert (new.records, new.session) == (0, 1)
+        assert new.set_aside == tmp_path / "outbox.db.of-pump-1-1"
+        assert new.records == 0
+    assert "it is of the device 'pump-1' (records that wait in it: 1)" in caplog.text
+    assert "damaged" not in caplog.text
+    new.set_aside.replace(tmp_path / "outbox.db")
+    with Outbox(tmp_path / "outbox.db", "pump-1") as again:
+        assert (again.set_aside, again.records) == (None, 1)
 
 
 def test_a_newer_file_is_refused_and_left_alone(tmp_path: Path) -> None:

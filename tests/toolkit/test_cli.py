@@ -218,5 +218,10 @@ def test_collect_stores_what_a_device_sends_and_fleet_status_shows_it(
         collector.communicate()
 
 
+def test_a_name_with_a_line_break_stays_in_its_row_of_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    output.echo_table(["feature", "type"], [["a\nb", "float64"], ["cc\t\u2028d", "text"]])
+    assert capsys.readouterr().out == "feature  type\na?b      float64\ncc??d    text\n"
+
+
 def test_what_steers_a_terminal_is_shown_instead_of_sent() -> None:
     assert output.printable("\x1b]0;owned\x07 \x1b[31mred\x1b[0m\x9b") == "?]0;owned? \x1b[31mred\x1b[0m?"
