@@ -6,6 +6,7 @@ model deployed before come with the quality gates.)
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +16,8 @@ from edgekit_contracts.errors import DataMismatch
 from edgekit_contracts.manifest import Quality
 from edgekit_converters.registry import Answers
 
+_ERROR: Final = "mean absolute error"
+"""The one figure of which less is better."""
 _TRUTH: Final = {"true": 1, "false": 0, "1": 1, "0": 0}
 
 
@@ -32,6 +35,19 @@ def quality(answers: Answers, target: NDArray[Any]) -> tuple[Quality, ...]:
         return _classification(answers.labels, target)
     assert answers.values is not None
     return _regression(answers.values, target)
+
+
+def worse(figures: Iterable[Quality]) -> list[Quality]:
+    """Those by which the rule that needs no model does better than the model."""
+    return [
+        one for one in figures if not (one.model <= one.baseline if one.metric == _ERROR else one.model >= one.baseline)
+    ]
+
+
+def describe_worse(figures: Iterable[Quality]) -> str:
+    """A warning, or nothing."""
+    found = [f"{one.metric} {one.model:.3g}, and {one.baseline:.3g} by {one.baseline_rule}" for one in worse(figures)]
+    return f"the model is worse than a rule without one: {'; '.join(found)}" if found else ""
 
 
 def _classification(labels: NDArray[Any], target: NDArray[Any]) -> tuple[Quality, ...]:
@@ -94,7 +110,7 @@ def _regression(values: NDArray[Any], target: NDArray[Any]) -> tuple[Quality, ..
         )
     errors = np.abs(values - truth).mean()
     baseline = np.abs(np.median(truth, axis=0) - truth).mean()
-    return (_entry("mean absolute error", target, errors, baseline, "always the median"),)
+    return (_entry(_ERROR, target, errors, baseline, "always the median"),)
 
 
 def _entry(metric: str, target: NDArray[Any], model: float, baseline: float, rule: str) -> Quality:

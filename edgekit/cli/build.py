@@ -76,6 +76,7 @@ def build(
     with torch.export.
     """
     from edgekit import building
+    from edgekit_converters.quality import describe_worse
 
     built = building.build(
         model,
@@ -98,6 +99,8 @@ def build(
         on_step=lambda step: echo_step(step.name, step.result, step.seconds),
         on_progress=echo_progress,
     )
+    if warning := describe_worse(built.manifest.quality):
+        click.echo(f"{click.style('warning:', fg='yellow', bold=True)} {warning}", err=True)
     if as_json:
         facts = {"bundle": str(built.path), "sha256": built.sha256, "bytes": built.size}
         echo_json({**facts, "steps": built.steps, "manifest": built.manifest})

@@ -24,6 +24,7 @@ _keys = click.option(
 def inspect(bundle: Path, as_json: bool) -> None:
     """Show what BUNDLE holds; its bytes are checked, its signature is not (see verify)."""
     from edgekit.building import describe_parity, describe_worst_row
+    from edgekit_converters.quality import describe_worse
     from edgekit_runtime.bundle import open_bundle
 
     opened = open_bundle(bundle, keys=None)
@@ -51,6 +52,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
                 ("quality", f"{q.metric} {q.model:.4g}; {q.baseline_rule}: {q.baseline:.4g} ({q.rows:,} rows)")
                 for q in manifest.quality
             ],
+            *([("warning", warning)] if (warning := describe_worse(manifest.quality)) else []),
             *([("people", people)] if (people := _describe_people(manifest)) else []),
             ("data", f"{lineage.data_origin}, {lineage.data_rows:,} rows, SHA-256 {lineage.data_sha256[:16]}..."),
             ("code", lineage.code_revision or "not in a Git repository"),

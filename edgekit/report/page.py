@@ -203,9 +203,11 @@ def _features(bundle: Bundle, devices: Sequence[DeviceStatus], counts: dict[str,
 
 def _proof(manifest: Manifest) -> str:
     from edgekit.building import describe_ulps, describe_worst_row
+    from edgekit_converters.quality import describe_worse, worse
 
+    below = worse(manifest.quality)
     parity, worst = manifest.parity, manifest.parity.worst_row
-    rows = [
+    rows: list[list[str] | tuple[list[str], bool]] = [
         [
             "answers like the original",
             f"{parity.rows:,} rows ({parity.method}): no label differs, {parity.ties} ties; largest difference "
@@ -230,11 +232,11 @@ def _proof(manifest: Manifest) -> str:
             else []
         ),
         *[
-            [q.metric, f"{q.model:.4g}; {q.baseline_rule}: {q.baseline:.4g} ({q.rows:,} rows)"]
+            ([q.metric, f"{q.model:.4g}; {q.baseline_rule}: {q.baseline:.4g} ({q.rows:,} rows)"], q in below)
             for q in manifest.quality
         ],
     ]
-    return _section("Proof", "", _table(["claim", "evidence"], rows))
+    return _section("Proof", describe_worse(manifest.quality), _table(["claim", "evidence"], rows))
 
 
 def _lineage(manifest: Manifest, bundle: Bundle) -> str:

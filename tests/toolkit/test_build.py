@@ -265,6 +265,24 @@ def test_the_python_api_takes_objects_and_shows_itself_in_notebooks(tmp_path: Pa
     assert answer.ravel().tolist() == pytest.approx(expected.tolist())
 
 
+def test_a_model_that_is_worse_than_none_is_built_with_a_warning(tmp_path: Path, run: Run) -> None:
+    frame = models.table()
+    model = models.pipeline(Ridge()).fit(frame[["width", "height", "material"]], -frame["price"])
+    joblib.dump(model, tmp_path / "poor.joblib")
+    frame.drop(columns="grade").to_csv(tmp_path / "data.csv", index=False)
+    out = tmp_path / "poor-1.0.edge"
+    where = ["--data", tmp_path / "data.csv", "--target", "price", "--device", "raspberry-pi-4", "-o", out]
+    code, _, err = run("build", tmp_path / "poor.joblib", "--trust", *where)
+    warning = "the model is worse than a rule without one: mean absolute error"
+    assert code == 0, err
+    assert f"warning: {warning}" in err
+    assert warning in run("inspect", out)[1]
+    assert run("report", out, "-o", tmp_path / "poor.html")[0] == 0
+    page = (tmp_path / "poor.html").read_text()
+    assert warning in page
+    assert '<tr class="alarm"><td>mean absolute error</td>' in page
+
+
 def test_a_clusterer_becomes_a_bundle_and_its_target_is_no_truth(tmp_path: Path) -> None:
     frame = models.table()
     model = models.pipeline(KMeans(3, random_state=0)).fit(frame[["width", "height", "material"]])
