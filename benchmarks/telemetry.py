@@ -150,9 +150,7 @@ def count(observer: Observer, loaded: Loaded, rows: NDArray[np.float64], seed: i
     latencies = 1000 * np.random.default_rng(seed).choice(
         LATENCIES_US, len(rows), p=(0.2, 0.4, 0.2, 0.1, 0.05, 0.04, 0.01)
     )
-    observer.count(
-        Rows(batch.rows, batch.numbers, (), answers.labels.tolist(), answers.probabilities), latencies.tolist()
-    )
+    observer.count(Rows(batch.rows, batch.numbers, (), answers.labels, answers.probabilities), latencies.tolist())
 
 
 # --- a window ---------------------------------------------------------------------------------------------------------

@@ -23,8 +23,8 @@ class Rows(msgspec.Struct, frozen=True, eq=False, gc=False):
     """[rows, numeric features], in the tensor's order."""
     text: Sequence[Sequence[str]]
     """For each row its texts, in the tensor's order; empty where the model takes none."""
-    labels: Sequence[Any] | NDArray[Any]
-    """[rows]; empty where the model gives none."""
+    labels: Sequence[float] | NDArray[Any]
+    """[rows], as numbers: see `tally.Layout.labels`; empty where none are counted."""
     scores: NDArray[Any] | None
     """[rows, columns], of which the largest is a row's score."""
 
@@ -42,38 +42,30 @@ class Block:
         size: Rows that it holds.
         numbers: For each numeric feature that is counted its column in the tensor.
         features: How many these are.
-        labels: The type of the labels that are counted; None: none are.
+        labelled: Whether labels are counted.
     """
 
-    def __init__(
-        self, size: int, numbers: slice | NDArray[np.intp], features: int, labels: np.dtype[Any] | None
-    ) -> None:
+    def __init__(self, size: int, numbers: slice | NDArray[np.intp], features: int, *, labelled: bool) -> None:
         self.size, self.rows = size, 0
-        self._numbers, self._labelled = numbers, labels is not None
-        self._values = np.zeros((features + 1, size))
-        self._labels = np.empty(size, labels)
+        self._numbers, self._features, self._labelled = numbers, features, labelled
+        self._values = np.zeros((features + 1 + labelled, size))
         self.text: list[Sequence[str]] = []
         """For each row its texts."""
 
     @property
     def values(self) -> NDArray[np.float64]:
-        """[numeric features and the score, rows]: whoever counts them may change them."""
+        """[numeric features, the score, the label where it is counted; rows]: whoever counts them may change them."""
         return self._values[:, : self.rows]
-
-    @property
-    def labels(self) -> NDArray[Any]:
-        """[rows]."""
-        return self._labels[: self.rows]
 
     def take(self, rows: Rows) -> None:
         """Copies rows for which there is room."""
         here = slice(self.rows, self.rows + rows.rows)
         if rows.numbers is not None:
-            self._values[:-1, here] = rows.numbers.T[self._numbers]
+            self._values[: self._features, here] = rows.numbers.T[self._numbers]
         if rows.scores is not None:
-            _largest(rows.scores, self._values[-1, here])
+            _largest(rows.scores, self._values[self._features, here])
         if self._labelled:
-            self._labels[here] = rows.labels
+            self._values[-1, here] = rows.labels
         self.text += rows.text
         self.rows = here.stop
 

@@ -40,31 +40,37 @@ class Distances:
 
     def of(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """The distances, float32 [rows], of values [numeric features, rows] in the bins' order; NaN is missing."""
-        return self.of_standard(self.standard(values))
+        z = self._unbounded(values)
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares = _squares(z)
+        # No number is beyond the bound where the sum of all squares is within its square, nor missing.
+        return self._less(squares, z) if squares.max(initial=0.0) < FARTHEST**2 else self.of_standard(_bounded(z))
 
     def standard(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """Values in standard deviations from their means, 0 where one is missing; [numeric features, rows]."""
+        return _bounded(self._unbounded(values))
+
+    def of_standard(self, z: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The distances, float32 [rows], of what `standard` gave."""
+        return self._less(_squares(z), z)
+
+    def _unbounded(self, values: NDArray[Any]) -> NDArray[np.float32]:
         z = np.empty(values.shape, np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
             # Subtracted in float64, and kept in half the bytes: the rest stays within a core's cache.
             np.subtract(values, self._center, out=z, dtype=np.float64, casting="same_kind")
             z *= self._inverse
-        np.clip(z, -FARTHEST, FARTHEST, out=z)
-        missing = np.isnan(z)
-        if missing.any():
-            z[missing] = 0.0
         return z
 
-    def of_standard(self, z: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The distances, float32 [rows], of what `standard` gave."""
-        found: NDArray[np.float32] = np.einsum("ij,ij->j", z, z)
-        found *= self._rest
+    def _less(self, squares: NDArray[np.float32], z: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Sums of squares as distances."""
+        squares *= self._rest
         if len(self._weights):
             for start in range(0, z.shape[1], self._rows):
                 part = self._components @ z[:, start : start + self._rows]
                 part *= part
-                found[start : start + self._rows] -= self._weights @ part
-        return found
+                squares[start : start + self._rows] -= self._weights @ part
+        return squares
 
     def counts(self, values: NDArray[Any]) -> NDArray[np.int64]:
         """How many of the values' rows lie in each bin, int64 [bins]."""
@@ -74,3 +80,18 @@ class Distances:
         counts[:-1], counts[-1] = found.searchsorted(self._edges, "right"), len(found)
         counts[1:] -= counts[:-1].copy()
         return counts
+
+
+def _squares(z: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Each row's sum of squares."""
+    found: NDArray[np.float32] = np.einsum("ij,ij->j", z, z)
+    return found
+
+
+def _bounded(z: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The same memory, with no number beyond `FARTHEST`, and 0 for a missing one."""
+    np.clip(z, -FARTHEST, FARTHEST, out=z)
+    missing = np.isnan(z)
+    if missing.any():
+        z[missing] = 0.0
+    return z

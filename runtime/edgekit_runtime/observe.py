@@ -13,7 +13,7 @@ import os
 import resource
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from struct import pack
 from typing import TYPE_CHECKING, Any, Final
 
@@ -73,7 +73,7 @@ class Observer:
         numbers = sum(len(tensor.features) for tensor in manifest.inputs if tensor.dtype != "text")
         self.block_rows = max(_BLOCK_ROWS_LEAST, BLOCK_NUMBERS // (numbers + _BESIDE))
         """Rows that are counted at once."""
-        self._latency_edges_us = np.array([*latency_edges_us(), np.inf])
+        self._latency_edges_ns = 1000 * np.array([*latency_edges_us(), np.inf])
         self._started = time.monotonic()
         self._sources: list[Callable[[], None]] = []
         self._lock = threading.Lock()  # all that follows
@@ -85,6 +85,16 @@ class Observer:
     def bins(self) -> Bins:
         """What is counted on."""
         return self._layout.bins
+
+    @property
+    def class_numbers(self) -> Mapping[Any, int] | None:
+        """As `Layout.class_numbers`."""
+        return self._layout.class_numbers
+
+    @property
+    def room(self) -> int:
+        """Rows until those that wait are counted."""
+        return self._block.size - self._block.rows
 
     def follow(self, flush: Callable[[], None]) -> None:
         """Names a place where answered rows wait: a closing window calls `flush`, which gives them to `count`."""
@@ -105,7 +115,7 @@ class Observer:
         """
         scores = score_columns(answers.labels is not None, answers.probabilities, answers.values)
         text = () if batch.text is None else batch.text.tolist()
-        labels = () if answers.labels is None else answers.labels.tolist()
+        labels = self._layout.labels(answers.labels)
         latencies_ns = () if latency_us is None else (1000 * latency_us,)
         self.count(Rows(batch.rows, batch.numbers, text, labels, scores), latencies_ns, resent=resent)
 
@@ -220,9 +230,9 @@ class Observer:
 
     def _add_latencies(self, latencies_ns: NDArray[Any]) -> None:
         """As features are counted: sorted, and the edges looked up in them."""
-        latencies_us = latencies_ns / 1000
-        latencies_us.sort()
-        self._latency_below += latencies_us.searchsorted(self._latency_edges_us, "right")
+        latencies = latencies_ns.astype(np.float64)
+        latencies.sort()
+        self._latency_below += latencies.searchsorted(self._latency_edges_ns, "right")
 
 
 def resident_kb() -> int:

@@ -79,7 +79,7 @@ class Ring:
         )
         # A text has no place of its own: ONNX Runtime keeps it, and the place has the number of the class.
         self._text = None if self._text_at is None else found.pop("label")[0]
-        self._classes = {label: at for at, label in enumerate(manifest.classes)}
+        self._classes = {} if observer is None else observer.class_numbers or {}
         kind = next((output.dtype for output in manifest.outputs if output.role == "label"), None)
         self._labelled, self._truth = kind is not None, kind == "bool"
         numbered = {} if self._text_at is None else {"label": np.zeros(1, np.int64)}
@@ -116,8 +116,9 @@ class Ring:
         self._lock = threading.Lock()  # one thread takes what waits; all that follows
         self._kept = np.empty((0 if observer is None else self._block, self._size), np.uint8)
         """[rows, bytes]: those that waited before them."""
-        self._rows = 0
-        """How many these are."""
+        self._columns = {role: self._column(self._kept, role) for role in self._parts}
+        self._rows, self._room = 0, self._block if observer is None else observer.room
+        """How many these are; how many more the observer waits for."""
 
     def flush(self) -> None:
         """Has the rows counted that wait."""
@@ -135,26 +136,23 @@ class Ring:
         waiting = self._waiting[:]
         del self._waiting[: len(waiting)]  # what other threads append meanwhile stands behind
         while waiting:
-            part = waiting[: self._block - self._rows]
+            part = waiting[: self._room - self._rows]
             del waiting[: len(part)]
             found = np.frombuffer(b"".join(part), np.uint8)
             self._kept[self._rows : self._rows + len(part)] = found.reshape(len(part), self._size)
             self._rows += len(part)
-            if self._rows == self._block:
+            if self._rows == self._room:
                 self._count()
 
     def _count(self) -> None:
         """Has counted what is kept."""
         if not self._rows or self._observer is None:
             return
-        records, self._rows = self._kept[: self._rows], 0
-        columns = {role: self._column(records, role) for role in self._parts}
-        labels: Any = columns["label"][:, 0] if self._labelled else ()
-        if self._text_at is not None:
-            labels = np.array([*self._classes, None], dtype=object)[labels]
+        columns = {role: column[: self._rows] for role, column in self._columns.items()}
+        labels = columns["label"][:, 0] if self._labelled else ()
         scores = score_columns(self._labelled, columns.get("probabilities"), columns.get("value"))
-        rows = Rows(len(records), columns["row"], (), labels, scores)
-        self._observer.count(rows, columns["latency"][:, 0])
+        self._observer.count(Rows(self._rows, columns["row"], (), labels, scores), columns["latency"][:, 0])
+        self._rows, self._room = 0, self._observer.room
 
     def _column(self, records: NDArray[np.uint8], role: str) -> NDArray[Any]:
         """[rows, columns]: the row, one of the answers, or the latency."""

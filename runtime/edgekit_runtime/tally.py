@@ -1,8 +1,8 @@
 """The sums of one window: counts on the reference's bins, and moments, of a block of rows at a time.
 
-Each numeric feature of a block, and the scores as one more, is sorted, and its edges are looked up in it: many values
-cost one sort and few edges. How many values lie at or below each edge is all that is kept; bins, nulls and values out
-of range are differences of these, taken when the window is closed.
+Each numeric feature of a block, the scores and the labels as two more, is sorted, and its edges are looked up in it:
+many values cost one sort and few edges. How many values lie at or below each edge is all that is kept; bins, nulls and
+values out of range are differences of these, taken when the window is closed.
 
 Moments of blocks are merged by Chan's formula. Source: T. Chan, G. Golub, R. LeVeque, "Updating Formulae and a Pairwise
 Algorithm for Computing Sample Variances", 1979.
@@ -10,8 +10,9 @@ Algorithm for Computing Sample Variances", 1979.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -20,12 +21,14 @@ from edgekit_contracts.manifest import Manifest
 from edgekit_contracts.reference import Bins, Distance
 from edgekit_contracts.telemetry import encode_distances
 from edgekit_runtime.block import Block
-from edgekit_runtime.differences import BESIDE, FINITE, NEGATIVE_INFINITY, Differences
+from edgekit_runtime.differences import BESIDE, FINITE, NEGATIVE_INFINITY, PRESENT, Differences
 from edgekit_runtime.distance import Distances
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_EXACT: Final = 2**53
+"""Integers below it are float64 numbers, each its own."""
 _LARGEST: Final = float(np.finfo(np.float64).max)
 
 
@@ -55,11 +58,15 @@ class Layout:
         ]
         """For each text feature its column in the tensor, and text -> bin."""
         self.missing_text = manifest.missing_text
-        self.classes = {label: at for at, label in enumerate(bins.classes)}
-        """Class -> its place among the counts."""
-        values = np.array(bins.classes)
-        self.class_values: NDArray[Any] = values if values.dtype.kind in "iufb" else values.astype(object)
-        """The classes, in an array of numbers where they are numbers."""
+        self.classes = bins.classes
+        plain = all(isinstance(label, int | float) and abs(label) < _EXACT for label in bins.classes)
+        self.class_numbers: Mapping[Any, int] | None = (
+            None if plain else {label: at for at, label in enumerate(bins.classes)}
+        )
+        """Class -> the number that stands for it in a block; None where the classes are such numbers themselves."""
+        numbers = np.array(bins.classes if plain else range(len(bins.classes)), np.float64)
+        self.class_edges = np.stack([np.nextafter(numbers, -np.inf), numbers], axis=1).ravel()
+        """For each class the numbers that it lies above, and at."""
         # Where a model gives labels alone, there is no score to abstain by.
         scored = any(output.role != "label" for output in manifest.outputs)
         threshold = manifest.monitoring.abstain_below if scored else None
@@ -72,10 +79,20 @@ class Layout:
             ]
         )
         """[numeric features and the score, edges]."""
+        self.edges_of = list(self.edges)
+        """The same, one by one."""
 
     def block(self, rows: int) -> Block:
         """Room for so many rows."""
-        return Block(rows, self.numbers, len(self.edges) - 1, self.class_values.dtype if self.classes else None)
+        return Block(rows, self.numbers, len(self.edges) - 1, labelled=bool(self.classes))
+
+    def labels(self, labels: NDArray[Any] | None) -> Sequence[float] | NDArray[Any]:
+        """Labels as the numbers that stand for them; -1 for one that is no class. Empty where none are counted."""
+        if labels is None or not self.classes:
+            return ()
+        if self.class_numbers is None:
+            return labels
+        return [self.class_numbers.get(label, -1) for label in labels.tolist()]
 
 
 class Tally:
@@ -101,15 +118,17 @@ class Tally:
     def add(self, block: Block) -> None:
         """Counts a block, whose values are sorted then; all of it, or nothing where it cannot be counted."""
         layout, values = self._layout, block.values
-        classes = self._class_counts(block.labels, values[-1])
-        distances = layout.distance.counts(values[:-1]) if layout.distance else 0
+        features = values[: len(layout.edges) - 1]
+        if layout.classes and math.isnan((scores := values[-2]).max()):
+            values[-1, scores != scores] = np.nan  # no answer, no class
+        distances = layout.distance.counts(features) if layout.distance else 0
         values.sort(axis=1)  # NaN comes last
-        below = np.array(
-            [column.searchsorted(edges, "right") for column, edges in zip(values, layout.edges, strict=True)]
-        )
+        columns = zip(layout.edges_of, values, strict=False)  # but the labels
+        below = np.array([column.searchsorted(edges, "right") for edges, column in columns])
+        classes = self._class_counts(values[-1], answered=below[-1, PRESENT])
         texts = [self._text_counts(block.text, column, index) for column, index in layout.text]
         if layout.moments:
-            self._merge_moments(values[:-1], below[:-1, NEGATIVE_INFINITY], below[:-1, FINITE])
+            self._merge_moments(features, below[:-1, NEGATIVE_INFINITY], below[:-1, FINITE])
         self.n += block.rows
         self._below += below
         self._classes += classes
@@ -149,22 +168,10 @@ class Tally:
             counts[-1 if text == self._layout.missing_text else index.get(text, len(index))] += times
         return counts
 
-    def _class_counts(self, labels: NDArray[Any], scores: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Of the rows that have an answer: of a missing one the score is NaN."""
-        counts = np.zeros(len(self._classes), dtype=np.int64)
-        if not self._layout.classes:
-            return counts
-        answered = scores == scores
-        if not answered.all():
-            labels = labels[answered]
-        if labels.dtype == object:
-            for label, count in Counter(labels.tolist()).items():
-                counts[self._layout.classes[label]] += count
-            return counts
-        classes = self._layout.class_values
-        ordered = np.sort(labels)
-        counts += ordered.searchsorted(classes, "right") - ordered.searchsorted(classes, "left")
-        if counts.sum() != len(labels):
+    def _class_counts(self, labels: NDArray[np.float64], answered: int) -> NDArray[np.int64]:
+        """Of sorted labels, of which so many are numbers."""
+        counts: NDArray[np.int64] = np.diff(labels.searchsorted(self._layout.class_edges, "right"))[::2]
+        if self._layout.classes and counts.sum() != answered:
             raise ValueError("a label that is none of the classes")
         return counts
 
@@ -174,7 +181,7 @@ class Tally:
         The values are changed: what is made of them in their own place is made in half the time.
         """
         count, rows = stop - start, values.shape[1]
-        if (count == rows).all():
+        if count.sum() == values.size:
             some, least, most, finite = count, values[:, 0].copy(), values[:, -1].copy(), None
         else:
             some, features, finite = np.maximum(count, 1), np.arange(len(count)), np.isfinite(values)
