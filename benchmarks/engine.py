@@ -4,7 +4,8 @@
 
 Bundles are built and loaded as a user would. Every way answers the same rows, in turns of some hundred calls; a figure
 is the median over the rounds, a ratio the median of the rounds' ratios. A round has as many calls as fill the
-observer's blocks, so that counting them is in it. The bare calls use the very session of the model:
+observer's blocks, so that counting them is in it. All use one session, as one process would: a second copy of a forest
+would be out of the core's cache whenever its turn comes. The bare calls are
 
 - `sess.run(None, feed)`, the feed made before;
 - IO binding: one row copied into memory that was bound once, outputs bound too.
@@ -115,7 +116,9 @@ def measure(name: str, width: int, rounds: int, folder: Path) -> Model:
     """Prints one model's lines, and returns it, observed."""
     fitted, path, X = bundle(folder, name, width)
     opened = partial(edgekit_runtime.load, path, keys=[folder / "keys" / PUBLIC_NAME])
-    plain, observed = opened(), opened(observe=True)
+    plain, counting = opened(), opened(observe=True)
+    observed = Model(plain.engine, counting.observer)
+    counting.close()
     each = ways(fitted, plain, observed, X)
     assert observed.observer is not None
     calls = BLOCKS * observed.observer.block_rows
@@ -137,7 +140,6 @@ def measure(name: str, width: int, rounds: int, folder: Path) -> Model:
         print(f"  {way:<22}{median(times[way]):>10.2f} us{ratios[way]:>10.2f} of the bare call")
     cost = median(a - b for a, b in zip(times[OBSERVED], times[UNOBSERVED], strict=True))
     print(f"  observation {cost:.2f} us a call (goal {GOAL_US}); observed predict {ratios[OBSERVED]:.2f} (goal {GOAL})")
-    plain.close()
     return observed
 
 

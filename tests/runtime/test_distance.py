@@ -53,6 +53,17 @@ def test_each_row_is_counted_in_one_bin() -> None:
     assert counts.sum() == 500
 
 
+def test_one_far_or_missing_number_changes_no_other_rows_distance() -> None:
+    spec = distance(30, 25)
+    values = np.random.default_rng(3).normal(scale=2, size=(30, 300))
+    found = Distances(spec).of(values)
+    values[5, 7], values[6, 8] = np.nan, -np.inf
+    changed = Distances(spec).of(values)
+    others = np.delete(np.arange(300), [7, 8])
+    assert (changed[others] == found[others]).all()
+    np.testing.assert_allclose(changed[[7, 8]], [plain(spec, row) for row in values.T[[7, 8]]], rtol=2e-4)
+
+
 def test_what_is_infinite_or_beyond_float32_lies_in_the_last_bin() -> None:
     spec = distance(6, 3)
     values = np.zeros((6, 3))

@@ -160,9 +160,7 @@ def test_a_request_of_many_blocks_is_counted_as_its_rows_are(engine: Engine) -> 
 
 def test_rows_that_wait_elsewhere_are_counted_when_the_window_closes(engine: Engine) -> None:
     observer = Observer(bundles.manifest(), BINS)
-    waiting = [
-        Rows(2, np.array([[30.0, 20.0], [31.0, np.nan]]), [["f"], ["m"]], [0, 1], np.array([[0.9], [0.7]]))
-    ]
+    waiting = [Rows(2, np.array([[30.0, 20.0], [31.0, np.nan]]), [["f"], ["m"]], [0, 1], np.array([[0.9], [0.7]]))]
 
     def flush() -> None:
         while waiting:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import json
+import threading
 import time
 import weakref
 from copy import copy
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 
 from edgekit_contracts.slots import Plan
+from edgekit_runtime import observe
+from edgekit_runtime.model import Model
 from edgekit_runtime.observe import Observer
 from edgekit_runtime.oversight.automation import Oversight
 from edgekit_runtime.ring import WAITING
@@ -136,6 +139,45 @@ def test_a_shadow_sees_every_row_and_its_end_lets_rows_go_the_short_way_again() 
     assert shadow.counts.rows + shadow.counts.skipped == 50
     service.ask([1, 2, 3])
     assert service.observer.close().n == 52
+
+
+@pytest.mark.parametrize("kind", ["float64", "float32", "text", "bool", "regression"])
+def test_rows_of_several_threads_and_of_batches_between_are_counted_once_while_windows_close(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observe, "BLOCK_NUMBERS", 23 * 50)  # blocks of 50 rows
+    engine, plain = engine_of(kind), Observer(engine_of(kind).manifest, bins_of(engine_of(kind)))
+    model = Model(engine, Observer(engine.manifest, bins_of(engine)))
+    assert model.observer is not None
+    assert model.observer.block_rows == 50
+    parts = [rows(500, seed) for seed in range(4)]
+
+    def work(part: Any) -> None:
+        for at, row in enumerate(part):
+            model.predict(row if at % 7 else row[None])
+
+    threads = [threading.Thread(target=work, args=(part,)) for part in parts]
+    for thread in threads:
+        thread.start()
+    windows = []
+    while any(thread.is_alive() for thread in threads):
+        windows.append(model.observer.close())
+        time.sleep(0.001)
+    windows.append(model.observer.close())
+    together = Model(engine, plain)
+    together.predict(np.concatenate(parts))
+    right = plain.close()
+    assert sum(window.n for window in windows) == sum(window.body.software.calls for window in windows) == right.n
+    for name in ("features", "classes", "scores"):
+        found = sum(flat(getattr(window.counts, name)) for window in windows)
+        np.testing.assert_array_equal(found, flat(getattr(right.counts, name)))
+
+
+def flat(counts: Any) -> Any:
+    """Numbers of a window, in one array."""
+    return np.array(
+        [[*one.bins, one.null, one.invalid, one.out_of_range] if hasattr(one, "bins") else one for one in counts]
+    )
 
 
 def test_a_ring_that_is_closed_has_counted_its_rows_and_holds_no_memory() -> None:

@@ -124,6 +124,7 @@ def case(random: Random, kind: str) -> tuple[Manifest, Bins]:
     if texts:
         tensors.append(Tensor(name="text", dtype="text", features=tuple(one.name for one in texts)))
     classes: dict[str, tuple[Any, ...]] = {"texts": ("x", "y"), "bool": (False, True), "float32": (3, 5, 7)}
+    classes["decision"] = (2**53, 2**53 + 1)  # of which float64 makes one
     roles = {"regression": ["value"], "label": ["label"], "decision": ["label", "value"]}.get(
         kind, ["label", "probabilities"]
     )
