@@ -23,6 +23,7 @@ from edgekit_contracts.errors import ConversionRefused, DataMismatch, EdgekitErr
 from edgekit_converters import onnx_inputs, schema
 from edgekit_converters.ends import LABEL, PROBABILITIES, VALUE, Ends
 from edgekit_converters.faults import first_line
+from edgekit_converters.freed import freed
 from edgekit_converters.graph import ML, needed_nodes, operators, serialize
 from edgekit_converters.nullable import agree, nullable
 from edgekit_converters.onnx_inputs import Place
@@ -58,9 +59,9 @@ class Interface:
     """The element types of the outputs that are read."""
 
     @property
-    def alone(self) -> bool:
-        """Whether the unchanged file takes one row a call."""
-        return any(place.alone for place in self.places)
+    def batch(self) -> int:
+        """Rows that the unchanged file takes a call; 0 for any number."""
+        return max(place.batch for place in self.places)
 
     def conversion(
         self, frame: pd.DataFrame, target: Target, original: Callable[[pd.DataFrame], Answers], notes: tuple[str, ...]
@@ -79,7 +80,12 @@ class Interface:
             )
         written, outputs = self._written(target)
         data = serialize(written)
-        session = session_of(data, self.name)
+        try:
+            session = session_of(data, self.name)
+        except ConversionRefused as error:
+            if self.batch:
+                raise self._stuck() from error
+            raise
 
         def converted(rows: pd.DataFrame) -> Answers:
             feed, names = self._contract_feed(rows), [one.name for one in outputs]
@@ -90,9 +96,9 @@ class Interface:
             found = dict(zip(names, results, strict=True))
             return Answers(found.get(LABEL), found.get(PROBABILITIES), found.get(VALUE))
 
-        if self.alone:
+        if self.batch:
             self._check_freed(frame.head(SAMPLE_ROWS), original, converted)
-            notes = (*notes, "it took one row a call, and takes any number now")
+            notes = (*notes, f"it took {_counted(self.batch)} a call, and takes any number now")
         columns = [column for place in self.places for column in place.columns]
         kinds = schema.dtypes(frame[columns])
         tried = columns if len(columns) <= NULLABLE_MAX else []
@@ -118,6 +124,7 @@ class Interface:
 
     def _written(self, target: Target) -> tuple[onnx.ModelProto, Any]:
         model, places, ends, elements = self.model, self.places, self.ends, dict(self.elements)
+        model = freed(model, self.batch) if self.batch else model
         names = {name for node in model.graph.node for name in (*node.input, *node.output)}
         if names & _TAKEN:
             prefix = "own_"
@@ -178,19 +185,32 @@ class Interface:
         return found
 
     def _check_freed(
-        self, rows: pd.DataFrame, original: Callable[[pd.DataFrame], Answers], freed: Callable[[pd.DataFrame], Answers]
+        self,
+        rows: pd.DataFrame,
+        original: Callable[[pd.DataFrame], Answers],
+        dynamic: Callable[[pd.DataFrame], Answers],
     ) -> None:
-        expected = original(rows)
+        backwards, first = rows.iloc[::-1], rows.head(1)
         try:
-            same = agree(expected, freed(rows)) and _same_labels(expected, freed(rows))
+            same = all(
+                agree(expected, found) and _same_labels(expected, found)
+                for expected, found in ((original(part), dynamic(part)) for part in (rows, backwards, first))
+            )
         except EdgekitError:
             same = False
         if not same:
-            raise ConversionRefused(
-                self.name,
-                "its batch is fixed at one row, and it answers otherwise when that is freed",
-                "export it with a dynamic first dimension",
-            )
+            raise self._stuck()
+
+    def _stuck(self) -> ConversionRefused:
+        return ConversionRefused(
+            self.name,
+            f"its batch is fixed at {_counted(self.batch)}, and it fails or answers otherwise when that is freed",
+            "export it with a dynamic first dimension (torch.onnx.export: dynamic_axes={'input': {0: 'rows'}})",
+        )
+
+
+def _counted(rows: int) -> str:
+    return "one row" if rows == 1 else f"{rows} rows"
 
 
 def _same_labels(one: Answers, other: Answers) -> bool:

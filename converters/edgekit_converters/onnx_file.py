@@ -52,18 +52,23 @@ class OnnxFile:
         """Its outputs that are maps."""
         return onnx_outputs.zipped(self.model)
 
-    def run(self, feed: Mapping[str, NDArray[Any]], *, alone: bool = False) -> dict[str, Any]:
+    def run(self, feed: Mapping[str, NDArray[Any]], *, batch: int = 0) -> dict[str, Any]:
         """The outputs for some rows, maps as arrays.
 
         Args:
             feed: Input -> rows.
-            alone: One row a call.
+            batch: Rows that it takes a call, 0 for any number; the last call is filled with the last row.
 
         Raises:
             DataMismatch: onnxruntime fails on these rows.
+            ConversionRefused: An output of a fixed batch has another first dimension.
         """
         rows = len(next(iter(feed.values())))
-        calls = [slice(row, row + 1) for row in range(rows)] if alone else [slice(None)]
+        if batch:
+            at = np.minimum(np.arange(-(-rows // batch) * batch), rows - 1).reshape(-1, batch)
+            calls: list[Any] = list(at)
+        else:
+            calls = [slice(None)]
         names = [output.name for output in self.session.get_outputs()]
         try:
             answers = [
@@ -75,7 +80,15 @@ class OnnxFile:
         except Exception as error:  # onnxruntime raises several unrelated classes
             raise DataMismatch(f"onnxruntime fails with the file: {first_line(error)}") from error
         parts = [onnx_outputs.arrays(answer, self.zips) for answer in answers]
-        return parts[0] if len(parts) == 1 else {key: np.concatenate([one[key] for one in parts]) for key in parts[0]}
+        if not batch:
+            return parts[0]
+        for key, array in parts[0].items():
+            if np.shape(array)[:1] != (batch,):
+                what = f"{self.name} (output '{key}')"
+                raise ConversionRefused(
+                    what, f"it gives {list(np.shape(array))} for {batch} rows", "make rows come first"
+                )
+        return {key: np.concatenate([one[key] for one in parts])[:rows] for key in parts[0]}
 
 
 class OnnxConverter:
@@ -147,7 +160,7 @@ class OnnxConverter:
         network, frame = as_network(model), as_frame(X)
         interface = self._interface(network, frame)
         feed = onnx_inputs.feed(frame, interface.places)
-        return interface.ends.answers(self._file(network).run(feed, alone=interface.alone))
+        return interface.ends.answers(self._file(network).run(feed, batch=interface.batch))
 
     def _file(self, network: Network) -> OnnxFile:
         given = network.model
@@ -163,7 +176,7 @@ class OnnxConverter:
         if id(key) not in self._interfaces:
             file, sample = self._file(network), frame.head(SAMPLE_ROWS)
             places = onnx_inputs.places(file.model, file.name, frame, network.shape)
-            found = file.run(onnx_inputs.feed(sample, places), alone=any(place.alone for place in places))
+            found = file.run(onnx_inputs.feed(sample, places), batch=max(place.batch for place in places))
             self._interfaces[id(key)] = key, interface(file, places, found, len(sample), network)
         return self._interfaces[id(key)][1]
 

@@ -24,6 +24,9 @@ from edgekit_converters.schema import NUMBERS, TEXT, dtypes, floats
 ROWS: Final = "rows"
 """Name of the first dimension in the files that we write."""
 
+BATCH_MAX: Final = 1024
+"""Rows that a file may take a call: more are no batch."""
+
 _FLOATS: Final = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16})
 _WHOLE: Final = frozenset(
     {TensorProto.INT64, TensorProto.INT32, TensorProto.INT16, TensorProto.INT8, TensorProto.UINT8, TensorProto.BOOL}
@@ -41,8 +44,8 @@ class Place:
     """Of one row."""
     columns: tuple[str, ...]
     """The data's columns that it takes, row-major."""
-    alone: bool
-    """The file takes one row a call."""
+    batch: int
+    """Rows that the file takes a call; 0 for any number."""
 
     @property
     def is_text(self) -> bool:
@@ -70,6 +73,13 @@ def places(model: onnx.ModelProto, name: str, frame: pd.DataFrame, shape: tuple[
     if shape is not None and len(inputs) > 1:
         raise ConversionRefused(name, f"it has {len(inputs)} inputs, and one shape is given", "leave --shape out")
     found = [_row(info, name, frame.shape[1] if len(inputs) == 1 else None, shape) for info in inputs]
+    fixed = {info.type.tensor_type.shape.dim[0].dim_value for info in inputs} - {0}
+    if len(fixed) > 1:
+        raise ConversionRefused(
+            name,
+            f"its inputs take {' and '.join(map(str, sorted(fixed)))} rows a call",
+            "export it with a dynamic first dimension",
+        )
     taken = _columns([one.name for one in inputs], [size_of(one) for one in found], frame)
     for info, columns in zip(inputs, taken, strict=True):
         _check_columns(info, frame[list(columns)])
@@ -79,7 +89,7 @@ def places(model: onnx.ModelProto, name: str, frame: pd.DataFrame, shape: tuple[
             element=info.type.tensor_type.elem_type,
             shape=one,
             columns=columns,
-            alone=info.type.tensor_type.shape.dim[0].dim_value == 1,
+            batch=info.type.tensor_type.shape.dim[0].dim_value,
         )
         for info, one, columns in zip(inputs, found, taken, strict=True)
     )
@@ -172,7 +182,7 @@ def _row(info: onnx.ValueInfoProto, name: str, columns: int | None, given: tuple
     dims = [dim.dim_value if dim.dim_value > 0 else None for dim in kind.shape.dim]
     if not dims or (len(dims) == 1 and dims[0] is not None):
         raise ConversionRefused(what, "its shape has no dimension for the rows", "export it with rows first: [rows, n]")
-    if dims[0] is not None and dims[0] != 1:
+    if dims[0] is not None and dims[0] > BATCH_MAX:
         raise ConversionRefused(
             what, f"it takes exactly {dims[0]} rows a call", "export it with a dynamic first dimension"
         )

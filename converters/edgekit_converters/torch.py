@@ -197,7 +197,7 @@ def _first_answer(
     wide = any(one.dtype == torch.float64 for one in weights)
     fault = ""
     for element in (onnx.TensorProto.DOUBLE if wide else onnx.TensorProto.FLOAT, onnx.TensorProto.INT64):
-        place = onnx_inputs.Place(name="x", element=element, shape=shape, columns=columns, alone=False)
+        place = onnx_inputs.Place(name="x", element=element, shape=shape, columns=columns, batch=0)
         try:
             return place, _ask(given, onnx_inputs.feed(sample, [place])["x"])
         except DataMismatch as error:

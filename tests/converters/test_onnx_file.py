@@ -11,7 +11,7 @@ import onnx
 import onnxruntime as ort
 import pandas as pd
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from skl2onnx import to_onnx
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_iris
@@ -165,16 +165,51 @@ def test_a_batch_fixed_at_one_row_is_freed_where_the_answers_stay_and_refused_wh
     conversion, _ = converted(linear(rows=1), tmp_path)
     assert "one row a call" in conversion.notes[0]
     np.testing.assert_allclose(run(conversion)["value"], ROWS @ WEIGHTS, atol=1e-5)
-    nodes = [helper.make_node("MatMul", ["x", "W"], ["m"]), helper.make_node("Reshape", ["m", "one"], ["y"])]
-    stuck = graph(nodes, {"W": WEIGHTS, "one": np.array([1, 3])}, inputs=[tensor("x", [1, 4])])
-    with pytest.raises(ConversionRefused, match="fixed at one row"):
-        converted(stuck, tmp_path)
+    nodes = [helper.make_node("ReduceMax", ["x"], ["m"], axes=[0]), helper.make_node("Add", ["x", "m"], ["y"])]
+    mixed = graph(nodes, inputs=[tensor("x", [1, 4])], opset=13)
+    with pytest.raises(ConversionRefused, match="fixed at one row, and it fails or answers otherwise"):
+        converted(mixed, tmp_path)
+
+
+@pytest.mark.parametrize("batch", [1, 4, 32])
+def test_shapes_that_hold_a_fixed_batch_are_freed(tmp_path: Path, batch: int) -> None:
+    nodes = [
+        helper.make_node("Constant", [], ["open"], value=numpy_helper.from_array(np.array([batch, -1]))),
+        helper.make_node("Reshape", ["x", "open"], ["o"]),
+        helper.make_node("Reshape", ["o", "pairs"], ["p"]),  # [2 * batch, 2]: a multiple of the batch
+        helper.make_node("Relu", ["p"], ["r"]),
+        helper.make_node("Reshape", ["r", "rows"], ["f"]),  # [batch, 4]
+        helper.make_node("MatMul", ["f", "W"], ["y"]),
+    ]
+    shapes = {"pairs": np.array([2 * batch, 2]), "rows": np.array([batch, 4])}
+    conversion, _ = converted(graph(nodes, {"W": WEIGHTS, **shapes}, inputs=[tensor("x", [batch, 4])]), tmp_path)
+    rows = "one row" if batch == 1 else f"{batch} rows"
+    assert conversion.notes == (f"it took {rows} a call, and takes any number now",)
+    np.testing.assert_allclose(run(conversion)["value"], np.maximum(ROWS, 0) @ WEIGHTS, atol=1e-5)
+
+
+def test_a_shape_that_moves_the_batch_is_not_freed_but_refused(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[1, 0]),
+        helper.make_node("Reshape", ["t", "turned"], ["r"]),
+        helper.make_node("MatMul", ["r", "W"], ["y"]),
+    ]
+    turned = graph(nodes, {"W": WEIGHTS, "turned": np.array([4, 4])}, inputs=[tensor("x", [4, 4])])
+    with pytest.raises(ConversionRefused, match=r"depends on the other rows|fixed at 4 rows"):
+        converted(turned, tmp_path)
+
+
+def test_an_output_without_rows_of_a_fixed_batch_is_refused(tmp_path: Path) -> None:
+    nodes = [helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)]
+    whole = graph(nodes, inputs=[tensor("x", [1, 4])], outputs=[tensor("y", [])])
+    with pytest.raises(ConversionRefused, match="for 1 rows"):
+        converted(whole, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("model", "said", "why"),
     [
-        (linear(rows=5), {}, "exactly 5 rows"),
+        (linear(rows=5000), {}, "exactly 5000 rows"),
         (linear(), {"classes": ["a", "b"]}, "gives 3 scores a row, and 2 classes"),
         (linear("Sigmoid"), {"classes": ["a", "b", "c"]}, "a probability of its own"),
         (linear(), {"shape": (2, 2)}, "rows have the shape"),
