@@ -13,7 +13,8 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, KNeighb
 
 from edgekit_converters.extended import WithNeighbours
 from edgekit_converters.graph import all_nodes
-from tests.converters.frames import assert_same, converted, run
+from tests.converters.frames import assert_same, converted, run, target
+from tests.converters.transforms import numbers
 
 SEARCHES: list[dict[str, Any]] = [
     {"algorithm": "kd_tree"},
@@ -107,3 +108,10 @@ def test_the_numbers_of_the_nearest_rows_hold_those_that_the_tree_keeps() -> Non
     found = run(converted(model, X), model, X)["value"][:, 3:]
     expected = model.estimator.kneighbors(X, return_distance=False)
     np.testing.assert_array_equal(np.sort(found, axis=1), np.sort(expected, axis=1))
+
+
+def test_ties_that_a_machine_s_rounding_decides_are_told() -> None:
+    X, y = numbers(), target()
+    for algorithm, rows, told in (("brute", X, True), ("brute", X.round(), False), ("kd_tree", X, False)):
+        notes = converted(KNeighborsClassifier(3, algorithm=algorithm).fit(rows, y), rows).notes
+        assert any("equally near" in note for note in notes) == told

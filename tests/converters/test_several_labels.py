@@ -98,6 +98,15 @@ def test_one_of_the_labels_is_a_model_of_its_own(model: Any, target: Any) -> Non
         np.testing.assert_array_equal(one.predict(X), model.predict(X)[:, place])
 
 
+def test_the_classifiers_of_other_labels_are_left_out_of_the_graph() -> None:
+    model = make_pipeline(StandardScaler(), MultiOutputClassifier(RandomForestClassifier(20, random_state=0))).fit(
+        X, THERE
+    )
+    one = proved(OneLabel(model, 1), X)
+    assert_same(OneLabel(model, 1), X)
+    assert len(one.onnx) < 0.5 * len(converted(model, X).onnx)
+
+
 def test_a_label_that_is_not_there_is_named() -> None:
     model = DecisionTreeClassifier(max_depth=2).fit(X, CLASSES)
     with pytest.raises(UsageError, match="2 labels a row, and no label 2"):

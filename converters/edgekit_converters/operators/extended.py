@@ -30,13 +30,29 @@ def _with_deviation(walk: Walk, step: Any, table: Table, path: Path) -> Predicte
 
 
 def _one_label(walk: Walk, step: Any, table: Table, path: Path) -> Predicted:
-    """The label's column, and the columns of its classes' shares; of the shares of what is there [1 - p, p]."""
-    targets, place = step.targets_, step.place
-    found = walk.predict(step.estimator, table, (*path, "estimator"))
-    if found.label is None or (found.probabilities is None and hasattr(step, "predict_proba")):
+    """The label's column, and the columns of its classes' shares; of the shares of what is there [1 - p, p].
+
+    Of a MultiOutputClassifier its classifier alone: the others cost nothing.
+    """
+    targets, place, inner, path = step.targets_, step.place, step.estimator, (*path, "estimator")
+    while hasattr(inner, "steps"):
+        for name, one in inner.steps[:-1]:
+            table = walk.transform(one, table, (*path, name))
+        name, inner = inner.steps[-1]
+        path = (*path, name)
+    alone = type(inner).__name__ == "MultiOutputClassifier"
+    found = (
+        walk.predict(inner.estimators_[place], table, (*path, str(place)))
+        if alone
+        else walk.predict(inner, table, path)
+    )
+    shared = hasattr(step, "predict_proba")
+    if found.label is None or (found.probabilities is None and shared):
         raise Unfaithful("the conversion of its estimator lacks an answer", "wrap another classifier")
+    if alone:
+        return Predicted(label=found.label, probabilities=found.probabilities if shared else None)
     label = Expr(walk.graph, found.label).at(place).cast(scores.class_values(step.classes_)[1]).flat().value
-    if not hasattr(step, "predict_proba") or found.probabilities is None:
+    if not shared or found.probabilities is None:
         return Predicted(label=label)
     shares = Expr(walk.graph, found.probabilities)
     if shares.width == len(targets):

@@ -67,6 +67,7 @@ def nearest(x: Expr, step: Any, count: int | None = None) -> tuple[Expr, Expr]:
 def found(walk: Walk, step: Any, table: Table) -> tuple[Expr, Expr]:
     """[rows, k] each: the distances to the k nearest rows of training, and their numbers there (int64)."""
     walk.rounded |= step._fit_method == "brute"
+    _note_ties(walk, step)
     distance, place = nearest(Expr(walk.graph, walk.matrix(table)), step)
     return distance, place.look_up(order(step).astype(np.float64)).cast("int64")
 
@@ -141,9 +142,21 @@ def _k_nearest(emit: Callable[[GraphBuilder, Any, Value], Predicted]) -> Predict
 
     def predict(walk: Walk, step: Any, table: Table, _path: Path) -> Predicted:
         walk.rounded |= step.weights == "distance" and step._fit_method == "brute"
+        _note_ties(walk, step)
         return emit(walk.graph, step, walk.matrix(table))
 
     return predict
+
+
+def _note_ties(walk: Walk, step: Any) -> None:
+    """Says for which rows another machine's product of matrices may choose: products of whole numbers are exact."""
+    rows = np.asarray(step._fit_X)
+    if step._fit_method == "brute" and metric_of(step)[0] in SQUARED and (rows != np.trunc(rows)).any():
+        walk.notes.append(
+            "where the last of the nearest rows and the next one are equally near, the original's brute force keeps "
+            "the one that its machine's matrix product rounds nearer, and so its own answer varies with the machine: "
+            "fit with algorithm='kd_tree' to have such ties decided"
+        )
 
 
 def _targets(step: Any) -> NDArray[np.float64]:
