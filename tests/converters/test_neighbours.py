@@ -9,7 +9,13 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from sklearn.datasets import load_iris
-from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, KNeighborsTransformer, NearestNeighbors
+from sklearn.neighbors import (
+    KNeighborsClassifier,
+    KNeighborsRegressor,
+    KNeighborsTransformer,
+    NearestNeighbors,
+    RadiusNeighborsClassifier,
+)
 
 from edgekit_converters.extended import WithNeighbours
 from edgekit_converters.graph import all_nodes
@@ -110,8 +116,12 @@ def test_the_numbers_of_the_nearest_rows_hold_those_that_the_tree_keeps() -> Non
     np.testing.assert_array_equal(np.sort(found, axis=1), np.sort(expected, axis=1))
 
 
-def test_ties_that_a_machine_s_rounding_decides_are_told() -> None:
+@pytest.mark.parametrize(
+    ("kind", "said"), [(KNeighborsClassifier, "equally near"), (RadiusNeighborsClassifier, "on the radius")]
+)
+def test_ties_that_a_machine_s_rounding_decides_are_told(kind: Any, said: str) -> None:
     X, y = numbers(), target()
     for algorithm, rows, told in (("brute", X, True), ("brute", X.round(), False), ("kd_tree", X, False)):
-        notes = converted(KNeighborsClassifier(3, algorithm=algorithm).fit(rows, y), rows).notes
-        assert any("equally near" in note for note in notes) == told
+        options = {"algorithm": algorithm} | ({"radius": 1e4} if kind is RadiusNeighborsClassifier else {})
+        notes = converted(kind(**options).fit(rows, y), rows).notes
+        assert any(said in note for note in notes) == told

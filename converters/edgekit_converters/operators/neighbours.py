@@ -137,7 +137,7 @@ def _one_hot(step: Any) -> list[NDArray[np.float64]]:
     return [np.eye(len(known))[places[:, target]] for target, known in enumerate(classes)]
 
 
-def _k_nearest(emit: Callable[[GraphBuilder, Any, Value], Predicted]) -> Predict:
+def _of_neighbours(emit: Callable[[GraphBuilder, Any, Value], Predicted]) -> Predict:
     """Weights of 1 / distance follow the rounding of scikit-learn's brute force, which finds 1e-7 for equal rows."""
 
     def predict(walk: Walk, step: Any, table: Table, _path: Path) -> Predicted:
@@ -152,10 +152,14 @@ def _note_ties(walk: Walk, step: Any) -> None:
     """Says for which rows another machine's product of matrices may choose: products of whole numbers are exact."""
     rows = np.asarray(step._fit_X)
     if step._fit_method == "brute" and metric_of(step)[0] in SQUARED and (rows != np.trunc(rows)).any():
+        where = (
+            "a row of training lies on the radius"
+            if "Radius" in type(step).__name__
+            else "the last of the nearest rows and the next one are equally near"
+        )
         walk.notes.append(
-            "where the last of the nearest rows and the next one are equally near, the original's brute force keeps "
-            "the one that its machine's matrix product rounds nearer, and so its own answer varies with the machine: "
-            "fit with algorithm='kd_tree' to have such ties decided"
+            f"where {where}, the original's brute force decides by the rounding of its machine's matrix product, and "
+            "so its own answer varies with the machine: fit with algorithm='kd_tree' to have such ties decided"
         )
 
 
@@ -235,6 +239,7 @@ def _centroid(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
 def _k_graph(walk: Walk, step: Any, table: Table, _path: Path) -> Table:
     """KNeighborsTransformer: 1, or the distance, at the k nearest rows of training (k + 1 for distances), else 0."""
     walk.rounded |= step.mode == "distance" and step._fit_method == "brute"
+    _note_ties(walk, step)
     x, count = Expr(walk.graph, walk.matrix(table)), len(step._fit_X)
     distance, place = nearest(x, step, int(step.n_neighbors) + (step.mode == "distance"))
     wanted = distance if step.mode == "distance" else distance * 0.0 + 1.0
@@ -247,6 +252,7 @@ def _k_graph(walk: Walk, step: Any, table: Table, _path: Path) -> Table:
 def _radius_graph(walk: Walk, step: Any, table: Table, _path: Path) -> Table:
     """RadiusNeighborsTransformer: 1, or the distance, at the rows of training within the radius, else 0."""
     walk.rounded |= step.mode == "distance" and step._fit_method == "brute"
+    _note_ties(walk, step)
     distance, inside = within(Expr(walk.graph, walk.matrix(table)), step)
     found = inside.where(distance, 0.0) if step.mode == "distance" else inside.cast("float64")
     return columns(found.at(*np.argsort(order(step)).tolist()).value)
@@ -257,9 +263,9 @@ TRANSFORMERS: Final[Mapping[str, Transform]] = {
     "RadiusNeighborsTransformer": _radius_graph,
 }
 PREDICTORS: Final[Mapping[str, Predict]] = {
-    "KNeighborsClassifier": _k_nearest(_k_classifier),
-    "KNeighborsRegressor": _k_nearest(_k_regressor),
-    "RadiusNeighborsClassifier": from_matrix(_radius_classifier),
-    "RadiusNeighborsRegressor": from_matrix(_radius_regressor),
+    "KNeighborsClassifier": _of_neighbours(_k_classifier),
+    "KNeighborsRegressor": _of_neighbours(_k_regressor),
+    "RadiusNeighborsClassifier": _of_neighbours(_radius_classifier),
+    "RadiusNeighborsRegressor": _of_neighbours(_radius_regressor),
     "NearestCentroid": from_matrix(_centroid),
 }
