@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from edgekit_contracts.errors import DataMismatch, FormatError, MissingFile
+from edgekit_converters import canonical_csv
 from edgekit_converters.nulls import is_null
 from edgekit_runtime.encoding import FLOAT32_MAX
 
@@ -126,8 +127,10 @@ def file_sha256(path: Path) -> str:
 
 def frame_sha256(frame: pd.DataFrame) -> str:
     """SHA-256 of the frame as canonical CSV: a header, no index, LF, UTF-8, shortest decimals that read back equal."""
-    text = frame.to_csv(index=False, lineterminator="\n")
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    found = hashlib.sha256()
+    for piece in canonical_csv.pieces(frame):
+        found.update(piece)
+    return found.hexdigest()
 
 
 def frame_for(model: Any, X: pd.DataFrame | NDArray[Any]) -> pd.DataFrame:
