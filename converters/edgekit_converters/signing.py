@@ -23,7 +23,14 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from edgekit_contracts.errors import MissingFile, StorageFault, UsageError
-from edgekit_runtime.signature import BUNDLE_MEDIA_TYPE, PAYLOAD_TYPE, PublicKey, encoded, statement_for
+from edgekit_runtime.signature import (
+    BUNDLE_MEDIA_TYPE,
+    PAYLOAD_TYPE,
+    PublicKey,
+    digests_of,
+    encoded,
+    statement_for,
+)
 
 PRIVATE_NAME: Final = "edgekit.pem"
 PUBLIC_NAME: Final = "edgekit.pub.pem"
@@ -91,7 +98,7 @@ class SigningKey:
 
     def sign(self, files: Mapping[str, bytes], *, name: str) -> bytes:
         """The content of `model.sig` for these files."""
-        payload = msgspec.json.encode(statement_for(files, name=name))
+        payload = msgspec.json.encode(statement_for(digests_of(files), name=name))
         signature = self._key.sign(encoded(payload), ec.ECDSA(SHA256(), deterministic_signing=True))
         return msgspec.json.encode(
             {

@@ -36,6 +36,7 @@ request's time. A program that holds the bundle itself asks `model`, which answe
 | `config`, `settings` | `device.toml`, the environment and the command line |
 | `service`, `telemetry` | the process that puts all of it together; what it starts behind its first answers |
 | `lean` | imports of numpy, paho and digests without what a service does not use |
+| `yielding` | loading in short pieces, with rests in which requests are answered |
 | `keeper`, `reload`, `pulse`, `notify`, `logs` | reload, self-test on demand, the watchdog, what is written |
 | `replacing` | a file is there whole, or as it was |
 | `lock`, `ask` | whose the state directory is; asking the service that runs |

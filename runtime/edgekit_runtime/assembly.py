@@ -36,6 +36,7 @@ from edgekit_runtime.slots import SlotStore
 from edgekit_runtime.source import Source
 from edgekit_runtime.thrift import sends_moments
 from edgekit_runtime.vouching import Vouching
+from edgekit_runtime.yielding import rest
 
 if TYPE_CHECKING:
     from edgekit_runtime.oversight.review import ReviewQueue
@@ -113,9 +114,12 @@ class Assembly:
         self._say(f"self-test   {golden.rows} golden rows, largest difference {golden.max_difference:.2g}")
         oversight = Oversight(manifest, level=settings.automation, safe=settings.safe_answer)
         observer = Observer(self._counted(manifest), loaded.bins, loaded.distance)
+        rest()
         source = Source(manifest, loaded.reference, loaded.bins_id, observer, self.window_s(manifest))
         intake = Intake(manifest, loaded.bins, self._queue, per_minute=config.review.per_minute)
         member = Member(loaded.engine, observer, oversight, intake, sha256=loaded.sha256, source=source)
+        if member.plain:
+            member.single.learn(loaded.engine, loaded.sample)
         weakref.finalize(member, self._release, source, intake, member.single).atexit = False
         if self.reporter is not None:
             source.idles = True  # until it is live
@@ -154,11 +158,12 @@ class Assembly:
         files = self.config.keys
         signers = {} if self._vouching is None else self._vouching.signers(files)
         keys = () if signers else load_public_keys(files)
+        rest()
         data = read_file(path)
         sha256 = digests.sha256(data).hexdigest()
         if sha256 in signers:
             return vouched_bundle(data, path.name, sha256=sha256, signer=signers[sha256])
-        return read_bundle(data, path.name, keys=keys or load_public_keys(files))
+        return read_bundle(data, path.name, keys=keys or load_public_keys(files), digest=sha256)
 
     def find(self, settings: ModelSettings, sha256: str) -> Path | None:
         """The file of a bundle: one that the settings name, or one that is kept; None where there is none any more."""

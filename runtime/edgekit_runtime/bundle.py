@@ -22,7 +22,8 @@ from edgekit_contracts.manifest import (
 )
 from edgekit_contracts.reference import Reference, decode_reference
 from edgekit_runtime.digests import sha256
-from edgekit_runtime.signature import PublicKey, check_signature
+from edgekit_runtime.signature import PublicKey, check_signature, digests_of
+from edgekit_runtime.yielding import rest
 
 
 class Bundle(msgspec.Struct, frozen=True, dict=True):
@@ -99,15 +100,26 @@ def read_file(path: Path) -> bytes:
         raise MissingFile("bundle", str(path), error.strerror or str(error)) from error
 
 
-def read_bundle(data: bytes, name: str, *, keys: Sequence[PublicKey] | None) -> Bundle:
-    """Checks a bundle's bytes; arguments and errors as `open_bundle`."""
+def read_bundle(data: bytes, name: str, *, keys: Sequence[PublicKey] | None, digest: str | None = None) -> Bundle:
+    """Checks a bundle's bytes; arguments and errors as `open_bundle`.
+
+    Args:
+        data: Its bytes.
+        name: The file's name.
+        keys: Trusted keys.
+        digest: SHA-256 of `data`, where the caller has it.
+    """
     files = unpack(data, bundle=name)
-    signer = None if keys is None else check_signature(files, keys, bundle=name)
+    rest()
+    digests = digests_of(files)
+    signer = None if keys is None else check_signature(files.get(SIGNATURE_PATH), digests, keys, bundle=name)
+    rest()
     if MANIFEST_PATH not in files:
         raise BundleDamaged(name, "it has no manifest.json")
     manifest = decode_manifest(files[MANIFEST_PATH])
-    _check_files(files, manifest, name)
-    return Bundle(name, sha256(data).hexdigest(), len(data), files, manifest, signer)
+    rest()
+    _check_files(files, digests, manifest, name)
+    return Bundle(name, digest or sha256(data).hexdigest(), len(data), files, manifest, signer)
 
 
 def vouched_bundle(data: bytes, name: str, *, sha256: str, signer: PublicKey) -> Bundle:
@@ -123,12 +135,12 @@ def vouched_bundle(data: bytes, name: str, *, sha256: str, signer: PublicKey) ->
     return Bundle(name, sha256, len(data), files, decode_manifest(files[MANIFEST_PATH]), signer)
 
 
-def _check_files(files: dict[str, bytes], manifest: Manifest, bundle: str) -> None:
+def _check_files(files: dict[str, bytes], digests: dict[str, str], manifest: Manifest, bundle: str) -> None:
     listed = {entry.path: entry for entry in manifest.files}
     present = set(files) - {MANIFEST_PATH, SIGNATURE_PATH}
     if present != set(listed):
         odd = sorted(present ^ set(listed))[0]
         raise BundleDamaged(bundle, f"'{odd}' is {'not in the manifest' if odd in present else 'missing'}")
     for path, entry in listed.items():
-        if len(files[path]) != entry.size or sha256(files[path]).hexdigest() != entry.sha256:
+        if len(files[path]) != entry.size or digests[path] != entry.sha256:
             raise BundleDamaged(bundle, f"'{path}' is not the file that the manifest names")

@@ -10,6 +10,8 @@ import hashlib
 from pathlib import Path
 from typing import Final
 
+from edgekit_runtime.yielding import rest
+
 PIECE_BYTES: Final = 32 * 1024
 
 
@@ -18,6 +20,7 @@ def sha256(data: bytes) -> hashlib._Hash:
     digest, view = hashlib.sha256(), memoryview(data)
     for start in range(0, len(data), PIECE_BYTES):
         digest.update(view[start : start + PIECE_BYTES])
+        rest()
     return digest
 
 
@@ -28,6 +31,7 @@ def file_sha256(path: Path) -> str | None:
         with path.open("rb") as file:
             while piece := file.read(PIECE_BYTES):
                 digest.update(piece)
+                rest()
     except OSError:
         return None
     return digest.hexdigest()

@@ -7,10 +7,12 @@ import msgspec
 from edgekit_contracts.manifest import REFERENCE_PATH, Manifest
 from edgekit_contracts.reference import Bins, Distance
 from edgekit_runtime.bundle import Bundle
+from edgekit_runtime.encoding import Batch
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.selftest import GoldenResult, check_golden
 from edgekit_runtime.session import SessionSettings
 from edgekit_runtime.signature import PublicKey
+from edgekit_runtime.yielding import rest
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -26,6 +28,8 @@ class Loaded(msgspec.Struct, frozen=True):
     """Of the bundle."""
     signer: PublicKey
     golden: GoldenResult
+    sample: Batch
+    """A row of the golden set, as the engine takes it."""
 
     @property
     def manifest(self) -> Manifest:
@@ -45,9 +49,15 @@ def load_bundle(bundle: Bundle, *, threads: int = 1) -> Loaded:
     """
     assert bundle.signer is not None
     engine = Engine(bundle.model, bundle.manifest, settings=SessionSettings(threads=threads))
-    golden = check_golden(engine, bundle.golden)
+    rest()
+    golden = bundle.golden
+    rest()
+    tested = check_golden(engine, golden)
+    sample = engine.encode({name: column[:1] for name, column in zip(golden.features, golden.columns, strict=True)})
+    rest()
     # Read here, so that a fault in it is found before anything is served.
     reference = bundle.reference
+    rest()
     return Loaded(
         engine=engine,
         bins=reference.bins,
@@ -56,5 +66,6 @@ def load_bundle(bundle: Bundle, *, threads: int = 1) -> Loaded:
         reference=bundle.files[REFERENCE_PATH],
         sha256=bundle.sha256,
         signer=bundle.signer,
-        golden=golden,
+        golden=tested,
+        sample=sample,
     )

@@ -32,6 +32,7 @@ from edgekit_runtime.served import Lineup, Served, Trial, check_trial
 from edgekit_runtime.showing import describe, titles
 from edgekit_runtime.source import Source
 from edgekit_runtime.vouching import Vouching
+from edgekit_runtime.yielding import give_way
 
 if TYPE_CHECKING:
     from edgekit_runtime.reporter import Reporter
@@ -78,7 +79,7 @@ class Models:
         vouching: Vouching | None = None,
     ) -> None:
         self._events = events or Events()
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="edgekit-models")
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="edgekit-models", initializer=give_way)
         self._assembly = Assembly(config, say, self._worker, self._events, vouching)
         self._units: dict[str, _Unit] = {}
         self.served: dict[str, Served] = {}

@@ -25,6 +25,7 @@ from edgekit_runtime.encoding import Batch
 from edgekit_runtime.engine import Answer, Engine, no_number
 from edgekit_runtime.observe import Observer
 from edgekit_runtime.session import Bound, first_line
+from edgekit_runtime.yielding import rest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -104,6 +105,7 @@ class Ring:
             if bound is None:
                 raise ValueError("the session's memory cannot be bound")
             self._try(place, bound, sample, found)
+            rest()
             # A row that needs no rounding is written as the bytes that were looked at.
             target: Any = memoryview(row[0].view(np.uint8)) if row.dtype == _DOUBLE else row[0]
             answers, latency = memoryview(place[0, : self._answered]), memoryview(self._column(place, "latency")[0])

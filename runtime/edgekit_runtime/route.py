@@ -228,8 +228,6 @@ class Route:
             self.front.observer.count_failed()
             return
         reply.member.observer.record(reply.batch, reply.said, latency_us, resent=resent)
-        if batch.rows == 1 and self._single is not None and reply.member is self.front:
-            self._single.learn(self.front.engine, batch)
         reply.member.consider(reply, request)
         if self._shadow is not None and reply.member is self.front:
             self._shadow.offer(batch, reply.said, latency_us)

@@ -9,7 +9,9 @@ import numpy as np
 
 from edgekit_contracts.errors import EdgekitError, GoldenMismatch
 from edgekit_contracts.golden import GoldenSet
+from edgekit_runtime.encoding import Batch
 from edgekit_runtime.engine import Engine
+from edgekit_runtime.yielding import rest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,13 +41,14 @@ def check_golden(engine: Engine, golden: GoldenSet) -> GoldenResult:
         GoldenMismatch: An answer differs by more than the golden set's tolerance, or the model fails on a row.
     """
     columns = dict(zip(golden.features, golden.columns, strict=True))
-    together = _differences(engine, golden, columns, range(golden.rows))
+    try:
+        batch = engine.encode(columns)
+    except EdgekitError as error:
+        raise GoldenMismatch(engine.manifest.title, golden.rows, golden.rows, error.sentence) from error
+    together = _differences(engine, golden, batch, range(golden.rows))
     # A batch and a single row take different paths in ONNX Runtime (microsoft/onnxruntime#28557 hit one of them only).
     single = np.concatenate(
-        [
-            _differences(engine, golden, {name: column[row : row + 1] for name, column in columns.items()}, [row])
-            for row in range(min(golden.rows, 16))
-        ]
+        [_differences(engine, golden, batch.part(row, row + 1), [row]) for row in range(min(golden.rows, 16))]
     )
     for differences in (together, single):
         wrong = np.flatnonzero(~(differences <= golden.tolerance))
@@ -59,14 +62,13 @@ def check_golden(engine: Engine, golden: GoldenSet) -> GoldenResult:
     return GoldenResult(golden.rows, float(max(together.max(), single.max())))
 
 
-def _differences(
-    engine: Engine, golden: GoldenSet, columns: dict[str, tuple[float | str | None, ...]], rows: range | list[int]
-) -> NDArray[np.float64]:
+def _differences(engine: Engine, golden: GoldenSet, batch: Batch, rows: range | list[int]) -> NDArray[np.float64]:
     """Per row: the largest difference, infinite for a wrong label."""
     try:
-        answers = engine.predict(columns)
+        answers = engine.run(batch)
     except EdgekitError as error:
         raise GoldenMismatch(engine.manifest.title, golden.rows, len(rows), error.sentence) from error
+    rest()
     worst = np.zeros(len(rows))
     if golden.labels:
         assert answers.labels is not None

@@ -108,10 +108,14 @@ class _SignatureFile(msgspec.Struct, rename="camel"):
     dsse_envelope: _Envelope
 
 
-def statement_for(files: Mapping[str, bytes], *, name: str) -> Statement:
-    """The statement that a signature of `files` must carry; the signature itself is not among them."""
-    digests = {path: sha256(files[path]) for path in sorted(files) if path != SIGNATURE_PATH}
-    root = hashlib.sha256(b"".join(digest.digest() for digest in digests.values())).hexdigest()
+def digests_of(files: Mapping[str, bytes]) -> dict[str, str]:
+    """Path -> SHA-256 in hexadecimal of each file but the signature itself."""
+    return {path: sha256(files[path]).hexdigest() for path in sorted(files) if path != SIGNATURE_PATH}
+
+
+def statement_for(digests: Mapping[str, str], *, name: str) -> Statement:
+    """The statement that a signature must carry of files with these digests."""
+    root = hashlib.sha256(b"".join(bytes.fromhex(digest) for digest in digests.values())).hexdigest()
     return Statement(
         subject=(Subject(name=name, digest={"sha256": root}),),
         predicate=Predicate(
@@ -121,9 +125,7 @@ def statement_for(files: Mapping[str, bytes], *, name: str) -> Statement:
                 "allow_symlinks": False,
                 "ignore_paths": [SIGNATURE_PATH],
             },
-            resources=tuple(
-                Resource(name=path, algorithm="sha256", digest=digest.hexdigest()) for path, digest in digests.items()
-            ),
+            resources=tuple(Resource(name=path, algorithm="sha256", digest=digest) for path, digest in digests.items()),
         ),
     )
 
@@ -138,11 +140,14 @@ def load_public_keys(paths: Sequence[str | Path]) -> tuple[PublicKey, ...]:
     return tuple(_load_public_key(Path(path)) for path in paths)
 
 
-def check_signature(files: Mapping[str, bytes], keys: Sequence[PublicKey], *, bundle: str) -> PublicKey:
+def check_signature(
+    signature: bytes | None, digests: Mapping[str, str], keys: Sequence[PublicKey], *, bundle: str
+) -> PublicKey:
     """Checks that one of `keys` signed exactly these files.
 
     Args:
-        files: Every file of the bundle, the signature among them.
+        signature: `model.sig`; None where the bundle has none.
+        digests: Of every other file of the bundle, as `digests_of` gives them.
         keys: Keys that are trusted.
         bundle: The bundle's name, for errors.
 
@@ -152,12 +157,10 @@ def check_signature(files: Mapping[str, bytes], keys: Sequence[PublicKey], *, bu
     Raises:
         SignatureRefused: No signature, another key, or other files than those signed.
     """
-    if SIGNATURE_PATH not in files:
+    if signature is None:
         raise SignatureRefused(bundle, "it is not signed")
     try:
-        document = decode_json(
-            files[SIGNATURE_PATH], _SignatureFile, what="signature", limit=limits.SIGNATURE_MAX_BYTES
-        )
+        document = decode_json(signature, _SignatureFile, what="signature", limit=limits.SIGNATURE_MAX_BYTES)
     except EdgekitError as error:
         raise SignatureRefused(bundle, error.sentence) from error
     if document.media_type != BUNDLE_MEDIA_TYPE:
@@ -178,7 +181,7 @@ def check_signature(files: Mapping[str, bytes], keys: Sequence[PublicKey], *, bu
     if (signed.type, signed.predicate_type) != (STATEMENT_TYPE, PREDICATE_TYPE):
         raise SignatureRefused(bundle, f"its statement is of type {signed.predicate_type[:80]}")
     # No ignore list is honoured: what is not signed does not exist.
-    if signed.predicate.resources != statement_for(files, name="").predicate.resources:
+    if signed.predicate.resources != statement_for(digests, name="").predicate.resources:
         raise SignatureRefused(bundle, "its files are not those that were signed")
     return key
 

@@ -14,7 +14,7 @@ from edgekit_runtime.ring import Held, Ring
 
 
 class Single:
-    """The ring of a bundle, from its first row on. Safe to use from several threads.
+    """The ring of a bundle, from `learn` on. Safe to use from several threads.
 
     It holds nothing of the engine before `learn` and after `close`: a bundle that is let go gives its memory back.
 

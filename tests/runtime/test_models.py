@@ -25,6 +25,7 @@ from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.oversight.review import ReviewQueue
 from edgekit_runtime.reporter import Reporter
 from edgekit_runtime.selftest import GoldenResult, check_golden
+from edgekit_runtime.single import Single
 from edgekit_runtime.session import SessionSettings, open_session
 from tests import bundles
 from tests.brokers import wait_until
@@ -99,6 +100,17 @@ def test_a_command_outlives_a_restart_and_the_file_that_was_staged(device: Devic
     assert version(again) == "2.0"
     assert command(again, "return")["live"]["version"] == "1.0"
     assert version(device.start()) == "1.0"
+
+
+def test_the_memory_of_rows_that_come_alone_is_made_before_the_first_of_them(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned: list[tuple[str, int]] = []
+    monkeypatch.setattr(
+        Single, "learn", lambda single, engine, sample: learned.append((engine.manifest.version, sample.rows))
+    )
+    command(device.start(), "stage", bundle=device.path("2.0"))
+    assert learned == [("1.0", 1), ("2.0", 1)]
 
 
 @pytest.fixture

@@ -36,6 +36,7 @@ class Service:
         engine.manifest = self.manifest
         self.observer = Observer(self.manifest, bins_of(engine))
         self.member = Member(engine, self.observer, Oversight(self.manifest))
+        self.member.single.learn(engine, engine.encode_tensors({"numbers": rows(1)}))
         self.served = Served(Lineup(self.member))
         self.app = App({"tiny": self.served}, dict)
 
