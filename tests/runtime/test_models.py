@@ -25,8 +25,8 @@ from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.oversight.review import ReviewQueue
 from edgekit_runtime.reporter import Reporter
 from edgekit_runtime.selftest import GoldenResult, check_golden
-from edgekit_runtime.single import Single
 from edgekit_runtime.session import SessionSettings, open_session
+from edgekit_runtime.single import Single
 from tests import bundles
 from tests.brokers import wait_until
 
