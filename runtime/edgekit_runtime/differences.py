@@ -6,7 +6,7 @@ subtraction when the window is closed, whatever they are counts of.
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -20,9 +20,6 @@ BESIDE: Final = 5
 """Edges of a row beside the inner ones, which stand between the first two and the last three."""
 NEGATIVE_INFINITY, BELOW_RANGE, RANGE, FINITE, PRESENT = 0, 1, -3, -2, -1
 """Where these stand."""
-
-_Term = tuple[int, int]
-"""Places of two sums: the first less the second."""
 
 
 class Differences:
@@ -50,8 +47,8 @@ class Differences:
         self._latency = slice(self._classes.stop, self._classes.stop + LATENCY_BINS)
         self._n, self._resent, self._zero = range(self._latency.stop, self._latency.stop + 3)
         self.size = self._zero + 1
-        terms, more = self._terms(bins)
-        self._plus, self._minus = np.array(terms, dtype=np.intp).T.copy()
+        plus, minus, more = self._terms(bins)
+        self._plus, self._minus = np.array(plus, dtype=np.intp), np.array(minus, dtype=np.intp)
         self._twice = np.array([*more], dtype=np.intp)
         self._plus_too, self._minus_too = np.array([*more.values()], dtype=np.intp).reshape(-1, 2).T.copy()
 
@@ -83,33 +80,47 @@ class Differences:
         counts[self._twice] += sums.take(self._plus_too) - sums.take(self._minus_too)
         return counts
 
-    def _terms(self, bins: Bins) -> tuple[list[_Term], dict[int, _Term]]:
-        """For each count its two sums, and, by the count's place, those of the few that have two more."""
-        terms: list[_Term] = []
-        more: dict[int, _Term] = {}
-        zero, row, texts = self._zero, 0, iter(self._texts)
+    def _terms(self, bins: Bins) -> tuple[list[int], list[int], dict[int, tuple[int, int]]]:
+        """For each count its sum and what is taken off, and, by the count's place, those of the few that have two more.
+
+        They are put down in runs: a bundle of a thousand features has more than twenty thousand.
+        """
+        plus: list[int] = []
+        minus: list[int] = []
+        more: dict[int, tuple[int, int]] = {}
+
+        def between(edges: list[int]) -> None:
+            """What lies between each edge and the next one."""
+            plus.extend(edges[1:])
+            minus.extend(edges[:-1])
+
+        def alone(sums: Sequence[int]) -> None:
+            """Sums that are counts themselves."""
+            plus.extend(sums)
+            minus.extend([self._zero] * len(sums))
+
+        row, texts = 0, iter(self._texts)
         for feature in bins.features:
             if feature.categories is None:
                 edges = range(row, row + self.edges)
                 least, low, high = edges[NEGATIVE_INFINITY], edges[BELOW_RANGE], edges[RANGE]
                 finite, present = edges[FINITE], edges[PRESENT]
-                terms += _between([least, *edges[2 : 1 + feature.size], finite])
-                more |= {len(terms) + 1: (present, finite), len(terms) + 2: (finite, high)}
-                terms += [(self._n, present), (least, zero), (low, least)]
+                between([least, *edges[2 : 1 + feature.size], finite])
+                more[len(plus) + 1] = present, finite
+                more[len(plus) + 2] = finite, high
+                plus += [self._n, least, low]
+                minus += [present, self._zero, least]
                 row += self.edges
             else:
                 text = next(texts)
                 # Of a free text no value is known, so that none is out of range.
-                out_of_range = text.stop - 2 if feature.size > 1 else zero
-                terms += [(at, zero) for at in (*range(text.start, text.stop), zero, out_of_range)]
-        terms += [(at, zero) for at in range(self._classes.start, self._classes.stop)]
+                out_of_range = text.stop - 2 if feature.size > 1 else self._zero
+                alone([*range(text.start, text.stop), self._zero, out_of_range])
+        alone(range(self._classes.start, self._classes.stop))
         edges = range(row, row + self.edges)
         # An infinite score lies in an outer bin.
-        terms += _between([zero, *edges[2 : 1 + bins.score_size], edges[PRESENT]])
-        terms += [(self._n, edges[PRESENT]), (edges[BELOW_RANGE], zero), (self._resent, zero)]
-        return terms + _between([zero, *range(self._latency.start, self._latency.stop)]), more
-
-
-def _between(edges: list[int]) -> list[_Term]:
-    """What lies between each edge and the next one."""
-    return [(above, below) for below, above in pairwise(edges)]
+        between([self._zero, *edges[2 : 1 + bins.score_size], edges[PRESENT]])
+        plus += [self._n, edges[BELOW_RANGE], self._resent]
+        minus += [edges[PRESENT], self._zero, self._zero]
+        between([self._zero, *range(self._latency.start, self._latency.stop)])
+        return plus, minus, more
