@@ -91,6 +91,10 @@ class Observer:
         """As `Layout.class_numbers`."""
         return self._layout.class_numbers
 
+    def labels(self, labels: NDArray[Any] | None) -> Sequence[float] | NDArray[Any]:
+        """As `Layout.labels`."""
+        return self._layout.labels(labels)
+
     @property
     def room(self) -> int:
         """Rows until those that wait are counted."""
@@ -115,7 +119,7 @@ class Observer:
         """
         scores = score_columns(answers.labels is not None, answers.probabilities, answers.values)
         text = () if batch.text is None else batch.text.tolist()
-        labels = self._layout.labels(answers.labels)
+        labels = self.labels(answers.labels)
         latencies_ns = () if latency_us is None else (1000 * latency_us,)
         self.count(Rows(batch.rows, batch.numbers, text, labels, scores), latencies_ns, resent=resent)
 

@@ -151,7 +151,9 @@ class Ring:
         if not self._rows or self._observer is None:
             return
         columns = {role: column[: self._rows] for role, column in self._columns.items()}
-        labels = columns["label"][:, 0] if self._labelled else ()
+        labels: Any = columns["label"][:, 0] if self._labelled else None
+        if self._text_at is None:
+            labels = self._observer.labels(labels)
         scores = score_columns(self._labelled, columns.get("probabilities"), columns.get("value"))
         self._observer.count(Rows(self._rows, columns["row"], (), labels, scores), columns["latency"][:, 0])
         self._rows, self._room = 0, self._observer.room

@@ -18,8 +18,8 @@ KINDS = ("float64", "float32", "text", "bool", "regression", "decision", "outlie
 
 HEAD = """<ir_version: 8, opset_import: ["" : 18, "ai.onnx.ml" : 2]>
 model ({type}[N, 3] numbers) => ({outputs})
-<{type}[3, 2] w = {{0.5, -1.25, 0.3, 0.7, -0.2, 0.1}}, {type}[3, 1] v = {{1.5, -0.3, 0.1}}, int64[2] ints = {{3, 7}},
- {type}[1] zero = {{0}}>
+<{type}[3, 2] w = {{0.5, -1.25, 0.3, 0.7, -0.2, 0.1}}, {type}[3, 1] v = {{1.5, -0.3, 0.1}},
+ int64[2] ints = {{{first}, {second}}}, {type}[1] zero = {{0}}>
 {{
   raw = MatMul (numbers, w)
   decision = MatMul (numbers, v)
@@ -36,8 +36,9 @@ model ({type}[N, 3] numbers) => ({outputs})
 def engine_of(kind: str) -> Engine:
     """A small model of this kind; its tensor's order is not the features' order."""
     single = kind == "float32"
+    integers = (2**53, 2**53 + 1) if kind == "huge" else (3, 7)
     label = {"text": ("text", "text", ("no", "yes")), "bool": ("truth", "bool", (False, True))}.get(
-        kind, ("integer", "int64", (3, 7))
+        kind, ("integer", "int64", integers)
     )
     number = "float32" if single else "float64"
     every = {
@@ -64,7 +65,9 @@ def engine_of(kind: str) -> Engine:
         "decision": f"{real}[N, 1] decision",
     }
     outputs = tuple(every[role] for role in roles)
-    text = HEAD.format(type=real, outputs=", ".join(types[output.name] for output in outputs))
+    text = HEAD.format(
+        type=real, first=integers[0], second=integers[1], outputs=", ".join(types[output.name] for output in outputs)
+    )
     graph = onnx.parser.parse_model(text)
     task = {"regression": "regression", "transformation": "transformation"}.get(kind, "classification")
     manifest = bundles.manifest(

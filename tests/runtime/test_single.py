@@ -142,7 +142,7 @@ def test_a_shadow_sees_every_row_and_its_end_lets_rows_go_the_short_way_again() 
     assert service.observer.close().n == 52
 
 
-@pytest.mark.parametrize("kind", ["float64", "float32", "text", "bool", "regression"])
+@pytest.mark.parametrize("kind", ["float64", "float32", "text", "bool", "regression", "huge"])
 def test_rows_of_several_threads_and_of_batches_between_are_counted_once_while_windows_close(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
