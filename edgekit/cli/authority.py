@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import logging
 import os
 import re
 import signal
@@ -193,8 +192,9 @@ def sign(folder: Path, request: Path, name: str | None, days: int, out: Path | N
 def serve(folder: Path, host: tuple[str, ...], listen: str, port: int) -> None:
     """Answer devices that enrol or renew, over HTTPS, until Ctrl-C."""
     from edgekit.fleet.enrolment_server import EnrolmentServer
+    from edgekit.process import log_to_stderr
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    log_to_stderr()
     ended = threading.Event()
     with EnrolmentServer(folder, host, listen=listen, port=port) as server:
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import logging
 import re
 import signal
 import socket
@@ -89,16 +87,16 @@ def collect(
     """Store what devices send, and tell them so: a device keeps a record until this has committed it."""
     if context.invoked_subcommand is not None:
         return
-    from edgekit.collector.apart import LOG_FORMAT
     from edgekit.collector.postgres import is_address
     from edgekit.collector.service import Collector
+    from edgekit.process import collect_rarely, log_to_stderr
     from edgekit_contracts.errors import EnvironmentFault
     from edgekit_contracts.limits import MESSAGE_TARGET_BYTES
     from edgekit_runtime.broker import Broker, read_password
     from edgekit_runtime.mqtt import probe
 
     keep = keep_of(keeping)
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    log_to_stderr()
     password = read_password(password_file) if password_file else None
     address = Broker.parse(
         broker, username=username, password=password, ca=ca, cert=cert, key=key, protocol=_protocols[protocol]
@@ -113,9 +111,7 @@ def collect(
                 f"warning: devices send messages of up to {MESSAGE_TARGET_BYTES} bytes; raise the broker's limit",
                 err=True,
             )
-    # A batch makes thousands of objects and hardly ever a circle of them: looking for circles took a tenth of the time.
-    gc.freeze()
-    gc.set_threshold(50_000)
+    collect_rarely()
     # At each call of the system the thread that receives waits so long for the one that stores; 5 ms is the default.
     sys.setswitchinterval(0.0005)
     ended = threading.Event()

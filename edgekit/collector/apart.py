@@ -11,10 +11,8 @@ the socket, and what it has not begun is not stored; the devices still have it. 
 
 from __future__ import annotations
 
-import gc
 import logging
 import queue
-import signal
 import socket
 import subprocess
 import sys
@@ -32,11 +30,9 @@ from edgekit.collector.claims import hold
 from edgekit.collector.ingest import Message
 from edgekit.collector.intake import RETRY_SECONDS, Fault, Here, Taken
 from edgekit.collector.store import open_store
+from edgekit.process import END_S, collect_rarely, heed_no_signals, log_to_stderr
 from edgekit_contracts.errors import EdgekitError, EnvironmentFault, StorageFault
 
-LOG_FORMAT: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-END_S: Final = 60.0
-"""How long it may take to end: a transaction that is under way waits up to 30 s for another process's."""
 _MODULE: Final = "edgekit.collector.apart"
 
 _Sent = tuple[str, bytes, int, int]
@@ -173,13 +169,11 @@ class Apart:
 
 def main() -> None:
     """The other end: what the process does."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    heed_no_signals()
     end = socket.socket(fileno=int(sys.argv[1]))
     setup = _SETUP.decode(_receive(end))
-    logging.basicConfig(level=setup.level, format=LOG_FORMAT)
-    gc.freeze()
-    gc.set_threshold(50_000)  # as the collector itself
+    log_to_stderr(setup.level)
+    collect_rarely()
     ended = threading.Event()
     waiting: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
 

@@ -7,10 +7,8 @@ that is closed: so it also ends with the collector. Each transaction leaves the 
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
-import signal
 import sys
 import threading
 from typing import Final
@@ -18,10 +16,10 @@ from typing import Final
 import msgspec
 
 from edgekit.collector import retention, rolled
-from edgekit.collector.apart import LOG_FORMAT
 from edgekit.collector.keep import DAY_MS, Keep
 from edgekit.collector.schema import WINDOW
 from edgekit.collector.store import Store, open_store
+from edgekit.process import collect_rarely, heed_no_signals, log_to_stderr
 from edgekit_contracts.errors import EdgekitError, StorageFault
 
 log = logging.getLogger("edgekit.collector.passes")  # not `__main__`
@@ -84,8 +82,7 @@ def _roll_up(store: Store, task: Task, stopping: threading.Event) -> int:
 
 def main() -> None:
     """The process."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    heed_no_signals()
     os.nice(NICE)
     text = b""
     while not text.endswith(b"\n"):
@@ -93,7 +90,7 @@ def main() -> None:
             return
         text += piece
     task = msgspec.json.decode(text, type=Task)
-    logging.basicConfig(level=task.level, format=LOG_FORMAT)
+    log_to_stderr(task.level)
     stopping = threading.Event()
 
     def hear() -> None:
@@ -101,8 +98,7 @@ def main() -> None:
         stopping.set()
 
     threading.Thread(target=hear, daemon=True).start()
-    gc.freeze()
-    gc.set_threshold(50_000)  # as the collector itself
+    collect_rarely()
     try:
         with open_store(task.where, create=False) as store:
             pass_over(store, task, stopping)

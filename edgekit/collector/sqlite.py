@@ -17,7 +17,7 @@ from edgekit.collector.database import Row, Table
 from edgekit.collector.schema import TABLES, VERSION, WINDOW
 from edgekit_contracts.errors import MissingFile, StorageFault, UnsupportedFormat
 from edgekit_contracts.topics import PARTITIONS
-from edgekit_runtime.transaction import transaction
+from edgekit_runtime.transaction import stored_in, transaction
 
 ROWS_AT_ONCE: Final = 50
 """Rows that one statement inserts or finds. Python lets its lock go for each statement: were there one for each row,
@@ -57,12 +57,10 @@ class Sqlite:
         if path.is_dir():
             raise StorageFault(str(path), "it is a folder", _NAME_IT)
         writable = create or (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
-        try:
+        with stored_in(path):
             if create:
                 path.parent.mkdir(parents=True, exist_ok=True)
             self._db = _connect(str(path)) if writable else _connect_to_read(path)
-        except (sqlite3.Error, OSError) as error:
-            raise StorageFault(str(path), str(error)) from error
         try:
             self._examine(create)
             if writable:

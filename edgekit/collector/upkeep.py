@@ -21,6 +21,7 @@ import msgspec
 from edgekit.collector.keep import HOUR_MS, Keep
 from edgekit.collector.passes import Task
 from edgekit.collector.retention import SteadyClock
+from edgekit.process import END_S
 from edgekit_contracts.topics import PARTITIONS
 
 log = logging.getLogger(__name__)
@@ -31,8 +32,6 @@ AFTER_HOUR_S: Final = 300.0
 """For windows that end with the hour and are on their way."""
 AGAIN_S: Final = 60.0
 """After a fault."""
-END_S: Final = 60.0
-"""How long a pass may take to end: a transaction that is under way waits up to 30 s for another process's."""
 _COMMAND: Final = (sys.executable, "-P", "-m", "edgekit.collector.passes")
 
 

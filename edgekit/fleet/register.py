@@ -15,8 +15,7 @@ from typing import Final, Literal, Self
 
 import msgspec
 
-from edgekit_contracts.errors import UnsupportedFormat
-from edgekit_runtime.transaction import stored_in, transaction
+from edgekit_runtime.transaction import make_durable, stored_in, transaction
 
 SCHEMA_VERSION: Final = 1
 
@@ -90,14 +89,12 @@ class Register:
         with stored_in(self.path):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._db = sqlite3.connect(path, isolation_level=None, timeout=10)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                self._db.executescript(_SCHEMA)
-            elif version != SCHEMA_VERSION:
+            try:
+                if make_durable(self._db, "authority's register", SCHEMA_VERSION) == 0:
+                    self._db.executescript(_SCHEMA)
+            except BaseException:
                 self._db.close()
-                raise UnsupportedFormat("authority's register", f"version {version}", f"version {SCHEMA_VERSION}")
+                raise
 
     @contextmanager
     def writing(self) -> Iterator[None]:

@@ -13,9 +13,9 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-from edgekit_contracts.errors import StorageFault, UnsupportedFormat
+from edgekit_contracts.errors import StorageFault
 from edgekit_contracts.names import DEVICE_PATTERN
-from edgekit_runtime.transaction import transaction
+from edgekit_runtime.transaction import make_durable, transaction
 
 log = logging.getLogger(__name__)
 
@@ -98,12 +98,8 @@ def _open(path: Path, device: str) -> sqlite3.Connection:
         db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         # Exclusive: two services on one file would both believe that they own its sequences.
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
+        version = make_durable(db, f"outbox {path}", SCHEMA_VERSION)
         db.execute("PRAGMA journal_size_limit = 4194304")
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version > SCHEMA_VERSION:
-            raise UnsupportedFormat(f"outbox {path}", f"version {version}", f"version {SCHEMA_VERSION}")
         if version < SCHEMA_VERSION:
             with transaction(db):
                 for statement in (_META, *_RECORDS) if version == 0 else _FROM_1:

@@ -1,4 +1,4 @@
-"""Transactions and faults of SQLite, for the device's files and the centre's alike."""
+"""Transactions, durability and faults of SQLite, for the device's files and the centre's alike."""
 
 from __future__ import annotations
 
@@ -7,7 +7,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edgekit_contracts.errors import StorageFault
+from edgekit_contracts.errors import StorageFault, UnsupportedFormat
+
+
+def make_durable(db: sqlite3.Connection, what: str, newest: int) -> int:
+    """Sets a connection up so that what was committed survives a power cut.
+
+    Args:
+        db: A file that is nobody else's.
+        what: Names it in an error.
+        newest: The version that this release writes.
+
+    Returns:
+        The file's version; 0 for a new one.
+
+    Raises:
+        UnsupportedFormat: A newer release made it.
+    """
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version > newest:
+        raise UnsupportedFormat(what, f"version {version}", f"version {newest}")
+    return int(version)
 
 
 @contextmanager

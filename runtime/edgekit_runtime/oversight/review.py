@@ -17,11 +17,11 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from edgekit_contracts.errors import UnsupportedFormat, UsageError
+from edgekit_contracts.errors import UsageError
 from edgekit_contracts.manifest import ClassLabel, Manifest
 from edgekit_contracts.telemetry import Labels
 from edgekit_runtime.oversight.item import Item
-from edgekit_runtime.transaction import stored_in, transaction
+from edgekit_runtime.transaction import make_durable, stored_in, transaction
 
 FILE: Final = "review.db"
 SCHEMA_VERSION: Final = 2
@@ -218,12 +218,8 @@ class ReviewQueue:
 
 
 def _prepare(db: sqlite3.Connection, path: Path) -> None:
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
+    version = make_durable(db, f"review queue {path}", SCHEMA_VERSION)
     db.execute("PRAGMA journal_size_limit = 1048576")
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version > SCHEMA_VERSION:
-        raise UnsupportedFormat(f"review queue {path}", f"version {version}", f"version {SCHEMA_VERSION}")
     if version == 0:
         db.executescript(_SCHEMA)
     elif version == 1:
