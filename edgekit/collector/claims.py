@@ -91,6 +91,9 @@ class Claims:
     def start(self) -> None:
         """Waits, where the name is of a collector that was killed, until its word holds no longer; then starts.
 
+        One that is seen to give its word anew lives. Once is not enough: a killed one's last word may still be on its
+        way to the database.
+
         Raises:
             UsageError: A collector of this name lives.
             StorageFault: The database does not answer.
@@ -124,16 +127,17 @@ class Claims:
             for partition in range(PARTITIONS):
                 db.run("INSERT INTO lease (p, instance) VALUES (?, 0) ON CONFLICT (p) DO NOTHING", (partition,))
         end = time.monotonic() + self._terms.lease_s + self._terms.renew_s
-        said = False
+        words = set[int]()
         while True:
             with self._database.writing() as db:
                 if self._enrol(db, _now_ms(db)):
                     return
-            if time.monotonic() > end:
-                raise UsageError(f"a collector named '{self._name}' runs already", "give this one another --name")
-            if not said:
+                seen = {word for (word,) in db.rows("SELECT until_ms FROM collector WHERE name = ?", (self._name,))}
+            if not words:
                 log.info("collector %s waits for its name, which the last to have it has not given up", self._name)
-                said = True
+            words |= seen
+            if len(words) > 2 or time.monotonic() > end:
+                raise UsageError(f"a collector named '{self._name}' runs already", "give this one another --name")
             time.sleep(0.1)
 
     def _run(self) -> None:

@@ -7,9 +7,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from tests.brokers import wait_until
 from tests.service import STOP_S
+
+PROGRAM: Final = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from edgekit.cli import main; main()"
+)
+"""As at a terminal: what a shell starts in the background, these tests perhaps, is born deaf to Ctrl-C."""
 
 
 @contextmanager
@@ -18,7 +24,7 @@ def started(directory: Path) -> Iterator[subprocess.Popen[str]]:
     environment = os.environ | {"TMPDIR": str(directory / "tmp"), "EDGEKIT_KEYS": str(directory / "keys")}
     (directory / "tmp").mkdir()
     process = subprocess.Popen(
-        [sys.executable, "-c", "from edgekit.cli import main; main()", "demo"],
+        [sys.executable, "-c", PROGRAM, "demo"],
         cwd=directory,
         env=environment,
         stdout=subprocess.PIPE,
