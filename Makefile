@@ -1,41 +1,52 @@
 # make demo: the whole road on this machine.   make test: every test.   make lint: format, style, types, imports.
 PYTHON ?= python3
 BIN    := .venv/bin
+# For pip: .ci/run has it compile nothing, as most of what is installed is never imported there.
+INSTALL_FLAGS ?=
 
-.PHONY: aarch64 chaos outage compiler demo test test-wheel runtimes lint format schema steady systemd takeover throughput coverage foreign-suites hostile malformed telemetry broker database node node-red clean
+.PHONY: aarch64 chaos outage compiler demo test test-wheel runtimes lint style mypy pyright imports format schema steady systemd takeover throughput coverage foreign-suites hostile malformed telemetry broker database node-red clean
 
 demo: .venv/ready
 	$(BIN)/edgekit demo
 
+# Each worker begins with a half of its own, so that what a file's tests share is made once, and then helps the other.
 test: .venv/ready
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist worksteal
 
 # Builds both wheels and runs a bundle with the device's wheel alone in an empty environment.
 test-wheel: .venv/ready
-	$(BIN)/pytest -m wheel
+	$(BIN)/pytest -m wheel tests/packaging
 
 # The device's wheel on an emulated Raspberry Pi 4: Debian's arm64 Python and the real aarch64 wheels under QEMU's user
 # mode (about 160 MB, kept in the user's cache; nothing is installed). Debian only. Takes some minutes.
 aarch64: .venv/ready
-	$(BIN)/pytest -m aarch64
+	$(BIN)/pytest -m aarch64 tests/packaging
 
 # The unit under a real systemd in namespaces of its own: start, reload, crash, watchdog, stop. Debian, root.
 systemd: .venv/ready
-	$(BIN)/pytest -m systemd
+	$(BIN)/pytest -m systemd tests/packaging
 
-# The flow of examples/node-red in a real Node-RED, from npm with a node of its own (300 MB, kept in the user's cache).
+# The flow of examples/node-red in a real Node-RED, from npm (200 MB, kept in the user's cache).
 node-red: .venv/ready
-	$(BIN)/pytest -m node_red
+	$(BIN)/pytest -m node_red tests/e2e
 
 # Every estimator on several releases of onnxruntime, from their wheels (about 35 MB each, kept in the user's cache).
 runtimes: .venv/ready
-	$(BIN)/pytest -m runtimes
+	$(BIN)/pytest -m runtimes tests/converters
 
-lint: .venv/ready
+lint: style mypy pyright imports
+
+style: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+mypy: .venv/ready
 	$(BIN)/mypy
+
+pyright: .venv/ready
 	$(BIN)/pyright
+
+imports: .venv/ready
 	$(BIN)/lint-imports
 
 format: .venv/ready
@@ -97,17 +108,13 @@ broker:
 database:
 	test -n "$$(ls /usr/lib/postgresql/*/bin/postgres 2>/dev/null)" || { apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql; }
 
-# node and npm, whose decoder of Sparkplug reads what the device writes (a test installs it into the user's cache).
-node:
-	command -v npm >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends nodejs npm; }
-
 # The C compiler that builds examples/c for a test.
 compiler:
 	command -v cc >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc libc6-dev; }
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv || { echo "make: 'python3 -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(INSTALL_FLAGS) --editable '.[dev]'
 	touch $@
 
 clean:

