@@ -184,6 +184,11 @@ def build(
         EdgekitError: A step refused, and nothing was written.
     """
     steps = _Steps(on_step, on_progress)
+    name, version, out = _identity(name, version, out, Path(model) if isinstance(model, str | Path) else None, label)
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder", f"name the file to write, such as {out / f'{name}-{version}.edge'}")
+    given = keys.signing_key(Path(key)) if key is not None else None
+    # After what is told at once: this machine is measured for some seconds.
     boards = [profiles.load(one) for one in ([device] if isinstance(device, str) else device)]
     if not boards:
         raise UsageError("no device profile is named", "name one with device=, such as 'raspberry-pi-4'")
@@ -192,10 +197,6 @@ def build(
             raise DoesNotFit(board.name, [str(board.runtime.why)])
     allowed = [board.runtime.onnxruntime for board in boards]
     aimed = _oldest([*allowed, *(check_runtimes or ())])
-    name, version, out = _identity(name, version, out, Path(model) if isinstance(model, str | Path) else None, label)
-    if out.is_dir():
-        raise UsageError(f"{out} is a folder", f"name the file to write, such as {out / f'{name}-{version}.edge'}")
-    given = keys.signing_key(Path(key)) if key is not None else None
     proved = _prove(steps, model, data, target, name, version, aimed, trust, classes, shape, label, limits.FEATURES_MAX)
     parity = _on_runtimes(steps, proved, None if check_runtimes is None else [*allowed, *check_runtimes])
     draft = _promised(proved.draft, abstain_below, automation, allow_raw)

@@ -73,7 +73,7 @@ def test_the_demo_finds_the_one_device_that_drifts_and_cleans_up(tmp_path: Path)
 
 def test_ctrl_c_stops_everything_and_cleans_up(tmp_path: Path) -> None:
     with started(tmp_path) as process:
-        wait_until(lambda: len(devices_of(tmp_path)) >= 3 or process.poll() is not None, "three devices")
+        wait_until(lambda: len(devices_of(tmp_path)) >= 3 or process.poll() is not None, "three devices", 180)
         os.kill(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=STOP_S)
     assert process.returncode == 130, err
