@@ -49,6 +49,8 @@ def link(
     topics: Sequence[str],
     heard: Callable[[Received], None] = lambda received: None,
     *,
+    on_down: Callable[[str], None] = lambda reason: None,
+    timing: Timing = QUICK,
     by_hand: bool = False,
     meter: Callable[[int, int], None] = lambda sent, received: None,
 ) -> Link:
@@ -60,8 +62,8 @@ def link(
         subscriptions=topics,
         on_up=lambda: None,
         on_message=heard,
-        on_down=lambda reason: None,
-        timing=QUICK,
+        on_down=on_down,
+        timing=timing,
         by_hand=by_hand,
         meter=meter,
     )
@@ -77,11 +79,13 @@ def linked(
     topics: Sequence[str],
     heard: Callable[[Received], None] = lambda received: None,
     *,
+    on_down: Callable[[str], None] = lambda reason: None,
+    timing: Timing = QUICK,
     by_hand: bool = False,
     meter: Callable[[int, int], None] = lambda sent, received: None,
 ) -> Iterator[Link]:
     """The same, for as long as a test wants it."""
-    made = link(broker, name, topics, heard, by_hand=by_hand, meter=meter)
+    made = link(broker, name, topics, heard, on_down=on_down, timing=timing, by_hand=by_hand, meter=meter)
     try:
         yield made
     finally:
@@ -206,23 +210,11 @@ class Counters:
     """What a Mosquitto says that it has received and sent, in bytes; it needs `sys_interval 1`."""
 
     def __init__(self, broker: Broker) -> None:
-        self._ledger, self._said, self._ready = Ledger(), dict[str, int](), threading.Event()
-        self._fresh = 0
-        self._link = Link(
-            broker,
-            "counters",
-            will=lambda: None,
-            subscriptions=("$SYS/broker/bytes/+",),
-            on_up=self._ready.set,
-            on_message=self._hear,
-            on_down=lambda reason: None,
-            meter=self._ledger.wire,
-            timing=QUICK,
-        )
+        self._ledger, self._said, self._fresh = Ledger(), dict[str, int](), 0
+        self._broker = broker
 
     def __enter__(self) -> Self:
-        self._link.start()
-        assert self._ready.wait(30)
+        self._link = link(self._broker, "counters", ("$SYS/broker/bytes/+",), self._hear, meter=self._ledger.wire)
         return self
 
     def __exit__(

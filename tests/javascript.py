@@ -33,7 +33,7 @@ def npm_packages(*names: str) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (cache / ".complete").exists():
             return cache / "node_modules"
-        command = [*_NPM, "install", "--prefix", str(cache), "--no-audit", "--no-fund", "--ignore-scripts"]
+        command = [*map(str, _NPM), "install", "--prefix", str(cache), "--no-audit", "--no-fund", "--ignore-scripts"]
         done = subprocess.run([*command, *names], capture_output=True, text=True, timeout=SECONDS)
         if done.returncode:
             pytest.fail(f"npm install {' '.join(names)}: {done.stderr}")

@@ -87,7 +87,7 @@ def collect(
     """Store what devices send, and tell them so: a device keeps a record until this has committed it."""
     if context.invoked_subcommand is not None:
         return
-    from edgekit.collector.postgres import is_address
+    from edgekit.collector.postgres_address import is_address
     from edgekit.collector.service import Collector
     from edgekit.process import collect_rarely, log_to_stderr
     from edgekit_contracts.errors import EnvironmentFault

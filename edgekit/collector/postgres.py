@@ -11,50 +11,21 @@ import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date, timedelta
-from functools import cache, lru_cache, partial
-from itertools import zip_longest
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 from edgekit.collector import migration
+from edgekit.collector import postgres_statements as statements
 from edgekit.collector.database import Row, Table
-from edgekit.collector.schema import TABLES, VERSION, WINDOW
-from edgekit_contracts.errors import MissingExtra, StorageFault, UnsupportedFormat, UsageError
+from edgekit.collector.postgres_address import parse
+from edgekit.collector.schema import VERSION, WINDOW
+from edgekit_contracts.errors import StorageFault, UnsupportedFormat
 from edgekit_contracts.topics import PARTITIONS
 
 if TYPE_CHECKING:
     import psycopg
 
 log = logging.getLogger(__name__)
-
-SCHEMES: Final = ("postgresql", "postgres")
-
-_TYPES: Final = {"text": "text", "integer": "bigint", "bytes": "bytea"}
-_BINARY: Final = {"text": "text", "integer": "int8", "bytes": "bytea"}
-
-_OPTIONS: Final = (
-    "-c search_path=edgekit -c client_encoding=UTF8"
-    # A collector that stands still must not hold its locks for ever.
-    " -c idle_in_transaction_session_timeout=15s -c lock_timeout=30s"
-)
-_LINK: Final = {
-    "connect_timeout": 5,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 15_000,
-    "application_name": "edgekit",
-}
-"""Unless the address says otherwise: so that a server that has vanished is missed."""
-
-_SCHEMA: Final = (
-    "CREATE SCHEMA IF NOT EXISTS edgekit",
-    "CREATE TABLE version (version bigint NOT NULL)",
-    f"INSERT INTO version VALUES ({VERSION})",
-)
-
-_EPOCH: Final = date(1970, 1, 1)
 
 _PARTITION_LOCKS: Final = 0x656B7000
 _NAME_LOCKS: Final = 0x656B7001
@@ -77,7 +48,7 @@ class Postgres:
     """
 
     def __init__(self, url: str, *, create: bool = True) -> None:
-        self._conninfo, self.name = _parse(url)
+        self._conninfo, self.name = parse(url)
         self._lock = threading.RLock()
         self._days: set[int] = set()
         self._connection: psycopg.Connection[Row] | None = None
@@ -175,7 +146,7 @@ class Postgres:
                 connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", (_SCHEMA_LOCK,))
                 # Asked again under the lock: another collector may have come first.
                 if connection.execute(exists).fetchall() == [(False,)]:
-                    for statement in (*_SCHEMA, *ddl()):
+                    for statement in (*statements.SCHEMA, *statements.ddl()):
                         connection.execute(statement.encode())
         ((found,),) = connection.execute("SELECT version FROM version").fetchall()
         if found > VERSION:
@@ -187,7 +158,9 @@ class Postgres:
                 connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", (_SCHEMA_LOCK,))
                 if connection.execute("SELECT version FROM version").fetchall() != [(VERSION,)]:
                     transaction = PostgresTransaction(connection, set())
-                    migration.from_2_in_postgres(connection, ddl(WINDOW), partial(transaction.make_day, WINDOW))
+                    migration.from_2_in_postgres(
+                        connection, statements.ddl(WINDOW), partial(transaction.make_day, WINDOW)
+                    )
                     connection.execute("UPDATE version SET version = %s", (VERSION,))
 
 
@@ -211,29 +184,29 @@ class PostgresTransaction:
 
     def pick(self, table: Table, keys: Iterable[Row]) -> list[Row]:  # noqa: D102
         wanted = list(keys)
-        return self._execute(_pick(table), _columns(wanted)).fetchall() if wanted else []
+        return self._execute(statements.pick(table), _columns(wanted)).fetchall() if wanted else []
 
     def insert(self, table: Table, rows: Sequence[Row]) -> int:  # noqa: D102
         if not rows:
             return 0
         if not table.numbered:
-            return self._execute(_insert(table), _columns(rows)).rowcount
+            return self._execute(statements.insert(table), _columns(rows)).rowcount
         at = list(table.columns).index("day")
         for day in {row[at] for row in rows} - self._days:
             self.make_day(table, day)
         statement = f'COPY "{table.name}" ({", ".join(table.columns)}) FROM STDIN (FORMAT BINARY)'
         with self.connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
-            copy.set_types([_BINARY[kind] for kind in table.columns.values()])
+            copy.set_types([statements.BINARY[kind] for kind in table.columns.values()])
             for row in rows:
                 copy.write_row(row)
         return len(rows)
 
     def put(self, table: Table, rows: Sequence[Row]) -> None:  # noqa: D102
         if rows:
-            self._execute(_put(table), _columns(rows))
+            self._execute(statements.put(table), _columns(rows))
 
     def make_day(self, table: Table, day: int) -> None:  # noqa: D102
-        name = day_name(table, day)
+        name = statements.day_name(table, day)
         self._execute("SELECT pg_advisory_xact_lock(?, 1)", (_SCHEMA_LOCK,))
         if not self.rows("SELECT FROM pg_tables WHERE schemaname = 'edgekit' AND tablename = ?", (name,)):
             # Attached, not created as a partition: that would wait for everybody who reads the table.
@@ -246,10 +219,10 @@ class PostgresTransaction:
     def days(self, table: Table) -> list[int]:  # noqa: D102
         sql = "SELECT relname FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE inhparent = ?::regclass"
         names = [name for (name,) in self.rows(sql, (f'edgekit."{table.name}"',))]
-        return [(date.fromisoformat(name.rpartition("_")[2]) - _EPOCH).days for name in names]
+        return [statements.day_of(name) for name in names]
 
     def remove_day(self, table: Table, day: int, marks: Mapping[int, int], limit: int) -> int:  # noqa: D102
-        name = day_name(table, day)
+        name = statements.day_name(table, day)
         if self.rows("SELECT to_regclass(?) IS NULL", (f"edgekit.{name}",)) == [(True,)]:
             return 0
         ((rows,),) = self.rows("SELECT reltuples FROM pg_class WHERE oid = ?::regclass", (f"edgekit.{name}",))
@@ -292,99 +265,8 @@ class PostgresTransaction:
                 self._execute("SELECT pg_advisory_xact_lock(?, key) FROM unnest(?::int[]) key", (number, keys))
 
     def _execute(self, sql: str, values: Sequence[object] = ()) -> psycopg.Cursor[Row]:
-        return self.connection.execute(_marked(sql), values)
-
-
-def ddl(*tables: Table) -> list[str]:
-    """The statements that make these tables, or all."""
-    statements = []
-    for table in tables or TABLES:
-        columns = [f"{name} {_TYPES[kind]} NOT NULL" for name, kind in table.columns.items()]
-        if table.numbered:
-            statements.append(f"CREATE SEQUENCE {table.name}_id")
-            columns.insert(0, f"id bigint NOT NULL DEFAULT nextval('{table.name}_id')")
-            statements.append(f'CREATE TABLE "{table.name}" ({", ".join(columns)}) PARTITION BY LIST (day)')
-            # Not compressed: that takes more than all else together, and counts hardly get smaller by it.
-            packed = [name for name, kind in table.columns.items() if kind == "bytes"]
-            statements += [f'ALTER TABLE "{table.name}" ALTER {name} SET STORAGE EXTERNAL' for name in packed]
-        else:
-            columns.append(f"PRIMARY KEY ({', '.join(table.key)})")
-            statements.append(f'CREATE TABLE "{table.name}" ({", ".join(columns)})')
-        for index in table.indexes:
-            statements.append(f'CREATE INDEX ON "{table.name}" ({", ".join(index)})')
-    return statements
-
-
-def day_name(table: Table, day: int) -> str:
-    """The partition of a day: `window_20261128`."""
-    return f"{table.name}_{_EPOCH + timedelta(days=day):%Y%m%d}"
-
-
-def is_address(where: str) -> bool:
-    """Whether this names a PostgreSQL, and not a file."""
-    return where.partition("://")[0] in SCHEMES
-
-
-def _parse(url: str) -> tuple[str, str]:
-    """What libpq is told, and the address as people may see it.
-
-    libpq's own complaints can hold a part of the password, where its special characters were not escaped: then the
-    first `@` is not the one before the host. So such an address does not reach it.
-    """
-    try:
-        import psycopg
-        from psycopg.conninfo import conninfo_to_dict, make_conninfo
-    except ImportError as error:
-        raise MissingExtra("psycopg", "edgekit-toolkit", "postgresql") from error
-    address = url.partition("?")[0]
-    try:
-        if address.count("@") > 1 or ("@" in address and "@" not in urlsplit(address).netloc):
-            raise ValueError
-        told = conninfo_to_dict(url)
-    except (ValueError, psycopg.Error):
-        raise UsageError(
-            "the store's address is not one of PostgreSQL",
-            "write postgresql://USER@HOST:PORT/DATABASE, special characters of a password as %40 and the like; or keep "
-            "the password in ~/.pgpass or PGPASSWORD",
-        ) from None
-    user = f"{told['user']}@" if told.get("user") else ""
-    several = zip_longest(str(told.get("host") or "").split(","), str(told.get("port") or "").split(","), fillvalue="")
-    hosts = ",".join(f"{host}:{port}" if port else host for host, port in several)
-    name = f"postgresql://{user}{hosts}/{told.get('dbname') or ''}"
-    options = f"{told.pop('options', '')} {_OPTIONS}".strip()
-    settings: dict[str, Any] = {**_LINK, **told, "options": options}
-    return make_conninfo("", **settings), name
+        return self.connection.execute(statements.marked(sql), values)
 
 
 def _columns(rows: Sequence[Row]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)]
-
-
-@lru_cache(1024)
-def _marked(sql: str) -> bytes:
-    return sql.replace("?", "%s").encode()
-
-
-@cache
-def _pick(table: Table) -> str:
-    names = ", ".join(f"t.{name}" for name in table.columns)
-    arrays = ", ".join(f"%b::{_TYPES[table.columns[name]]}[]" for name in table.key)
-    keys = ", ".join(table.key)
-    return f'SELECT {names} FROM "{table.name}" t JOIN unnest({arrays}) AS k ({keys}) USING ({keys})'
-
-
-@cache
-def _insert(table: Table) -> str:
-    # In binary: psycopg looks for what is to be escaped in every text of an array else.
-    arrays = ", ".join(f"%b::{_TYPES[kind]}[]" for kind in table.columns.values())
-    names = ", ".join(table.columns)
-    return f'INSERT INTO "{table.name}" ({names}) SELECT * FROM unnest({arrays}) ON CONFLICT DO NOTHING'
-
-
-@cache
-def _put(table: Table) -> str:
-    values = ", ".join(f"{name} = excluded.{name}" for name in table.columns if name not in table.key)
-    return (
-        _insert(table).removesuffix("ON CONFLICT DO NOTHING")
-        + f"ON CONFLICT ({', '.join(table.key)}) DO UPDATE SET {values}"
-    )

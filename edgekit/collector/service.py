@@ -31,7 +31,7 @@ from edgekit.collector.inbox import Inbox
 from edgekit.collector.ingest import Message
 from edgekit.collector.intake import Fault, Here, Intake, Taken
 from edgekit.collector.keep import Keep
-from edgekit.collector.postgres import is_address
+from edgekit.collector.postgres_address import is_address
 from edgekit.collector.store import Store, open_database, open_store
 from edgekit.collector.upkeep import Upkeep
 from edgekit_contracts import topics

@@ -17,7 +17,8 @@ from edgekit.collector.archive import Archive
 from edgekit.collector.batch import Batch
 from edgekit.collector.database import Database, Fence
 from edgekit.collector.ingest import Accepted, Birth, Reading
-from edgekit.collector.postgres import Postgres, is_address
+from edgekit.collector.postgres import Postgres
+from edgekit.collector.postgres_address import is_address
 from edgekit.collector.sqlite import Sqlite
 from edgekit_contracts.reference import Bins
 from edgekit_contracts.telemetry import Ack, Kind

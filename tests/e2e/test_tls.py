@@ -15,9 +15,9 @@ from edgekit.fleet.status import fleet_status
 from edgekit_contracts import topics
 from edgekit_contracts.errors import BrokerUnreachable
 from edgekit_runtime.broker import Broker
-from edgekit_runtime.mqtt import Link, Publication, Received, probe
+from edgekit_runtime.mqtt import Publication, Received, probe
 from tests import bundles
-from tests.brokers import Mosquitto, wait_until
+from tests.brokers import Mosquitto, linked, wait_until
 from tests.certificates import Authority
 from tests.service import Service
 
@@ -82,31 +82,20 @@ def test_a_device_answers_through_mutual_tls_within_the_documented_rules(
     )
     asked, heard = topics.Infer("dev-1", "tiny"), list[Received]()
     # The rules let `collector` write and read anything of ours.
-    requester = Link(
-        secured(broker, authority, "collector"),
-        "requester",
-        will=lambda: None,
-        subscriptions=(asked.answer,),
-        on_up=lambda: None,
-        on_message=heard.append,
-        on_down=lambda reason: None,
-    )
-    requester.start()
-    try:
-        service.start()
-        assert requester.wait_first(30) is None
+    with linked(secured(broker, authority, "collector"), "requester", (asked.answer,), heard.append) as requester:
+        try:
+            service.start()
 
-        def answered() -> bool:
-            assert requester.publish(Publication(str(asked), b"{}"))
-            time.sleep(0.05)
-            return bool(heard)
+            def answered() -> bool:
+                assert requester.publish(Publication(str(asked), b"{}"))
+                time.sleep(0.05)
+                return bool(heard)
 
-        wait_until(answered, "an answer over TLS")
-        assert b"inputs" in heard[0].payload
-        assert service.stop() == 0
-    finally:
-        requester.stop()
-        service.close()
+            wait_until(answered, "an answer over TLS")
+            assert b"inputs" in heard[0].payload
+            assert service.stop() == 0
+        finally:
+            service.close()
 
 
 def test_a_stranger_s_certificate_is_refused(broker: Mosquitto, tmp_path: Path) -> None:
@@ -132,29 +121,23 @@ def test_a_broker_that_another_authority_vouches_for_is_refused(
 
 def test_threads_that_publish_at_once_do_not_break_a_connection(broker: Mosquitto, authority: Authority) -> None:
     heard: list[bytes] = []
-    ready, lost = threading.Event(), list[str]()
-    link = Link(
-        secured(broker, authority, "collector"),
-        "many",
-        will=lambda: None,
-        subscriptions=("ek/1/up/+/+/w",),
-        on_up=ready.set,
-        on_message=lambda received: heard.append(received.payload),
-        on_down=lost.append,
-    )
+    lost: list[str] = []
 
     def publish(number: int) -> None:
         for at in range(100):
             link.publish(Publication("ek/1/up/0/dev-1/w", f"{number} {at}".encode()))
 
-    link.start()
-    assert ready.wait(30)
-    threads = [threading.Thread(target=publish, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    wait_until(lambda: len(heard) == 400 or lost, "all of it came back")
-    link.stop()
-    assert not lost
+    collector = secured(broker, authority, "collector")
+
+    def hear(received: Received) -> None:
+        heard.append(received.payload)
+
+    with linked(collector, "many", ("ek/1/up/+/+/w",), hear, on_down=lost.append) as link:
+        threads = [threading.Thread(target=publish, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        wait_until(lambda: len(heard) == 400 or lost, "all of it came back")
+        assert not lost
     assert len(set(heard)) == 400

@@ -11,7 +11,7 @@ import pytest
 
 from edgekit_runtime.broker import Broker
 from edgekit_runtime.connection import PIECE_BYTES, Connection
-from edgekit_runtime.mqtt import Link, Publication, Received, Timing
+from edgekit_runtime.mqtt import Publication, Received, Timing
 from edgekit_runtime.packets import write_pubacks
 from tests.brokers import Mosquitto, linked, wait_until
 
@@ -161,20 +161,8 @@ def test_a_message_that_needs_no_acknowledgement_has_no_receipt(mosquitto: Mosqu
 
 def test_a_connection_is_kept_while_nothing_is_said(mosquitto: Mosquitto) -> None:
     downs: list[str] = []
-    one = Link(
-        mosquitto.broker,
-        "quiet",
-        will=lambda: None,
-        subscriptions=("t",),
-        on_up=lambda: None,
-        on_message=lambda received: None,
-        on_down=downs.append,
-        timing=Timing(keepalive_s=1),
-    )
-    one.start()
-    assert one.wait_first(30) is None
-    first = one._client
-    threading.Event().wait(2.2)
-    assert one._client is first
-    one.stop()
-    assert downs == []
+    with linked(mosquitto.broker, "quiet", ("t",), on_down=downs.append, timing=Timing(keepalive_s=1)) as one:
+        first = one._client
+        threading.Event().wait(2.2)
+        assert one._client is first
+        assert downs == []

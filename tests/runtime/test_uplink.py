@@ -20,7 +20,7 @@ from edgekit_runtime.mqtt import Link, Publication, Received, full_jitter, probe
 from edgekit_runtime.outbox import IN_FLIGHT_MAX, Outbox, Waiting
 from edgekit_runtime.thrift import Thrift
 from edgekit_runtime.uplink import Uplink
-from tests.brokers import QUICK, Mosquitto, ScriptedBroker, free_port, wait_until
+from tests.brokers import QUICK, Mosquitto, ScriptedBroker, free_port, linked, wait_until
 from tests.telemetry_samples import append_window
 
 PUMP_1_SECRET = (
@@ -550,29 +550,16 @@ def test_a_callback_that_publishes_and_a_thread_that_does_never_wait_for_each_ot
         answered.append(received.payload)
         link.publish(Publication("b", received.payload), qos=0)
 
-    link = Link(
-        mosquitto.broker,
-        "echo",
-        will=lambda: None,
-        subscriptions=("a",),
-        on_up=lambda: None,
-        on_message=answer,
-        on_down=lambda reason: None,
-        timing=QUICK,
-    )
-    link.start()
-    assert link.wait_first(30) is None
-
     def send() -> None:
         for _ in range(3000):
             link.publish(Publication("a", b""), qos=0)
 
-    sender = threading.Thread(target=send, daemon=True)
-    sender.start()
-    sender.join(60)
-    assert not sender.is_alive()
-    wait_until(lambda: answered, "it hears itself")
-    link.stop()
+    with linked(mosquitto.broker, "echo", ("a",), answer) as link:
+        sender = threading.Thread(target=send, daemon=True)
+        sender.start()
+        sender.join(60)
+        assert not sender.is_alive()
+        wait_until(lambda: answered, "it hears itself")
 
 
 def test_what_other_tools_are_told_ends_with_the_day_s_bytes(mosquitto: Mosquitto, outbox: Outbox) -> None:

@@ -21,10 +21,10 @@ from edgekit_contracts.state import Host, Status, decode_host
 from edgekit_contracts.telemetry import Ack, Event, Kind, encode, encode_message
 from edgekit_runtime.broker import Broker
 from edgekit_runtime.flight import Flight
-from edgekit_runtime.mqtt import Link, Publication, Receipt
+from edgekit_runtime.mqtt import Link, Publication, Receipt, Received
 from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.uplink import Uplink
-from tests.brokers import QUICK, Mosquitto, ScriptedBroker, free_port, wait_until
+from tests.brokers import QUICK, Mosquitto, ScriptedBroker, free_port, linked, wait_until
 from tests.postgres import Postgres
 from tests.telemetry_samples import NOW_MS, append_reference, append_window, envelope, window
 
@@ -50,24 +50,10 @@ def device(broker: Broker, folder: Path, name: str = "pump-1") -> Iterator[tuple
 @contextmanager
 def stranger(broker: Broker) -> Iterator[Link]:
     """Somebody who may publish anything, and hears where collectors stand."""
-    heard: list[tuple[str, bytes]] = []
-    link = Link(
-        broker,
-        "stranger",
-        will=lambda: Publication("nobody", b""),
-        subscriptions=(topics.ALL_HOSTS,),
-        on_up=lambda: None,
-        on_message=lambda received: heard.append((received.topic, received.payload)),
-        on_down=lambda reason: None,
-        timing=QUICK,
-    )
-    link.start()
-    assert link.wait_first(30) is None
-    link.heard = heard  # type: ignore[attr-defined]
-    try:
+    heard: list[Received] = []
+    with linked(broker, "stranger", (topics.ALL_HOSTS,), heard.append) as link:
+        link.heard = heard  # type: ignore[attr-defined]
         yield link
-    finally:
-        link.stop()
 
 
 def is_empty(outbox: Outbox) -> bool:
@@ -75,7 +61,7 @@ def is_empty(outbox: Outbox) -> bool:
 
 
 def presences(link: Link) -> list[Host]:
-    return [decode_host(payload) for _, payload in list(link.heard)]  # type: ignore[attr-defined]
+    return [decode_host(one.payload) for one in list(link.heard)]  # type: ignore[attr-defined]
 
 
 def produce(outbox: Outbox, uplink: Uplink, records: int) -> None:

@@ -16,7 +16,7 @@ import pytest
 from edgekit.collector import rolled
 from edgekit.collector.blocks import windows_of
 from edgekit.collector.postgres import Postgres as Database
-from edgekit.collector.postgres import _parse
+from edgekit.collector.postgres_address import parse
 from edgekit.collector.schema import WINDOW
 from edgekit.collector.store import Store, open_store
 from edgekit_contracts.errors import MissingExtra, StorageFault, UnsupportedFormat, UsageError
@@ -274,7 +274,7 @@ def test_an_address_that_cannot_be_read_says_nothing_of_the_password(address: st
 
 
 def test_the_address_that_is_shown_has_no_password_and_no_settings() -> None:
-    told, shown = _parse("postgres://me:s3cret@one,two:5433/fleet?sslmode=require")
+    told, shown = parse("postgres://me:s3cret@one,two:5433/fleet?sslmode=require")
     assert "password=s3cret" in told
     assert shown == "postgresql://me@one,two:5433/fleet"
 
