@@ -534,7 +534,7 @@ def test_a_presence_that_somebody_else_overwrites_is_written_anew(
     with collector(mosquitto.broker, tmp_path), stranger(mosquitto.broker) as link:
         link.publish(Publication(topics.host("centre"), forged, retain=True))
         heard = link.heard  # type: ignore[attr-defined]
-        wait_until(lambda: any(payload == forged for _, payload in heard), "the forgery stands")
+        wait_until(lambda: any(one.payload == forged for one in heard), "the forgery stands")
         with device(mosquitto.broker, tmp_path) as (outbox, uplink):
             append_reference(outbox)
             produce(outbox, uplink, 3)
