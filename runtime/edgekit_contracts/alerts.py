@@ -36,6 +36,7 @@ EventName = Literal[
     "requests fail",
     "disk refuses",
     "records given up",
+    "name shared",
 ]
 
 LEVELS: Final[Mapping[str, Level]] = {
@@ -54,6 +55,7 @@ LEVELS: Final[Mapping[str, Level]] = {
     "requests fail": "error",
     "disk refuses": "error",
     "records given up": "warning",
+    "name shared": "warning",
 }
 """How grave an event is. The record does not say it: a name that is not here, of a newer device, is an `info`."""
 

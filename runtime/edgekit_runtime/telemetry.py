@@ -125,6 +125,8 @@ def start(
     thrift, timing = Thrift(cap, keepalive_s(telemetry)), Timing(keepalive_s=keepalive_s(telemetry))
     uplink = Uplink(broker, outbox, birth, timing=timing, ledger=ledger, thrift=thrift, pace=pace)
 
+    uplink.on_contested = lambda reason: events.tell("name shared", reason)
+
     def counting(bins: Sequence[Bins]) -> None:
         before, thrift.rhythm = thrift.rhythm, rhythm(telemetry, bins)
         if before != thrift.rhythm:

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import tritonclient.http as http
 
+from edgekit.collector.service import Collector
 from edgekit_contracts.container import unpack
 from edgekit_contracts.limits import REQUEST_HEAD_MAX_BYTES
-from edgekit_contracts.telemetry import Kind
+from edgekit_contracts.telemetry import Event, Kind
 from edgekit_runtime.outbox import Outbox
 from tests import bundles
-from tests.brokers import free_port, wait_until
+from tests.brokers import Mosquitto, free_port, wait_until
 from tests.service import Service
 
 
@@ -150,6 +151,23 @@ def test_a_service_stops_while_its_telemetry_waits_for_the_disk(tmp_path: Path, 
         assert service.stop() == 0
     finally:
         service.close()
+
+
+def test_the_centre_hears_of_two_devices_of_one_name(mosquitto: Mosquitto, tmp_path: Path, made: bundles.Made) -> None:
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+    services = [Service(folder, made, broker=str(mosquitto.broker)) for folder in folders]
+    with Collector(mosquitto.broker, tmp_path / "fleet.db") as centre:
+        told: list[Event] = []
+        centre.on_events = lambda events: told.extend(event for _, event in events)
+        try:
+            for service in services:
+                service.start()
+            wait_until(lambda: any(event.name == "name shared" for event in told), "it is told")
+        finally:
+            for service in services:
+                service.close()
 
 
 def test_what_is_answered_before_telemetry_has_begun_is_counted(tmp_path: Path, made: bundles.Made) -> None:

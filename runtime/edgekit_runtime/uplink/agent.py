@@ -109,6 +109,8 @@ class Uplink:
         self.pulse = Pulse("the uplink", self.wake)
         self.on_up: Callable[[], None] = lambda: None
         """Called when it is connected, after the birth."""
+        self.on_contested: Callable[[str], None] = lambda reason: None
+        """Called each time that another device seems to have taken the connection."""
 
     def start(self) -> None:
         """Starts both threads and returns at once."""
@@ -208,6 +210,7 @@ class Uplink:
             self._untaken += self._dispatch.take_back(untaken)
         if self._link.contested:
             reason = "connection after connection ends at once; perhaps another device has this name"
+            self.on_contested(reason)
         self._show("connecting", reason)
 
     def _on_refused(self, reason: str) -> None:
