@@ -19,7 +19,7 @@ KINDS = ("float64", "float32", "text", "bool", "regression", "decision", "outlie
 HEAD = """<ir_version: 8, opset_import: ["" : 18, "ai.onnx.ml" : 2]>
 model ({type}[N, 3] numbers) => ({outputs})
 <{type}[3, 2] w = {{0.5, -1.25, 0.3, 0.7, -0.2, 0.1}}, {type}[3, 1] v = {{1.5, -0.3, 0.1}},
- int64[2] ints = {{{first}, {second}}}, {type}[1] zero = {{0}}>
+ int64[2] ints = {{{integers}}}, {type}[1] zero = {{0}}>
 {{
   raw = MatMul (numbers, w)
   decision = MatMul (numbers, v)
@@ -66,7 +66,7 @@ def engine_of(kind: str) -> Engine:
     }
     outputs = tuple(every[role] for role in roles)
     text = HEAD.format(
-        type=real, first=integers[0], second=integers[1], outputs=", ".join(types[output.name] for output in outputs)
+        type=real, integers="{}, {}".format(*integers), outputs=", ".join(types[output.name] for output in outputs)
     )
     graph = onnx.parser.parse_model(text)
     task = {"regression": "regression", "transformation": "transformation"}.get(kind, "classification")

@@ -281,7 +281,7 @@ def test_rows_in_the_ring_are_counted_when_the_model_is_closed() -> None:
 
 
 def MODEL_BYTES() -> bytes:  # noqa: N802
-    text = HEAD.format(type="double", outputs="int64[N] integer, double[N, 2] probabilities")
+    text = HEAD.format(type="double", integers="3, 7", outputs="int64[N] integer, double[N, 2] probabilities")
     return bytes(onnx.parser.parse_model(text).SerializeToString())
 
 
