@@ -1,7 +1,7 @@
 # make demo: the whole road on this machine.   make test: every test.   make lint: format, style, types, imports.
 PYTHON ?= python3
 BIN    := .venv/bin
-# For pip: .ci/run has it compile nothing, as most of what is installed is never imported there.
+# For pip: .ci/run compiles what was installed by itself.
 INSTALL_FLAGS ?=
 
 .PHONY: aarch64 chaos outage compiler demo test test-wheel runtimes lint style mypy pyright imports format schema steady systemd takeover throughput coverage foreign-suites hostile malformed telemetry broker database node-red clean

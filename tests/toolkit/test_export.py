@@ -25,7 +25,6 @@ from tests.toolkit.conftest import Run
 
 DAY_MS = 24 * HOUR_MS
 TODAY = datetime.fromtimestamp(NOW_MS / 1000, UTC).date()
-TABLES = {"windows", "features", "rollups", "rollup_features", "gaps", "events"}
 
 
 def ingest(store: Store, *records: Envelope) -> None:

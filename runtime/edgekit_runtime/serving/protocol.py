@@ -8,6 +8,8 @@ trusted.
 Requests of one connection are answered in their order, a few in a turn of the event loop, so that a pipelining client
 does not keep the others waiting. A client that does not read its answers is not read from.
 
+It is long because it is one state machine: its parser, its clock and its answers turn the same dozen flags.
+
 Source: RFC 9112 (HTTP/1.1), sections 2.2, 3.2, 6, 9; RFC 9110, section 10.1.1 (Expect).
 """
 
