@@ -2,7 +2,8 @@
 
     .venv/bin/python benchmarks/trees.py [MODEL ...]
 
-One thread, 20 features, medians of interleaved runs; all of one line comes from the same seconds of the same machine.
+One thread, 20 features, medians of interleaved runs, in which each graph comes first as often as the others; all of one
+line comes from the same seconds of the same machine.
 The other graph is skl2onnx's, for LightGBM and XGBoost onnxmltools'; it takes float32 and is not exact; ours takes
 float64 and is. onnxmltools is no dependency of ours: install it for this.
 """
@@ -28,7 +29,7 @@ from edgekit_converters.certificate import certify
 from edgekit_converters.sklearn import SklearnConverter
 from edgekit_converters.target import target_for
 
-ROUNDS: Final = 7
+ROUNDS: Final = 15
 SINGLE_CALLS: Final = 200
 BATCH: Final = 1000
 MODELS: Final = {
@@ -97,8 +98,9 @@ def measure(name: str, model: Any, X: np.ndarray[Any, Any], y: np.ndarray[Any, A
     figures: dict[str, dict[str, list[float]]] = {
         kind: {"load": [], "batch": [], "one": []} for kind in (*files, "native")
     }
-    for _ in range(ROUNDS):
-        for kind, data in files.items():
+    for turn in range(ROUNDS):
+        order = [*files, *files][turn % len(files) :][: len(files)]
+        for kind, data in ((kind, files[kind]) for kind in order):
             figures[kind]["load"].append(seconds(partial(session, data)))
             one = session(data)
             all_rows, first = {"numbers": feeds[kind][:BATCH]}, {"numbers": feeds[kind][:1]}
