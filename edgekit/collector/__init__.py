@@ -23,6 +23,7 @@
 | `keep`, `retention` | how long what is kept; removing what is older, in small transactions |
 | `upkeep`, `passes` | what is done once an hour, beside taking in: when; and what, in a process of its own |
 | `claims`, `leases` | which partitions this collector holds, where several share PostgreSQL; pure: who takes which |
+| `alone` | of one name one collector stores into a file |
 | `service` | the MQTT side: presence, batches, acknowledgements after the commit |
 
 A record is keyed (device, epoch, sequence): storing it twice changes nothing, so devices and brokers may repeat at

@@ -8,6 +8,7 @@ wheel, and import the standard library and msgspec only.
 | `errors` | one small tree of errors; each builds its sentence, knows its next step and its exit code |
 | `limits` | every limit, as data with its unit |
 | `decode` | bytes -> typed value, or an error with the path to the fault; the rule for format numbers |
+| `choices` | what may stand where a word was wrong |
 | `container` | the `.edge` archive: canonical stored zip, written and read strictly |
 | `manifest` | what a bundle says of itself |
 | `reference` | bins and statistics of the reference data, and `bins_id` |

@@ -34,7 +34,8 @@ request's time. A program that holds the bundle itself asks `model`, which answe
 | `serving` | Open Inference Protocol v2 over TCP, a Unix socket and a broker |
 | `batch` | CSV, JSON Lines or Parquet through the model |
 | `config`, `settings` | `device.toml`, the environment and the command line |
-| `service`, `telemetry` | the process that puts all of it together; what it starts behind its first answers |
+| `entry`, `interrupts` | where the command begins, and Ctrl-C while it is imported |
+| `service`, `telemetry`, `again` | the process that puts all of it together; what it starts behind its first answers |
 | `lean` | imports of numpy, paho and digests without what a service does not use |
 | `yielding` | loading in short pieces, with rests in which requests are answered |
 | `keeper`, `reload`, `pulse`, `notify`, `logs` | reload, self-test on demand, the watchdog, what is written |
