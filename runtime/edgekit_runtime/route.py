@@ -154,7 +154,7 @@ class Route:
     ) -> None:
         self.front, self.first, self._name, self._rest, self._shadow = front, first, name, rest, shadow
         self._alike = takes_alike(front.manifest, first.manifest)
-        self._single = first.single if first is front and shadow is None and first.plain else None
+        self._single = first.single if first is front and first.plain else None
         self.marks = first.marks(name)
         """Of an answer that `hold` gives."""
 
@@ -194,7 +194,7 @@ class Route:
             row: [numeric features], in the order of the front bundle's tensor.
 
         Returns:
-            None where `answer` is to be asked: a shadow or a person is to see the row, or the ring does not take it.
+            None where `answer` is to be asked: a person is to see the row, or the ring does not take it.
 
         Raises:
             BadInput: The model has no answer for it.
@@ -206,9 +206,11 @@ class Route:
             return None
         return held
 
-    def note_held(self, held: Held, latency_us: float, *, resent: bool = False) -> None:
-        """Counts what `hold` answered; arguments as of `note`."""
+    def note_held(self, row: NDArray[np.float64], held: Held, latency_us: float, *, resent: bool = False) -> None:
+        """Counts what `hold` answered, and shows it to the shadow; further arguments as of `note`."""
         self.first.single.note(held, round(1000 * latency_us))
+        if self._shadow is not None:
+            self._shadow.offer_row(row, held[0], latency_us)
         if resent:
             self.first.observer.count_resent()
 

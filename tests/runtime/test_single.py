@@ -23,6 +23,7 @@ from edgekit_runtime.served import Lineup, Served, Trial
 from edgekit_runtime.serving.app import App
 from edgekit_runtime.serving.message import Request
 from edgekit_runtime.strategies.shadow import Shadow
+from edgekit_runtime.strategies.waiting import Waiting
 from tests.runtime.numeric_models import KINDS, bins_of, engine_of, rows
 
 
@@ -127,6 +128,25 @@ def test_a_doubtful_row_is_marked_and_the_others_are_not() -> None:
     assert (window.n, window.counts.abstained) == (201, sum(marked))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_shadow_is_shown_a_row_that_comes_alone_as_a_row_of_a_request(kind: str) -> None:
+    service = Service(kind)
+    engine, alone, together = service.member.engine, Waiting(service.manifest), Waiting(service.manifest)
+    given = engine.encode_tensors({"numbers": rows(5)})
+    said = engine.run(given)
+    assert together.put(given, said, 5) == 5
+    for at, row in enumerate(rows(5)):
+        held = service.member.single.hold(row, 0)
+        assert held is not None
+        assert held[0] == said.row(at)
+        assert alone.put_row(row, held[0])
+    (found, answers), (right, expected) = alone.part(0, 5), together.part(0, 5)
+    np.testing.assert_array_equal(np.asarray(found.numbers), np.asarray(right.numbers))
+    for one, other in ((answers.labels, expected.labels), (answers.values, expected.values)):
+        assert (one is None) == (other is None)
+        assert one is None or other is None or (one.tolist(), one.dtype) == (other.tolist(), other.dtype)
+
+
 def test_a_shadow_sees_every_row_and_its_end_lets_rows_go_the_short_way_again() -> None:
     service, other = Service(), Service(version="2.0")
     service.ask([1, 2, 3])
@@ -138,6 +158,7 @@ def test_a_shadow_sees_every_row_and_its_end_lets_rows_go_the_short_way_again() 
     service.served.drop()
     shadow.stop()
     assert shadow.counts.rows + shadow.counts.skipped == 50
+    assert service.member.single.ready
     service.ask([1, 2, 3])
     assert service.observer.close().n == 52
 

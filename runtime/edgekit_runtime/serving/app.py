@@ -30,6 +30,9 @@ from edgekit_runtime.serving.metrics import Metrics, Traffic
 from edgekit_runtime.serving.rate import RequestRate
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from edgekit_runtime.uplink import UplinkState
 
 KEY: Final = "edgekit_key"
@@ -170,9 +173,8 @@ class App:
                 due.check("the request waited")
             route = route or served.route(_key(asked, request.body))
             row = decoding.row_of(asked, tensors, route.engine)
-            held = None if row is None else route.hold(row)
-            if held is not None:
-                return self._held(route, asked, held, request, due)
+            if row is not None and (held := route.hold(row)) is not None:
+                return self._held(route, asked, row, held, request, due)
             batch = decoding.batch_of(asked, tensors, route.engine, max_rows=self._settings.max_rows)
             reply = route.answer(batch)
             body, header_bytes = oip.encode_response(asked, reply.answers, reply.manifest, reply.parameters)
@@ -189,7 +191,13 @@ class App:
         return _inferred(body, header_bytes)
 
     def _held(
-        self, route: Route, asked: decoding.InferRequest, held: Held, request: Request, due: Deadline | None
+        self,
+        route: Route,
+        asked: decoding.InferRequest,
+        row: NDArray[np.float64],
+        held: Held,
+        request: Request,
+        due: Deadline | None,
     ) -> Response:
         """The response to a row that was answered where it lies."""
         manifest = route.manifest
@@ -197,7 +205,7 @@ class App:
         if due is not None:
             due.check("the answer took")
         seconds = time.perf_counter() - request.started
-        route.note_held(held, 1e6 * seconds, resent=self._resent.seen(request.body))
+        route.note_held(row, held, 1e6 * seconds, resent=self._resent.seen(request.body))
         self._metrics.of(manifest.name, manifest.version).answered(seconds, 1, 0, stood_in=False)
         return _inferred(body, header_bytes)
 

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from operator import eq
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -20,12 +20,15 @@ import numpy as np
 from edgekit_contracts.errors import EdgekitError
 from edgekit_contracts.manifest import Manifest
 from edgekit_contracts.slots import Plan
-from edgekit_runtime.engine import Answers, Batch, Engine
+from edgekit_runtime.engine import Answer, Answers, Batch, Engine
 from edgekit_runtime.interface import rewritten
 from edgekit_runtime.observe import Observer
 from edgekit_runtime.strategies.agreement import Agreement, Share
 from edgekit_runtime.strategies.budget import Brake, TokenBucket
 from edgekit_runtime.strategies.waiting import Waiting
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 REQUEST_ROWS_MAX: Final = 64
 """Rows of one request that are looked at."""
@@ -131,6 +134,13 @@ class Shadow:
         with self._lock:
             taken = self._waiting.put(batch, said, REQUEST_ROWS_MAX) if self._takes else 0
             self._skipped += batch.rows - taken
+
+    def offer_row(self, row: NDArray[np.float64], said: Answer, latency_us: float) -> None:
+        """The same of one row, [numeric features] as the live model's tensor has them."""
+        self._brake.note(latency_us, at_work=self._at_work)
+        with self._lock:
+            taken = self._takes and self._waiting.put_row(row, said)
+            self._skipped += not taken
 
     @property
     def counts(self) -> ShadowCounts:

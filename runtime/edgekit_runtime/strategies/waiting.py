@@ -8,7 +8,7 @@ import numpy as np
 
 from edgekit_contracts import limits
 from edgekit_contracts.manifest import Manifest
-from edgekit_runtime.engine import Answers, Batch
+from edgekit_runtime.engine import Answer, Answers, Batch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,6 +71,24 @@ class Waiting:
             self._values[here] = said.values[:rows]
         self.used += rows
         return rows
+
+    def put_row(self, row: NDArray[np.float64], said: Answer) -> bool:
+        """Copies one row of numbers, [numeric features] as the tensor has them; False where there is no room."""
+        if self.used == self.rows:
+            return False
+        assert self._numbers is not None
+        self._numbers[self.used] = row
+        if said.label is not None:
+            if self._labels is None:
+                kind = object if isinstance(said.label, str) else np.asarray(said.label).dtype
+                self._labels = np.empty(self.rows, dtype=kind)
+            self._labels[self.used] = said.label
+        elif said.values:
+            if self._values is None:
+                self._values = np.empty((self.rows, len(said.values)))
+            self._values[self.used] = said.values
+        self.used += 1
+        return True
 
     def part(self, start: int, stop: int) -> tuple[Batch, Answers]:
         """Some of the rows that wait, as views."""
