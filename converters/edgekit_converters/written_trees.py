@@ -126,7 +126,7 @@ def _beside_negated(
 def _low_for_nan(imputer: onnx.NodeProto) -> bool:
     """Whether it puts -inf in the place of NaN."""
     given = {one.name: helper.get_attribute_value(one) for one in imputer.attribute}
-    return bool(np.isnan(given["replaced_value_float"])) and given["imputed_value_floats"] == [-np.inf]
+    return bool(np.isnan(given.get("replaced_value_float", 0.0))) and given.get("imputed_value_floats") == [-np.inf]
 
 
 def _width(model: onnx.ModelProto, name: str) -> int | None:
@@ -155,7 +155,7 @@ def _laid_back(raw: _Raw, width: int, low: tuple[bool, ...]) -> _Raw:
         width: Of the columns that are not negated.
         low: For each block of negated ones behind them, whether -inf stands for NaN.
     """
-    block = np.where(raw.leaf, 0, raw.feature // width)
+    block = np.where(raw.leaf, 0, np.minimum(raw.feature // width, len(low)))
     turned, unseen = block > 0, np.array([False, *low])[block]
     dtype = np.float32 if raw.float32 else np.float64
     above = -np.nextafter(raw.split.astype(dtype), dtype(np.inf))

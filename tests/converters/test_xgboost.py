@@ -136,6 +136,19 @@ def test_a_file_that_takes_missing_values_for_other_numbers_is_not_proved() -> N
     next(one for one in imputer.attribute if one.name == "imputed_value_floats").floats[0] = 0.0
     with pytest.raises(ParityBroken):
         certify(file.SerializeToString(), model)
+    del imputer.attribute[:]
+    with pytest.raises(ParityBroken):
+        certify(file.SerializeToString(), model)
+
+
+def test_a_node_that_reads_a_column_beyond_all_is_not_proved() -> None:
+    X = data()
+    model = XGBClassifier(n_estimators=200, max_depth=2, n_jobs=1).fit(X, answer("two"))
+    file = onnx.load_model_from_string(CONVERTER.convert(model, X, TARGET).onnx)
+    trees = next(node for node in file.graph.node if node.op_type == "TreeEnsemble")
+    next(one for one in trees.attribute if one.name == "nodes_featureids").ints[-1] = 99
+    with pytest.raises(ParityBroken, match="reads another column"):
+        certify(file.SerializeToString(), model)
 
 
 def test_margins_that_the_exponent_is_capped_for_get_the_same_shares() -> None:
