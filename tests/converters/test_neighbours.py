@@ -122,6 +122,8 @@ def test_the_numbers_of_the_nearest_rows_hold_those_that_the_tree_keeps() -> Non
 def test_ties_that_a_machine_s_rounding_decides_are_told(kind: Any, said: str) -> None:
     X, y = numbers(), target()
     for algorithm, rows, told in (("brute", X, True), ("brute", X.round(), False), ("kd_tree", X, False)):
-        options = {"algorithm": algorithm} | ({"radius": 1e4} if kind is RadiusNeighborsClassifier else {})
+        options: dict[str, Any] = {"algorithm": algorithm}
+        if kind is RadiusNeighborsClassifier:
+            options["radius"] = 1e4
         notes = converted(kind(**options).fit(rows, y), rows).notes
         assert any(said in note for note in notes) == told

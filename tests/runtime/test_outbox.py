@@ -302,6 +302,7 @@ def test_the_outbox_of_another_device_is_set_aside_under_its_name(
         assert new.records == 0
     assert "it is of the device 'pump-1' (records that wait in it: 1)" in caplog.text
     assert "damaged" not in caplog.text
+    assert new.set_aside is not None
     new.set_aside.replace(tmp_path / "outbox.db")
     with Outbox(tmp_path / "outbox.db", "pump-1") as again:
         assert (again.set_aside, again.records) == (None, 1)
