@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 REQUEST_ROWS_MAX: Final = 64
 """Rows of one request that are looked at."""
-PAUSE_S: Final = 0.05
+PAUSE_S: Final = 0.1
 """Between two looks at what waits."""
 RUN_S: Final = 0.002
 """How long one run may take: a longer one would hold a core that a request may want."""
