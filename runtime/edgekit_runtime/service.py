@@ -108,16 +108,16 @@ def run(
                 from edgekit_contracts import topics
                 from edgekit_runtime.telemetry import answer_requests, open_ledger, start
 
-                ledger = open_ledger(config)
+                ledger, centre = open_ledger(config), broker
 
                 def report() -> bool:
                     nonlocal uplink, telemetry
                     before, done = telemetry, True
                     try:
                         with ExitStack() as started:
-                            uplink = start(config, broker, models, events, ledger, started, pulses)
+                            uplink = start(config, centre, models, events, ledger, started, pulses)
                             reporting.push(started.pop_all())
-                        telemetry = f"to {broker} as {config.device}"
+                        telemetry = f"to {centre} as {config.device}"
                     except StorageFault as fault:
                         # A full disk must not stop the answers.
                         telemetry, done = f"off: {fault.sentence}; it is tried again", False
