@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Final, Literal, Self, TypeVar
+from typing import ClassVar, Final, Literal, ParamSpec, Self, TypeVar
 
 import pytest
 
@@ -28,6 +28,7 @@ from edgekit_runtime.ledger import Ledger
 from edgekit_runtime.mqtt import Link, Received, Timing, probe
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 _RELOADED: Final = "Reloading config."
 
@@ -73,24 +74,20 @@ def link(
     return made
 
 
-@contextlib.contextmanager
-def linked(
-    broker: Broker,
-    name: str,
-    topics: Sequence[str],
-    heard: Callable[[Received], None] = lambda received: None,
-    *,
-    on_down: Callable[[str], None] = lambda reason: None,
-    timing: Timing = QUICK,
-    by_hand: bool = False,
-    meter: Callable[[int, int], None] = lambda sent, received: None,
-) -> Iterator[Link]:
-    """The same, for as long as a test wants it."""
-    made = link(broker, name, topics, heard, on_down=on_down, timing=timing, by_hand=by_hand, meter=meter)
-    try:
-        yield made
-    finally:
-        made.stop()
+def _while_wanted(make: Callable[P, Link]) -> Callable[P, contextlib.AbstractContextManager[Link]]:
+    @contextlib.contextmanager
+    def lasting(*args: P.args, **options: P.kwargs) -> Iterator[Link]:
+        made = make(*args, **options)
+        try:
+            yield made
+        finally:
+            made.stop()
+
+    return lasting
+
+
+linked = _while_wanted(link)
+"""The same, for as long as a test wants it."""
 
 
 _given: Final[set[int]] = set()

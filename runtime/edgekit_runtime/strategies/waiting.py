@@ -74,21 +74,12 @@ class Waiting:
 
     def put_row(self, row: NDArray[np.float64], said: Answer) -> bool:
         """Copies one row of numbers, [numeric features] as the tensor has them; False where there is no room."""
-        if self.used == self.rows:
-            return False
-        assert self._numbers is not None
-        self._numbers[self.used] = row
+        labels = values = None
         if said.label is not None:
-            if self._labels is None:
-                kind = object if isinstance(said.label, str) else np.asarray(said.label).dtype
-                self._labels = np.empty(self.rows, dtype=kind)
-            self._labels[self.used] = said.label
+            labels = np.array([said.label], dtype=object if isinstance(said.label, str) else None)
         elif said.values:
-            if self._values is None:
-                self._values = np.empty((self.rows, len(said.values)))
-            self._values[self.used] = said.values
-        self.used += 1
-        return True
+            values = np.array([said.values])
+        return self.put(Batch(1, row[None], None), Answers(labels, None, values), 1) == 1
 
     def part(self, start: int, stop: int) -> tuple[Batch, Answers]:
         """Some of the rows that wait, as views."""
