@@ -5,8 +5,10 @@
 
 Bad JSON, wrong shapes and types, huge, slow, half-closed and broken-off requests, attempts at smuggling
 (tests/malformed.py), 16 at a time. Prints what was answered wrongly, whether the service is alive, its memory and files
-after the first and the second half, and the latencies of a good client alone and beside the attack (load.c, 50
-requests a second, seconds at a time; the medians of its runs). Another good client compares every answer. Needs cc.
+after the first and the second half, and the latencies of a good client (load.c, 50 requests a second, seconds at a
+time; the medians of its runs): alone, while another service on the same cores is attacked, and beside the attack. What
+the last has over the one before it is the harm; the rest is that attackers need a processor too. Another good client
+compares every answer. Needs cc.
 Ends by itself; exit code 1 where an answer was wrong.
 """
 
@@ -44,10 +46,14 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        service = Service(folder, bundles.make(folder))
-        service.config.write_text(service.config.read_text().replace("[serve]\n", f"[serve]\n{SETTINGS}"))
+        services = []
         try:
-            service.start()
+            for home in (folder / "own", folder / "neighbour"):
+                home.mkdir()
+                services.append(service := Service(home, bundles.make(home)))
+                service.config.write_text(service.config.read_text().replace("[serve]\n", f"[serve]\n{SETTINGS}"))
+                service.start()
+            service, neighbour = services
             (folder / "request").write_bytes(request("/v2/models/tiny/infer", INFER))
             subprocess.run(["cc", "-O2", "-o", folder / "load", Path(__file__).with_name("load.c")], check=True)
             load = [
@@ -58,18 +64,23 @@ def main() -> int:
                 str(RATE),
                 str(folder / "request"),
             ]
-            return asyncio.run(run(service, options.requests, options.seed, load))
+            return asyncio.run(run(service, neighbour, options.requests, options.seed, load))
         finally:
-            service.close()
+            for service in services:
+                service.close()
 
 
-async def run(service: Service, count: int, seed: int, load: list[str]) -> int:
+async def run(service: Service, neighbour: Service, count: int, seed: int, load: list[str]) -> int:
     reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
     whole = await answered(reader, writer)
     alone = [await latencies(load) for _ in range(ALONE)]
     planned = list(attacks(count, seed=seed, slow_share=0.01))
     wrong: list[str] = []
-    beside, footprints = [], []
+    elsewhere, beside, footprints = [], [], []
+    attack = asyncio.create_task(assault(neighbour.port, iter(planned[: count // 2]), CLIENTS))
+    while not attack.done():
+        elsewhere.append(await latencies(load))
+    wrong += await attack
     began = time.monotonic()
     for half in (planned[: count // 2], planned[count // 2 :]):
         attack = asyncio.create_task(assault(service.port, iter(half), CLIENTS))
@@ -90,7 +101,8 @@ async def run(service: Service, count: int, seed: int, load: list[str]) -> int:
     (memory, files), (later, files_later) = footprints
     print(f"memory after the first half {memory / 1e6:.1f} MB, after all {later / 1e6:.1f} MB")
     print(f"open files after the first half {files}, after all {files_later}")
-    for words, runs in (("alone", alone), ("beside the attack", beside)):
+    told = {"alone": alone, "while a neighbour is attacked": elsewhere, "beside the attack": beside}
+    for words, runs in told.items():
         p50, p99 = (statistics.median(one[name] / 1000 for one in runs) for name in ("p50_us", "p99_us"))
         errors = sum(one["errors"] for one in runs)
         print(f"good client {words}: {errors:.0f} errors, p50 {p50:.2f} ms, p99 {p99:.2f} ms")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 import tomllib
-from itertools import accumulate
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -24,7 +23,7 @@ _FORMAT: Final = re.compile(r"(?P<name>[a-z][a-z-]{0,62})/(?P<major>[0-9]{1,4})\
 # Possessive, and closed by a quote or by the end: one pass over any text, an unfinished string among them.
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _NO_BRACKET: Final = bytes(set(range(256)) - set(b"[]{}"))
-_STEP: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
 
 _NO_CHOICE: Final = "Invalid enum value "
 
@@ -33,10 +32,19 @@ class _Header(msgspec.Struct):
     format: str
 
 
-def json_depth(data: bytes) -> int:
-    """The deepest nesting of arrays and objects in a JSON text, without parsing it."""
-    brackets = _STRING.sub(b"", data).translate(None, _NO_BRACKET)
-    return max(accumulate(_STEP[byte] for byte in brackets), default=0)
+def is_deeper(data: bytes, levels: int) -> bool:
+    """Whether arrays and objects of a JSON text are nested deeper than so many levels, without parsing it.
+
+    Of a text whose brackets do not match, which is no JSON, it says so where as many are never closed.
+    """
+    brackets = _STRING.sub(b"", data).translate(_ONE_KIND, _NO_BRACKET)
+    for _ in range(levels):
+        # The innermost pairs go, all of them at once: the nesting is one level less deep.
+        without = brackets.replace(b"[]", b"")
+        if len(without) == len(brackets):
+            return without.count(b"[") > levels
+        brackets = without
+    return b"[" in brackets
 
 
 def decode_json(
@@ -58,7 +66,7 @@ def decode_json(
         FormatError: Not JSON, nested too deeply, or a field is missing or wrong.
     """
     _check_size(data, what, limit)
-    if json_depth(data) > DOCUMENT_MAX_DEPTH:
+    if is_deeper(data, DOCUMENT_MAX_DEPTH):
         raise FormatError(what, "$", f"nested deeper than {DOCUMENT_MAX_DEPTH} levels")
     try:
         if format is not None:

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from edgekit_contracts import golden, manifest, profile, reference, state
-from edgekit_contracts.decode import check_format, decode_json, decode_msgpack, decode_toml, json_depth
+from edgekit_contracts.decode import check_format, decode_json, decode_msgpack, decode_toml, is_deeper
 from edgekit_contracts.errors import FormatError, TooLarge, UnsupportedFormat
 
 FORMATS = [manifest.FORMAT, reference.FORMAT, golden.FORMAT, profile.FORMAT, state.STATUS_FORMAT, state.WANT_FORMAT]
@@ -67,7 +67,18 @@ def test_a_deep_document_is_not_parsed(text: str) -> None:
 
 
 def test_brackets_inside_strings_are_no_depth() -> None:
-    assert json_depth(rb'["[[[[", "\"[[", {"a": 1}]') == 2
+    text = rb'["[[[[", "\"[[", {"a": 1}]'
+    assert is_deeper(text, 1)
+    assert not is_deeper(text, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "depth"),
+    [(b"1", 0), (b"[]", 1), (b"[[], {}, [1], [{}]]", 3), (b'{"a": [{"b": []}], "c": [[[[]]]]}', 5), (b"[" * 40, 40)],
+)
+def test_depth_is_that_of_the_deepest_place(text: bytes, depth: int) -> None:
+    assert not is_deeper(text, depth)
+    assert all(is_deeper(text, levels) for levels in range(depth))
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b"null", b'{"format": 1}'])
@@ -90,11 +101,17 @@ def test_hostile_messagepack_is_a_format_error(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ['"' + '\\"' * 500_000, '"' + "a" * 1_000_000, '"\\' * 300_000, "[" * 33 + '"' + "]" * 99]
+    ("text", "deep"),
+    [
+        ('"' + '\\"' * 500_000, False),
+        ('"' + "a" * 1_000_000, False),
+        ('"\\' * 300_000, False),
+        ("[" * 33 + '"' + "]" * 99, True),
+    ],
 )
-def test_an_unfinished_string_is_read_once(text: str) -> None:
+def test_an_unfinished_string_is_read_once(text: str, deep: bool) -> None:
     # Quadratic time here would be hours, and a test that never ends.
-    assert json_depth(text.encode()) in {0, 33}
+    assert is_deeper(text.encode(), 32) == deep
 
 
 def test_a_name_with_a_newline_at_its_end_is_no_name() -> None:

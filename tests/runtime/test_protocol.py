@@ -205,6 +205,7 @@ def test_what_two_parsers_could_read_differently_ends_the_connection(server: Ser
     [
         (431, request("/v2", None, "X: " + "y" * 5000)),
         (431, request("/v2", None, *["X: y"] * 1000)),
+        (431, request("/v2", None, *["X: y"] * 256)),  # with the `Host` that is there already
         (431, b"GET /v2 HTTP/1.1\r\nX: " + b"y" * 200_000),
         (414, request("/" + "y" * 5000)),
         (414, b"GET /" + b"y" * 200_000),

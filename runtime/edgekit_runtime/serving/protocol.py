@@ -38,6 +38,7 @@ KNOWN_HEADS: Final = 256
 KNOWN_HEAD_BYTES: Final = 1024
 """So many heads, of at most so many bytes, are known again."""
 TARGET_MAX_BYTES: Final = 4096
+HEAD_MAX_LINES: Final = 256
 LINGER_S: Final = 2.0
 """How long a connection that we end is still read: closing over unread bytes would destroy the last answer."""
 
@@ -45,6 +46,10 @@ _ONCE: Final = frozenset(
     {b"host", b"expect", b"content-type", b"content-encoding", b"transfer-encoding", b"inference-header-content-length"}
 )
 """Headers that mean nothing twice (llhttp itself refuses a second Content-Length)."""
+
+
+class _Refused(Exception):
+    """Of a head that is refused nothing more is parsed: a stranger pays for it with one turn's work at most."""
 
 
 class Head(NamedTuple):
@@ -123,7 +128,7 @@ class Connection:
         """No request is taken any more; the last answer is written."""
         self._target, self._headers, self._body = b"", dict[bytes, bytes](), list[bytes]()
         self._method, self._version = b"", ""
-        self._head_bytes = self._body_bytes = self._raw_bytes = 0
+        self._head_bytes = self._head_lines = self._body_bytes = self._raw_bytes = 0
         self._continue = False
         transport.start(self)
         shared.open.add(self)
@@ -219,7 +224,7 @@ class Connection:
         self._since = self._now
         self._within = self._in_head = True
         self._target, self._headers, self._body = b"", {}, []
-        self._head_bytes = self._body_bytes = self._raw_bytes = 0
+        self._head_bytes = self._head_lines = self._body_bytes = self._raw_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         """The target, or a part of it."""
@@ -232,9 +237,13 @@ class Connection:
         if not self._in_head:
             return
         self._head_bytes += len(name) + len(value) + 4
+        self._head_lines += 1
         if self._head_bytes > self._settings.max_head_bytes:
             self._refuse_head()
-            return
+        if self._head_lines > HEAD_MAX_LINES:
+            self._refuse(431, f"the head of a request has at most {HEAD_MAX_LINES} lines")
+        if self._refusal is not None:
+            raise _Refused
         name, value = name.lower(), value.strip()
         before = self._headers.get(name)
         if before is not None:
