@@ -2,8 +2,8 @@
 
 The rule for format numbers: a JSON or TOML document carries `format = "edgekit-NAME/MAJOR.MINOR"`. An unknown name or a
 newer major is refused; a newer minor is read, its unknown fields ignored in the value (and kept in the bytes, which no
-reader rewrites). Size and, in JSON, depth are limited before anything is parsed; TOML is limited to 64 KiB, where
-Python's own limit on recursion bounds its depth.
+reader rewrites). Size is limited before anything is parsed. Python's own limit on recursion bounds what a parser does
+with depth; JSON that was read is held to 32 levels besides, for those who walk through it.
 """
 
 from __future__ import annotations
@@ -66,16 +66,20 @@ def decode_json(
         FormatError: Not JSON, nested too deeply, or a field is missing or wrong.
     """
     _check_size(data, what, limit)
-    if is_deeper(data, DOCUMENT_MAX_DEPTH):
-        raise FormatError(what, "$", f"nested deeper than {DOCUMENT_MAX_DEPTH} levels")
     try:
         if format is not None:
             check_format(msgspec.json.decode(data, type=_Header).format, format, what=what, older=older)
-        return msgspec.json.decode(data, type=kind)
+        found = msgspec.json.decode(data, type=kind)
     except msgspec.MsgspecError as error:
         raise _format_error(what, error) from error
     except UnicodeDecodeError as error:
         raise FormatError(what, "$", "not UTF-8") from error
+    except RecursionError as error:
+        raise _too_deep(what) from error
+    # Behind the types, which refuse most of what is deep at its first bracket.
+    if is_deeper(data, DOCUMENT_MAX_DEPTH):
+        raise _too_deep(what)
+    return found
 
 
 def decode_toml(data: bytes, kind: type[T], *, what: str, limit: int, format: str | None = None) -> T:
@@ -99,7 +103,7 @@ def decode_tree(data: bytes, *, what: str, limit: int) -> dict[str, Any]:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise FormatError(what, "$", str(error)) from error
     except RecursionError as error:
-        raise FormatError(what, "$", f"nested deeper than {DOCUMENT_MAX_DEPTH} levels") from error
+        raise _too_deep(what) from error
 
 
 def convert(value: object, kind: type[T], *, what: str, path: str | None = None, strict: bool = True) -> T:
@@ -162,6 +166,10 @@ def check_format(found: str, supported: str, *, what: str, older: tuple[str, ...
 def encode_json(value: object, *, indent: int = 0) -> bytes:
     """Writes the one canonical JSON text of a value: fields in declared order, a final newline."""
     return msgspec.json.format(msgspec.json.encode(value), indent=indent or -1) + b"\n"
+
+
+def _too_deep(what: str) -> FormatError:
+    return FormatError(what, "$", f"nested deeper than {DOCUMENT_MAX_DEPTH} levels")
 
 
 def _check_size(data: bytes | msgspec.Raw, what: str, limit: int) -> None:
