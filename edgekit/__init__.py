@@ -6,7 +6,8 @@
 | package | for |
 |---|---|
 | `cli` | the `edgekit` command, one thin file for each group |
-| `building`, `profiles`, `keys` | the desk: a model becomes a signed bundle |
+| `building` (`proving`, `steps`, `lineage`), `profiles`, `keys` | the desk: a model becomes a signed bundle |
+| `clauses` | what a manifest says, in words |
 | `collector` | the centre: telemetry from MQTT into a store |
 | `monitor` | drift and latency out of counts |
 | `fleet` | what each device runs and how it fares; who may speak for whom |

@@ -21,13 +21,15 @@ devices", MobiSys 2021; Williams, Waterman, Patterson, "Roofline", CACM 52(4), 2
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
+from edgekit_contracts.errors import DoesNotFit
 from edgekit_contracts.manifest import Budget
 from edgekit_contracts.profile import DeviceProfile, Figure
 from edgekit_converters.cost import Cost, cost
 
-__all__ = ["Cost", "cost", "predict", "memory_mb", "latency_us"]
+__all__ = ["Cost", "cost", "predict", "refuse_unfit", "memory_mb", "latency_us"]
 
 MEBI: Final = 1024.0 * 1024.0
 
@@ -87,6 +89,17 @@ def predict(work: Cost, profile: DeviceProfile, bundle_bytes: int) -> Budget:
         fits=not excess,
         excess=tuple(excess),
     )
+
+
+def refuse_unfit(budgets: Sequence[Budget]) -> None:
+    """Raises for the first profile that the model does not fit.
+
+    Raises:
+        DoesNotFit: With the limits that are passed.
+    """
+    for budget in budgets:
+        if not budget.fits:
+            raise DoesNotFit(budget.profile, budget.excess)
 
 
 def latency_us(work: Cost, profile: DeviceProfile) -> tuple[float, float]:

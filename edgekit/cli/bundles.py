@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from edgekit.clauses import describe_parity, describe_worst_row
 from edgekit.cli.keeping import HOURS
 from edgekit.cli.output import echo_facts, echo_json, echo_table
 from edgekit_contracts.errors import UsageError
@@ -23,7 +24,6 @@ _keys = click.option(
 @_json
 def inspect(bundle: Path, as_json: bool) -> None:
     """Show what BUNDLE holds; its bytes are checked, its signature is not (see verify)."""
-    from edgekit.building import describe_parity, describe_worst_row
     from edgekit_converters.quality import describe_worse
     from edgekit_runtime.bundle import open_bundle
 
@@ -130,9 +130,8 @@ def verify(bundle: Path, key_paths: tuple[Path, ...], as_json: bool) -> None:
 def check(bundle: Path, device: tuple[str, ...], as_json: bool) -> None:
     """Predict latency and memory of BUNDLE on devices; exit 1 where it does not fit."""
     from edgekit import profiles
-    from edgekit.building import refuse_unfit
     from edgekit_converters.cost import cost
-    from edgekit_converters.fit import predict
+    from edgekit_converters.fit import predict, refuse_unfit
     from edgekit_runtime.bundle import open_bundle
 
     opened = open_bundle(bundle, keys=None)

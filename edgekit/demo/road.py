@@ -14,13 +14,14 @@ from typing import Final
 
 import pandas as pd
 
-from edgekit.building import Build, Step, build
+from edgekit.building import Build, build
 from edgekit.collector.service import Collector
 from edgekit.demo import world
 from edgekit.demo.broker import embedded_broker
 from edgekit.demo.devices import Device, running
 from edgekit.fleet.status import DeviceStatus, fleet_status
 from edgekit.report.page import write_report
+from edgekit.steps import Step
 from edgekit_contracts.errors import EnvironmentFault, StorageFault
 from edgekit_converters.signing import PRIVATE_NAME, PUBLIC_NAME, SigningKey
 from edgekit_runtime.broker import Broker

@@ -9,6 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Final
 
+from edgekit.clauses import describe_ulps, describe_worst_row
 from edgekit.report.svg import gauge, histogram
 from edgekit_contracts.manifest import Budget, Manifest
 from edgekit_contracts.telemetry import WindowCounts
@@ -202,7 +203,6 @@ def _features(bundle: Bundle, devices: Sequence[DeviceStatus], counts: dict[str,
 
 
 def _proof(manifest: Manifest) -> str:
-    from edgekit.building import describe_ulps, describe_worst_row
     from edgekit_converters.quality import describe_worse, worse
 
     below = worse(manifest.quality)

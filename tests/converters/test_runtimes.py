@@ -30,6 +30,7 @@ from sklearn.svm import SVC
 from sklearn.utils import all_estimators
 
 from edgekit import building
+from edgekit.steps import Step
 from edgekit_contracts.errors import EdgekitError, RuntimeDiffers, RuntimeMissing, UnsupportedRuntime
 from edgekit_converters import other_runtime, runtimes, target
 from edgekit_converters.data import frame_for
@@ -142,7 +143,7 @@ def test_every_estimator_that_converts_answers_on_real_releases(version: str) ->
 def test_a_build_verifies_on_a_release_that_is_named(tmp_path: Path) -> None:
     other(OLDEST)
     X = features()
-    steps: list[building.Step] = []
+    steps: list[Step] = []
     conversion, _ = building.convert(
         textbook(RandomForestClassifier(5, random_state=0)).fit(X, wanted("text")),
         X,

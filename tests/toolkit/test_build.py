@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from sklearn.tree import DecisionTreeClassifier
 import edgekit
 import edgekit.building
 import edgekit_runtime
+from edgekit.clauses import describe_ulps
 from edgekit_contracts.errors import ConversionRefused, DoesNotFit, UsageError
 from edgekit_contracts.manifest import Parity
 from edgekit_runtime.bundle import open_bundle
@@ -234,7 +237,7 @@ def test_a_difference_is_told_in_the_units_of_the_original(ulps: float, differs:
         worst_ulps=ulps,
         differs=differs,
     )
-    assert edgekit.building.describe_ulps(parity) == words
+    assert describe_ulps(parity) == words
 
 
 def test_a_foreign_key_is_refused(bundle: Path, tmp_path: Path, run: Run) -> None:
@@ -323,6 +326,16 @@ def test_the_owner_says_what_is_doubtful_and_what_a_person_may_see(
         "level of automation: confirm; less confident than 0.7 is left to a person; a person may see width, material"
     )
     assert people in run("inspect", out)[1].replace("\n            ", " ")
+
+
+def test_looking_at_a_bundle_imports_no_converter(bundle: Path) -> None:
+    code = (
+        "import sys; from edgekit.cli import run; "
+        f"assert run(['inspect', {str(bundle)!r}]) == 0; "
+        "sys.exit({'pandas', 'sklearn', 'onnx', 'skl2onnx'} & {*sys.modules} or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_model_without_confidence_cannot_abstain(tmp_path: Path) -> None:
