@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from edgekit import keys, profiles
+from edgekit import destination, keys, profiles
 from edgekit.clauses import describe_budget
 from edgekit.proving import oldest, on_runtimes, prove
 from edgekit.steps import OnProgress, Step, Steps
@@ -27,7 +27,7 @@ from edgekit_contracts.manifest import (
 )
 from edgekit_contracts.names import check_model, check_version
 from edgekit_converters.asking import answered, columns_of, rows_at_once
-from edgekit_converters.bundle import assemble, write
+from edgekit_converters.bundle import assemble
 from edgekit_converters.cost import cost
 from edgekit_converters.fit import predict, refuse_unfit
 from edgekit_converters.golden import golden
@@ -36,6 +36,7 @@ from edgekit_converters.reference import reference
 from edgekit_converters.registry import Conversion
 from edgekit_runtime.bundle import read_bundle
 from edgekit_runtime.engine import Engine
+from edgekit_runtime.replacing import replace
 from edgekit_runtime.selftest import check_golden
 
 if TYPE_CHECKING:
@@ -121,9 +122,8 @@ def build(
     """
     steps = Steps(on_step, on_progress)
     name, version, out = _identity(name, version, out, Path(model) if isinstance(model, str | Path) else None, label)
-    if out.is_dir():
-        raise UsageError(f"{out} is a folder", f"name the file to write, such as {out / f'{name}-{version}.edge'}")
-    given = keys.signing_key(Path(key)) if key is not None else None
+    destination.check(out, ".edge")
+    given = keys.signing_key(Path(key) if key is not None else None)
     # After what is told at once: this machine is measured for some seconds.
     boards = [profiles.load(one) for one in ([device] if isinstance(device, str) else device)]
     if not boards:
@@ -147,7 +147,7 @@ def build(
         description = reference(draft, columns, answered(engine, columns, rows_at_once(conversion.onnx)))
         chosen = golden(draft, proved.verified)
         now.say(f"bins {description.bins_id.hex()}, {chosen.rows} golden rows")
-    signer, made = given or keys.signing_key(None)
+    signer = given or keys.make_own()
     whole = msgspec.structs.replace(draft, parity=parity, quality=figures, lineage=proved.lineage())
     with steps.step("predict") as now:
         weight = len(assemble(whole, conversion.onnx, description, chosen, signer)) + BUDGET_BYTES * len(boards)
@@ -162,10 +162,10 @@ def build(
         check_golden(Engine(written.model, written.manifest), written.golden)
         now.say(
             f"key {signer.public.hint[:12]}"
-            + (f", made now in {keys.directory()}: give edgekit.pub.pem to devices" if made else "")
+            + ("" if given else f", made now in {keys.directory()}: give edgekit.pub.pem to devices")
         )
     with steps.step("write") as now:
-        write(out, packed)
+        replace(out, packed)
         now.say(f"{out} ({len(packed) / 1000:,.1f} kB)")
 
     return Build(out, written.sha256, written.size, written.manifest, tuple(steps.done))

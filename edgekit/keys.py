@@ -21,22 +21,31 @@ def directory() -> Path:
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "edgekit" / "keys"
 
 
-def signing_key(path: Path | None) -> tuple[SigningKey, bool]:
-    """The key to sign with: the file that is named, else the user's own, which is made when it is first needed.
-
-    Returns:
-        The key, and whether it was made now.
+def signing_key(path: Path | None) -> SigningKey | None:
+    """The key to sign with: of the file that is named, else the user's own; None where that is yet to be made.
 
     Raises:
         MissingFile, UsageError: The file holds no key.
-        StorageFault: A new key cannot be written.
+        StorageFault: There is no key of the user's own, and none can be made.
     """
+    from edgekit.destination import check_folder
     from edgekit_converters.signing import PRIVATE_NAME, SigningKey
 
-    private = path or directory() / PRIVATE_NAME
-    if path is None and not private.exists():
-        return SigningKey.create(directory()), True
-    return SigningKey.load(private), False
+    if path is None and not (directory() / PRIVATE_NAME).exists():
+        check_folder(directory())
+        return None
+    return SigningKey.load(path or directory() / PRIVATE_NAME)
+
+
+def make_own() -> SigningKey:
+    """Makes the user's own key.
+
+    Raises:
+        StorageFault: It cannot be written.
+    """
+    from edgekit_converters.signing import SigningKey
+
+    return SigningKey.create(directory())
 
 
 def trusted_keys(paths: Sequence[Path]) -> tuple[PublicKey, ...]:

@@ -1,15 +1,13 @@
-"""Writes the bundle: documents, manifest, signature, canonical archive. The same inputs give the same bytes."""
+"""Makes the bundle: documents, manifest, signature, canonical archive. The same inputs give the same bytes."""
 
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 import msgspec
 
 from edgekit_contracts.container import pack
 from edgekit_contracts.decode import encode_json
-from edgekit_contracts.errors import StorageFault
 from edgekit_contracts.golden import GoldenSet
 from edgekit_contracts.manifest import (
     GOLDEN_PATH,
@@ -21,7 +19,6 @@ from edgekit_contracts.manifest import (
 )
 from edgekit_contracts.reference import Reference
 from edgekit_converters.signing import SigningKey
-from edgekit_runtime.replacing import replace
 
 
 def assemble(manifest: Manifest, model: bytes, reference: Reference, golden: GoldenSet, key: SigningKey) -> bytes:
@@ -47,14 +44,3 @@ def assemble(manifest: Manifest, model: bytes, reference: Reference, golden: Gol
     files[MANIFEST_PATH] = encode_json(complete, indent=2)
     files[SIGNATURE_PATH] = key.sign(files, name=f"{manifest.name}-{manifest.version}")
     return pack(files)
-
-
-def write(path: Path, data: bytes) -> None:
-    """Writes the file whole or not at all.
-
-    Raises:
-        StorageFault: It cannot be written.
-    """
-    if path.exists() and not path.is_file():
-        raise StorageFault(str(path), "it is not a regular file")
-    replace(path, data)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from edgekit import destination
 from edgekit.clauses import describe_parity, describe_worst_row
 from edgekit.cli.keeping import HOURS
 from edgekit.cli.output import echo_facts, echo_json, echo_table
@@ -156,7 +157,9 @@ def report(bundle: Path, store: str | None, hours: float, out: Path | None) -> N
     from edgekit.report.page import write_report
     from edgekit_runtime.bundle import open_bundle
 
-    click.echo(write_report(open_bundle(bundle, keys=None), out or bundle.with_suffix(".html"), store, hours=hours))
+    opened, page = open_bundle(bundle, keys=None), out or bundle.with_suffix(".html")
+    destination.check(page, ".html")
+    click.echo(write_report(opened, page, store, hours=hours))
 
 
 def _domain(feature: Feature) -> str:

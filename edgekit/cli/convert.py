@@ -7,10 +7,12 @@ from pathlib import Path
 
 import click
 
+from edgekit import destination
 from edgekit.cli.network import network_options
 from edgekit.cli.output import echo_json, echo_progress, echo_step, end_progress
 from edgekit_contracts.errors import UsageError
 from edgekit_contracts.manifest import ClassLabel
+from edgekit_runtime.replacing import replace
 
 
 @click.command()
@@ -47,8 +49,7 @@ def convert(
     from edgekit import building
 
     path = out or model.with_suffix(".onnx")
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder", "name the file to write with --out")
+    destination.check(path, ".onnx")
     if path.exists() and path.samefile(model):
         raise UsageError(f"{path} is the model itself", "name another file to write with --out")
     conversion, parity = building.convert(
@@ -62,9 +63,7 @@ def convert(
         on_step=lambda step: echo_step(step.name, step.result, step.seconds),
         on_progress=echo_progress,
     )
-    from edgekit_converters.bundle import write
-
-    write(path, conversion.onnx)
+    replace(path, conversion.onnx)
     if as_json:
         facts = {"onnx": str(path), "inputs": conversion.inputs, "outputs": conversion.outputs}
         echo_json({**facts, "features": conversion.features, "parity": parity, "notes": conversion.notes})

@@ -13,6 +13,7 @@ from edgekit.clauses import describe_ulps, describe_worst_row
 from edgekit.report.svg import gauge, histogram
 from edgekit_contracts.manifest import Budget, Manifest
 from edgekit_contracts.telemetry import WindowCounts
+from edgekit_runtime.replacing import replace
 
 if TYPE_CHECKING:
     from edgekit.building import Build
@@ -52,8 +53,6 @@ def write_report(bundle: Bundle, path: Path, store: Path | str | None = None, *,
     Raises:
         StorageFault: The page cannot be written, or the store cannot be read.
     """
-    from edgekit_converters.bundle import write
-
     devices: list[DeviceStatus] = []
     counts: dict[str, WindowCounts] = {}
     if store is not None:
@@ -67,7 +66,7 @@ def write_report(bundle: Bundle, path: Path, store: Path | str | None = None, *,
         _proof(manifest),
         _lineage(manifest, bundle),
     ]
-    write(path, _PAGE.substitute(title=escape(manifest.title), style=_STYLE, body="".join(body)).encode())
+    replace(path, _PAGE.substitute(title=escape(manifest.title), style=_STYLE, body="".join(body)).encode())
     return path
 
 

@@ -169,6 +169,9 @@ def test_the_report_is_one_page_with_nothing_from_elsewhere(bundle: Path, run: R
         (["MODEL", "--data", "DATA", "--automation", "full"], 2, "'full' is not one of 'shadow', 'advise'"),
         (["MODEL", "--data", "DATA", "--classes", "a,b"], 2, "are said of a network, and the model is scikit-learn"),
         (["MODEL", "--data", "DATA", "-o", "."], 2, ". is a folder"),
+        (["MODEL", "--data", "DATA", "-o", "MODEL"], 2, "is there already, and is no .edge file"),
+        (["MODEL", "--data", "DATA", "-o", "DATA"], 2, "is there already, and is no .edge file"),
+        (["MODEL", "--data", "DATA", "-o", "/proc/press-1.0.edge"], 3, "cannot use /proc: "),
         (["MODEL"], 2, "Missing option '--data'"),
     ],
 )
@@ -200,6 +203,35 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     assert words == ""
     assert "Try" in err
     assert not list(tmp_path.glob("*.edge"))
+
+
+@pytest.mark.parametrize("command", ["build", "convert"])
+def test_what_cannot_be_written_is_said_before_the_work(
+    command: str, project: models.Project, tmp_path: Path, run: Run
+) -> None:
+    (tmp_path / "taken").touch()
+    out = tmp_path / "taken" / "press-1.0.edge"
+    code, words, err = run(command, project.model, "--data", project.data, "-o", out)
+    assert (code, words) == (3, "")
+    assert err == (
+        f"Error: cannot use {out.parent}: Not a directory\nTry:   check its permissions and the free space\n"
+    )
+
+
+def test_a_key_that_cannot_be_made_is_said_before_the_work(
+    project: models.Project, tmp_path: Path, run: Run, own_keys: Path
+) -> None:
+    own_keys.parent.mkdir(parents=True, exist_ok=True)
+    own_keys.touch()
+    code, words, err = run("build", project.model, "--data", project.data, "-o", tmp_path / "press-1.0.edge")
+    assert (code, words) == (3, "")
+    assert err.startswith(f"Error: cannot use {own_keys}: Not a directory\n")
+
+
+def test_a_report_replaces_no_bundle(bundle: Path, run: Run) -> None:
+    code, _, err = run("report", bundle, "-o", bundle)
+    assert (code, "is there already, and is no .html file" in err) == (2, True)
+    assert run("verify", bundle)[0] == 0
 
 
 @pytest.mark.parametrize("command", ["inspect", "verify", "check", "report"])
