@@ -38,13 +38,14 @@ from sklearn.preprocessing import StandardScaler
 
 import edgekit
 from edgekit_contracts.manifest import Manifest
-from edgekit_converters.signing import PRIVATE_NAME, PUBLIC_NAME, SigningKey
+from edgekit_converters.signing import PRIVATE_NAME, SigningKey
 from edgekit_runtime.batch import predict_file
 from edgekit_runtime.batch.parquet_file import ParquetReader, ParquetWriter
 from edgekit_runtime.batch.predict import SEGMENT_ROWS
 from edgekit_runtime.batch.tables import Position, answer_columns, chunk_rows
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.engine import Engine
+from edgekit_runtime.trust import PUBLIC_NAME
 
 FEATURES: Final = 30
 MODELS: Final[dict[str, Callable[[], Any]]] = {

@@ -41,8 +41,9 @@ from sklearn.preprocessing import StandardScaler
 import edgekit
 import edgekit_runtime
 from benchmarks.footprint import cpu
-from edgekit_converters.signing import PRIVATE_NAME, PUBLIC_NAME, SigningKey
+from edgekit_converters.signing import PRIVATE_NAME, SigningKey
 from edgekit_runtime.model import Model
+from edgekit_runtime.trust import PUBLIC_NAME
 
 WIDTHS: Final = (10, 30, 100)
 BLOCKS: Final = 4

@@ -35,8 +35,9 @@ from sklearn.preprocessing import StandardScaler
 import edgekit
 from benchmarks.footprint import cpu, install
 from edgekit_contracts.container import unpack
-from edgekit_converters.signing import PRIVATE_NAME, PUBLIC_NAME, SigningKey
+from edgekit_converters.signing import PRIVATE_NAME, SigningKey
 from edgekit_runtime.ask import UnixConnection
+from edgekit_runtime.trust import PUBLIC_NAME
 from tests.brokers import Mosquitto
 
 STEPS = {

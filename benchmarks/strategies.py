@@ -38,9 +38,10 @@ from sklearn.ensemble import RandomForestClassifier
 import edgekit
 from benchmarks.footprint import cpu
 from benchmarks.start import resident_kb, stop
-from edgekit_converters.signing import PRIVATE_NAME, PUBLIC_NAME, SigningKey
+from edgekit_converters.signing import PRIVATE_NAME, SigningKey
 from edgekit_runtime.ask import UnixConnection
 from edgekit_runtime.strategies.agreement import share
+from edgekit_runtime.trust import PUBLIC_NAME
 
 CLIENTS: Final = 4
 RATE: Final = 100.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -12,7 +12,7 @@ import msgspec
 
 from edgekit import destination, keys, profiles
 from edgekit.clauses import describe_budget
-from edgekit.proving import oldest, on_runtimes, prove
+from edgekit.proving import Proved, oldest, on_runtimes, prove
 from edgekit.steps import OnProgress, Step, Steps
 from edgekit_contracts import limits
 from edgekit_contracts.errors import DoesNotFit, UsageError
@@ -37,7 +37,9 @@ from edgekit_converters.registry import Conversion
 from edgekit_runtime.bundle import read_bundle
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.replacing import replace
+from edgekit_runtime.rows import units_of
 from edgekit_runtime.selftest import check_golden
+from edgekit_runtime.trust import own_directory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,6 +86,7 @@ def build(
     abstain_below: float | None = None,
     automation: AutomationLevel = "act",
     allow_raw: Sequence[str] = (),
+    units: Mapping[str, str] | None = None,
     check_runtimes: Sequence[str] | None = (),
     on_step: Callable[[Step], None] | None = None,
     on_progress: OnProgress | None = None,
@@ -109,6 +112,8 @@ def build(
         abstain_below: The confidence under which an answer is left to a person; by default none is.
         automation: How far an answer may go by itself on a device: `shadow`, `advise`, `confirm` or `act`.
         allow_raw: Features whose raw values a device may keep for a person's review; by default none.
+        units: Feature -> unit, such as `degC`, beside those in `data.attrs["units"]` of a DataFrame. Values that are
+            said to be in another one are refused.
         check_runtimes: Further releases of onnxruntime to verify on; those of the profiles always are. None: on the
             one that is installed here only.
         on_step: Called after each step.
@@ -135,7 +140,7 @@ def build(
     aimed = oldest([*allowed, *(check_runtimes or ())])
     proved = prove(steps, model, data, target, name, version, aimed, trust, classes, shape, label, limits.FEATURES_MAX)
     parity = on_runtimes(steps, proved, None if check_runtimes is None else [*allowed, *check_runtimes])
-    draft = _promised(proved.draft, abstain_below, automation, allow_raw)
+    draft = _promised(_in_units(proved, units or {}), abstain_below, automation, allow_raw)
     engine, conversion = proved.engine, proved.conversion
     figures: tuple[Quality, ...] = ()
     if proved.truth is not None and conversion.task in JUDGED:
@@ -162,7 +167,7 @@ def build(
         check_golden(Engine(written.model, written.manifest), written.golden)
         now.say(
             f"key {signer.public.hint[:12]}"
-            + ("" if given else f", made now in {keys.directory()}: give edgekit.pub.pem to devices")
+            + ("" if given else f", made now in {own_directory()}: give edgekit.pub.pem to devices")
         )
     with steps.step("write") as now:
         replace(out, packed)
@@ -217,16 +222,37 @@ def _promised(
             raise UsageError(
                 "the model gives no probabilities, so that no answer is below a confidence", "leave it out"
             )
-    known = [feature.name for feature in draft.features]
-    for name in allow_raw:
-        if name not in known:
-            raise UsageError(f"the model has no feature '{name}'", f"allow some of {', '.join(known[:20])}")
+    _check_features(draft, allow_raw, "allow")
     return msgspec.structs.replace(
         draft,
         monitoring=Monitoring(abstain_below=abstain_below),
         privacy=Privacy(raw_fields=tuple(dict.fromkeys(allow_raw))),
         automation=automation,
     )
+
+
+def _check_features(draft: Manifest, names: Iterable[str], verb: str) -> None:
+    known = [feature.name for feature in draft.features]
+    for name in names:
+        if name not in known:
+            raise UsageError(f"the model has no feature '{name}'", f"{verb} some of {', '.join(known[:20])}")
+
+
+def _in_units(proved: Proved, units: Mapping[str, str]) -> Manifest:
+    """The draft, with the units that the data frame and its owner name.
+
+    Raises:
+        UsageError: The model has no such feature, or a unit is no short word.
+    """
+    draft, named = proved.draft, {**units_of(proved.frame), **units}
+    _check_features(draft, units, "name the units of")
+    for unit in named.values():
+        if not isinstance(unit, str) or not unit.isprintable() or not 0 < len(unit.strip()) <= limits.UNIT_MAX_CHARS:
+            raise UsageError(
+                f"{unit!r} cannot be a unit", f"give 1 to {limits.UNIT_MAX_CHARS} characters, such as degC"
+            )
+    features = [msgspec.structs.replace(one, unit=named.get(one.name)) for one in draft.features]
+    return msgspec.structs.replace(draft, features=tuple(features))
 
 
 def _identity(

@@ -1,24 +1,17 @@
-"""Where signing keys live: `$EDGEKIT_KEYS`, or `edgekit/keys` in the user's configuration directory (XDG)."""
+"""The key that a person signs with, and those that he trusts; his own lie where `trust.own_directory` says."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit_contracts.errors import UsageError
+from edgekit_runtime.trust import PUBLIC_NAME, own_directory
 
 if TYPE_CHECKING:
     from edgekit_converters.signing import SigningKey
     from edgekit_runtime.signature import PublicKey
-
-
-def directory() -> Path:
-    """The directory of this user's key pair."""
-    if "EDGEKIT_KEYS" in os.environ:
-        return Path(os.environ["EDGEKIT_KEYS"])
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "edgekit" / "keys"
 
 
 def signing_key(path: Path | None) -> SigningKey | None:
@@ -31,10 +24,10 @@ def signing_key(path: Path | None) -> SigningKey | None:
     from edgekit.destination import check_folder
     from edgekit_converters.signing import PRIVATE_NAME, SigningKey
 
-    if path is None and not (directory() / PRIVATE_NAME).exists():
-        check_folder(directory())
+    if path is None and not (own_directory() / PRIVATE_NAME).exists():
+        check_folder(own_directory())
         return None
-    return SigningKey.load(path or directory() / PRIVATE_NAME)
+    return SigningKey.load(path or own_directory() / PRIVATE_NAME)
 
 
 def make_own() -> SigningKey:
@@ -45,7 +38,7 @@ def make_own() -> SigningKey:
     """
     from edgekit_converters.signing import SigningKey
 
-    return SigningKey.create(directory())
+    return SigningKey.create(own_directory())
 
 
 def trusted_keys(paths: Sequence[Path]) -> tuple[PublicKey, ...]:
@@ -54,10 +47,9 @@ def trusted_keys(paths: Sequence[Path]) -> tuple[PublicKey, ...]:
     Raises:
         MissingFile, UsageError: A file holds no key, or there is none.
     """
-    from edgekit_converters.signing import PUBLIC_NAME
     from edgekit_runtime.signature import load_public_keys
 
-    own = directory() / PUBLIC_NAME
+    own = own_directory() / PUBLIC_NAME
     if not paths and not own.exists():
         raise UsageError("no key to check the signature with", "name the signer's public key with --key PUB.PEM")
     return load_public_keys(paths or [own])

@@ -18,7 +18,8 @@ from edgekit_contracts.golden import GoldenSet
 from edgekit_contracts.manifest import MISSING_TEXT, Feature, Lineage, Manifest, Output, Parity, Tensor, Variant
 from edgekit_contracts.reference import Bins, FeatureBins, FeatureCounts, Reference
 from edgekit_converters.bundle import assemble
-from edgekit_converters.signing import PUBLIC_NAME, SigningKey
+from edgekit_converters.signing import SigningKey
+from edgekit_runtime.trust import PUBLIC_NAME
 
 WEIGHTS = np.array([0.02, -0.1])
 OTHER_WEIGHTS = np.array([0.05, -0.05])

@@ -31,9 +31,9 @@ from edgekit_runtime.signature import (
     encoded,
     statement_for,
 )
+from edgekit_runtime.trust import PUBLIC_NAME
 
 PRIVATE_NAME: Final = "edgekit.pem"
-PUBLIC_NAME: Final = "edgekit.pub.pem"
 
 
 class SigningKey:

@@ -11,6 +11,15 @@ from edgekit.cli.output import echo_json, echo_progress, echo_step
 from edgekit_contracts.manifest import LEVELS, AutomationLevel, ClassLabel
 
 
+def _units(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    """`FEATURE=UNIT` -> feature -> unit; a feature's name may have an equals sign in it."""
+    pairs = [one.rpartition("=") for one in given]
+    for one, (name, _, unit) in zip(given, pairs, strict=True):
+        if not name or not unit:
+            raise click.BadParameter(f"'{one}' is not FEATURE=UNIT, such as temperature=degC")
+    return {name: unit for name, _, unit in pairs}
+
+
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Reference data: .csv or .parquet.")
@@ -45,6 +54,14 @@ from edgekit_contracts.manifest import LEVELS, AutomationLevel, ClassLabel
     help="How far an answer may go by itself on a device.",
 )
 @click.option("--allow-raw", multiple=True, metavar="FEATURE", help="A person may see this one's values (repeatable).")
+@click.option(
+    "--unit",
+    "units",
+    multiple=True,
+    metavar="FEATURE=UNIT",
+    callback=_units,
+    help="What a feature is measured in (repeatable).",
+)
 @click.option("--runtime-check", multiple=True, help="Verify on this onnxruntime too, from its wheel (repeatable).")
 @click.option("--no-runtime-check", is_flag=True, help="Verify on the installed onnxruntime only, not the profiles'.")
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
@@ -65,6 +82,7 @@ def build(
     abstain_below: float | None,
     automation: AutomationLevel,
     allow_raw: tuple[str, ...],
+    units: dict[str, str],
     runtime_check: tuple[str, ...],
     no_runtime_check: bool,
     as_json: bool,
@@ -95,6 +113,7 @@ def build(
         abstain_below=abstain_below,
         automation=automation,
         allow_raw=allow_raw,
+        units=units,
         check_runtimes=None if no_runtime_check else runtime_check,
         on_step=lambda step: echo_step(step.name, step.result, step.seconds),
         on_progress=echo_progress,

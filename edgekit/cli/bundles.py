@@ -166,7 +166,8 @@ def _domain(feature: Feature) -> str:
     if feature.categories is not None:
         more = f" and {len(feature.categories) - 6} more" if len(feature.categories) > 6 else ""
         return f"{', '.join(feature.categories[:6])}{more}{'; others are refused' if feature.closed else ''}"
-    return "" if feature.minimum is None else f"{feature.minimum:g} to {feature.maximum:g}"
+    unit = f" {feature.unit}" if feature.unit else ""
+    return unit.strip() if feature.minimum is None else f"{feature.minimum:g} to {feature.maximum:g}{unit}"
 
 
 def _echo_budgets(budgets: tuple[Budget, ...]) -> None:

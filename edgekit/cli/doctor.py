@@ -93,9 +93,9 @@ def _runtime() -> Iterator[Finding]:
 
 
 def _keys() -> Iterator[Finding]:
-    from edgekit import keys
+    from edgekit_runtime.trust import own_directory
 
-    private = keys.directory() / "edgekit.pem"
+    private = own_directory() / "edgekit.pem"
     if not private.exists():
         yield Finding("signing key", "warn", "none yet", "'edgekit build' makes one, or 'edgekit keys create'")
     elif private.stat().st_mode & 0o077:

@@ -18,10 +18,10 @@ def keys() -> None:
 @click.option("--dir", "directory", type=click.Path(path_type=Path), help="Where to write them (default: your own).")
 def create(directory: Path | None) -> None:
     """Make a key pair: edgekit.pem signs and stays secret; edgekit.pub.pem goes to the devices."""
-    from edgekit import keys as own
-    from edgekit_converters.signing import PUBLIC_NAME, SigningKey
+    from edgekit_converters.signing import SigningKey
+    from edgekit_runtime.trust import PUBLIC_NAME, own_directory
 
-    directory = directory or own.directory()
+    directory = directory or own_directory()
     SigningKey.create(directory)
     click.echo(directory / PUBLIC_NAME)
 
@@ -30,10 +30,11 @@ def create(directory: Path | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
 def show(as_json: bool) -> None:
     """Show your own key: its directory and the hash that names it."""
-    from edgekit import keys as own
+    from edgekit.keys import trusted_keys
+    from edgekit_runtime.trust import own_directory
 
-    (key,) = own.trusted_keys(())
+    (key,) = trusted_keys(())
     if as_json:
-        echo_json({"directory": str(own.directory()), "key": key.hint})
+        echo_json({"directory": str(own_directory()), "key": key.hint})
     else:
-        echo_facts([("directory", str(own.directory())), ("key", key.hint)])
+        echo_facts([("directory", str(own_directory())), ("key", key.hint)])

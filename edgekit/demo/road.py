@@ -23,10 +23,11 @@ from edgekit.fleet.status import DeviceStatus, fleet_status
 from edgekit.report.page import write_report
 from edgekit.steps import Step
 from edgekit_contracts.errors import EnvironmentFault, StorageFault
-from edgekit_converters.signing import PRIVATE_NAME, PUBLIC_NAME, SigningKey
+from edgekit_converters.signing import PRIVATE_NAME, SigningKey
 from edgekit_runtime.broker import Broker
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.signature import load_public_keys
+from edgekit_runtime.trust import PUBLIC_NAME
 
 NAMES: Final = ("clinic-1", "clinic-2", "clinic-3")
 DRIFTED: Final = "clinic-3"

@@ -176,7 +176,7 @@ def _features(bundle: Bundle, devices: Sequence[DeviceStatus], counts: dict[str,
         domain = (
             ", ".join(spec.categories[:6])
             if spec.categories is not None
-            else f"{spec.minimum:g} to {spec.maximum:g}"
+            else f"{spec.minimum:g} to {spec.maximum:g} {feature.unit or ''}".strip()
             if spec.minimum is not None and spec.maximum is not None
             else ""
         )

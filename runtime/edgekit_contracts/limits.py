@@ -58,5 +58,6 @@ DOCUMENT_MAX_CHARS: Final = 65_536
 """The same, of a feature without categories: a free text."""
 DOCUMENT_ROWS: Final = 4
 """Rows of free texts that are answered in one call of ONNX Runtime: each is as wide as a vocabulary, up to 8 MiB."""
+UNIT_MAX_CHARS: Final = 32
 FEATURES_MAX: Final = 1024
 """So that the widest window (20 bins a feature, two bytes a count) fits into a record."""

@@ -8,6 +8,7 @@ request's time. A program that holds the bundle itself asks `model`, which answe
 | module | does |
 |---|---|
 | `signature`, `bundle` | check who signed the bundle and every byte of it, then read its manifest |
+| `trust` | whose signature is believed where nobody says it |
 | `vouching` | has a start's bundles checked by a child |
 | `encoding` | named columns become the model's tensors; refusals name the feature |
 | `session`, `engine` | rows in, answers out: the only place that calls ONNX Runtime |
@@ -62,22 +63,23 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def load(
-    path: str | Path, *, keys: str | Path | Sequence[str | Path], observe: bool = False, threads: int = 1
+    path: str | Path, *, keys: str | Path | Sequence[str | Path] | None = None, observe: bool = False, threads: int = 1
 ) -> Model:
     """Opens a bundle, checks its signature and its golden set, and returns the model that answers.
 
     Args:
         path: A `.edge` file.
-        keys: Public key files (PEM) that are trusted, or one.
+        keys: Public key files (PEM) that are trusted, or one. By default those that the device's settings name
+            (`$EDGEKIT_CONFIG`, ./device.toml, /etc/edgekit/device.toml); where there are none, the user's own.
         observe: Whether what passes is counted: `model.observer.close().counts` are those since the last time.
         threads: Threads for one call of ONNX Runtime, 1 to 64.
 
     Raises:
-        UsageError: There are no such threads.
+        UsageError: There are no such threads; or no keys are named or found.
         EdgekitError: The bundle is missing, damaged, not signed by one of `keys`, or answers wrongly here.
 
     Example:
-        >>> with edgekit_runtime.load("press-1.0.edge", keys=["release.pub.pem"]) as model:
+        >>> with edgekit_runtime.load("press-1.0.edge") as model:
         ...     model.predict({"temperature": 71.5, "material": "steel"}).label
         ...     model.predict(frame).probabilities
     """
@@ -87,9 +89,11 @@ def load(
     from edgekit_runtime.model import Model
     from edgekit_runtime.observe import Observer
     from edgekit_runtime.signature import load_public_keys
+    from edgekit_runtime.trust import keys_here
 
     if not 1 <= threads <= 64:
         raise UsageError(f"{threads} threads cannot be", "give 1 to 64")
-    trusted = load_public_keys([keys] if isinstance(keys, str | Path) else keys)
+    named = keys_here() if keys is None else [keys] if isinstance(keys, str | Path) else keys
+    trusted = load_public_keys(named)
     loaded = load_bundle(open_bundle(path, keys=trusted), threads=threads)
     return Model(loaded.engine, Observer(loaded.manifest, loaded.bins, loaded.distance) if observe else None)

@@ -195,6 +195,23 @@ class Encoder:
             if is_missing:
                 raise self._no_answer_for_missing(name)
 
+    def check_unit(self, name: str, unit: object) -> None:
+        """Refuses values in another unit than the one that the model was trained on.
+
+        Args:
+            name: A feature; of a name that is none, `encode` speaks.
+            unit: What whoever sends them says that they are in.
+
+        Raises:
+            BadInput: It is another one, or the model's owner named none.
+        """
+        feature = self.features.get(name)
+        if feature is None or unit == feature.unit:
+            return
+        if feature.unit is None:
+            raise BadInput(name, f"is said to be in {show(unit)}, and the bundle names no unit", "leave the unit out")
+        raise BadInput(name, f"is in {show(unit)}, and the model takes {feature.unit}", f"convert it to {feature.unit}")
+
     def _batch(self, rows: int, numbers: NDArray[np.float64], text: Sequence[Column]) -> Batch:
         matrix: NDArray[Any] | None = None
         texts: NDArray[np.object_] | None = None
@@ -266,10 +283,13 @@ def refuse_names(given: Collection[str], features: Collection[str]) -> None:
     if len(given) == len(features) and all(map(given.__contains__, features)):
         return
     lacking = [name for name in features if name not in given]
+    odd = [str(name) for name in given if name not in features]
     if lacking:
-        raise BadInput("", f"the request lacks {_names(lacking)}", "send every feature; null is a missing value")
-    if len(given) != len(features):
-        odd = [str(name) for name in given if name not in features]
+        beside = f", and has {_names(odd)}, which the model does not know" if odd else ""
+        raise BadInput(
+            "", f"the request lacks {_names(lacking)}{beside}", "send every feature; null is a missing value"
+        )
+    if odd:
         raise BadInput("", f"the model has no feature {_names(odd)}", "send the model's features only")
 
 

@@ -15,7 +15,7 @@ from edgekit_contracts.manifest import Feature
 from edgekit_runtime.encoding import Batch, Column, Scalar
 from edgekit_runtime.engine import Answer, Answers, Engine
 from edgekit_runtime.observe import Observer
-from edgekit_runtime.rows import Table, columns_of, is_row, row_values
+from edgekit_runtime.rows import Table, columns_of, is_row, row_values, units_of
 from edgekit_runtime.single import Single
 
 if TYPE_CHECKING:
@@ -77,14 +77,15 @@ class Model:
 
         Args:
             rows: One row: its values in the order of `features` (a list, a tuple or an array), or feature -> value.
-                Several: an array [rows, features], a list of rows of either kind, feature -> column, or a data frame.
-                None and NaN are missing values.
+                Several: an array [rows, features], a list of rows of either kind, feature -> column, or a data frame
+                (whose `attrs["units"]`, feature -> unit, are checked). None and NaN are missing values.
 
         Returns:
             An `Answer` to one row, `Answers` to several.
 
         Raises:
-            BadInput: A feature is missing, unknown, of the wrong type, or has a value the model has no answer for.
+            BadInput: A feature is missing, unknown, of the wrong type or unit, or has a value the model has no answer
+                for.
             UsageError: Nothing that holds rows; or the model is closed.
             Refused: ONNX Runtime failed on these rows.
         """
@@ -132,4 +133,6 @@ class Model:
         if isinstance(rows, np.ndarray) and rows.ndim == 2 and rows.shape[1] == len(names) and not encoder.text:
             order = encoder.order(names)
             return encoder.encode_tensors({self.manifest.inputs[0].name: rows if order is None else rows[:, order]})
+        for name, unit in units_of(rows).items():
+            encoder.check_unit(name, unit)
         return encoder.encode(columns_of(rows, names))

@@ -285,7 +285,9 @@ class Models:
             before.settings, before.configured = unit.settings, unit.configured
             before.served.replace(lineup)
             self._settle(old, lineup)
-            lines.append(f"{old.live.manifest.title} gives way to {lineup.live.manifest.title}")
+            was, title = old.live.manifest.title, lineup.live.manifest.title
+            same_bundle = old.live.sha256 == lineup.live.sha256
+            lines.append(f"{title} has other settings" if same_bundle else f"{was} gives way to {title}")
             del old
         for name in set(self._units) - same - {unit.served.lineup.live.manifest.name for unit in fresh}:
             _end_shadow(self._units[name].served.lineup.candidate)

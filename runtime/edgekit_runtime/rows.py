@@ -1,11 +1,12 @@
 """Whatever a program holds its rows in, as rows or columns by the features' names.
 
-Data frames are known by what they do (`columns`, `frame[name]`), so that no such library is imported.
+Data frames and tables of Arrow are known by what they do (`columns`, `frame[name]`), so that no such library is
+imported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -76,7 +77,13 @@ def columns_of(rows: Any, names: Sequence[str]) -> dict[str, Column]:
         return dict(zip(names, rows.T, strict=True))
     table: Any = rows
     if hasattr(table, "columns"):
-        return {str(name): _column(str(name), table[name]) for name in table.columns}
+        # Of a table of Arrow, `columns` are the columns themselves.
+        given = list(getattr(table, "column_names", table.columns))
+        names = [str(name) for name in given]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise BadInput(twice, "there are two columns of this name", "rename one of them")
+        return {name: _column(name, table[column]) for name, column in zip(names, given, strict=True)}
     if hasattr(table, "keys"):
         return {name: _column(name, table[name]) for name in table.keys()}  # noqa: SIM118
     if isinstance(rows, list | tuple):
@@ -86,9 +93,16 @@ def columns_of(rows: Any, names: Sequence[str]) -> dict[str, Column]:
     )
 
 
+def units_of(rows: Any) -> Mapping[str, object]:
+    """Feature -> unit, as pandas carries them along with a data frame in `attrs["units"]`; empty where it does not."""
+    attributes = getattr(rows, "attrs", None)
+    units = attributes.get("units") if isinstance(attributes, Mapping) else None
+    return units if isinstance(units, Mapping) else {}
+
+
 def _column(name: str, values: Any) -> Column:
     """One column, with a missing value as None or NaN."""
-    column: Any = values.to_numpy() if hasattr(values, "to_numpy") else values
+    column: Any = np.asarray(values) if hasattr(values, "__array__") else values
     if not isinstance(column, np.ndarray | Sequence) or isinstance(column, str):
         raise BadInput(name, "is one value beside columns", "send one row, or columns of equal length")
     if isinstance(column, np.ndarray) and column.dtype == object:

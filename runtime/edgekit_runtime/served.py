@@ -10,7 +10,7 @@ it answers where live fails, and is back at once.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -95,6 +95,11 @@ class Served:
     def version(self, version: str) -> Route | None:
         """Who answers for a client that asks for this version and no other; None where it is not served."""
         return self._table.versions.get(version)
+
+    @property
+    def versions(self) -> Sequence[str]:
+        """Those that `version` knows, the live one first."""
+        return tuple(self._table.versions)
 
     def stage(self, trial: Trial) -> Lineup:
         """Begins to try a candidate, in the place of another one.

@@ -97,7 +97,7 @@ def session_of(model: bytes, settings: SessionSettings) -> ort.InferenceSession:
     options.inter_op_num_threads = 1
     options.enable_cpu_mem_arena = settings.arena
     options.graph_optimization_level = _LEVELS[settings.optimisation]
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised too; its lines on standard error would have no bounds
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.spinning else "0")
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 

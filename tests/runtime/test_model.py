@@ -11,13 +11,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx.parser
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 import edgekit_runtime
-from edgekit_contracts.errors import BadInput, Refused, UsageError
+from edgekit_contracts.errors import BadInput, Refused, SignatureRefused, UsageError
+from edgekit_contracts.manifest import Output
 from edgekit_runtime.engine import Answer, Answers, Engine
 from edgekit_runtime.model import Model
 from edgekit_runtime.observe import Observer
@@ -186,6 +189,8 @@ def test_a_transformation_hands_a_missing_value_on() -> None:
         ({"a": [1.0], "b": [2.0, 3.0], "c": [1.0]}, "different lengths"),
         ({"a": [], "b": [], "c": []}, "no rows"),
         (np.zeros((0, 3)), "no rows"),
+        ({"a": 1.0, "B": 2.0, "c": 1.0}, "the request lacks 'b', and has 'B', which the model does not know"),
+        (pd.DataFrame([[1.0, 2.0, 3.0, 4.0]], columns=list("abcb")), "feature 'b': there are two columns of this name"),
     ],
 )
 def test_rows_that_do_not_fit_are_refused_by_name_in_the_ring_and_out_of_it(row: Any, sentence: str) -> None:
@@ -222,6 +227,8 @@ def test_a_table_with_texts_and_missing_values_is_read_from_any_data_frame() -> 
         frame.astype({"sex": "category"}),
         frame.astype({"age": "Float64", "bmi": "Float64", "sex": "string"}),
         Frame(bundles.ROWS),
+        pa.table(bundles.ROWS),
+        pa.RecordBatch.from_pydict(bundles.ROWS),
         frame.where(frame.notna(), None).to_dict("records"),
     ]
     for given in frames:
@@ -235,6 +242,27 @@ def test_a_table_with_texts_and_missing_values_is_read_from_any_data_frame() -> 
     assert observer.close().n == 4 * len(frames) + 5
     with pytest.raises(BadInput, match="feature 'sex': 3 is not text"):
         model.predict([20, 22.0, 3])
+
+
+@pytest.mark.parametrize(
+    ("units", "sentence"),
+    [
+        ({"age": "a"}, None),
+        ({"age": "months"}, "feature 'age': is in 'months', and the model takes a"),
+        ({"age": "a", "bmi": "kg/m2"}, "feature 'bmi': is said to be in 'kg/m2', and the bundle names no unit"),
+        ({"height": "cm"}, None),
+        ("a", None),
+    ],
+)
+def test_the_units_that_a_data_frame_carries_along_are_checked(units: Any, sentence: str | None) -> None:
+    model = Model(Engine(bundles.model(), bundles.manifest()))
+    frame = pd.DataFrame(bundles.ROWS)
+    frame.attrs["units"] = units
+    if sentence is None:
+        assert model.predict(frame).labels is not None
+        return
+    with pytest.raises(BadInput, match=sentence):
+        model.predict(frame)
 
 
 def test_threads_share_a_model_and_every_row_is_counted_once() -> None:
@@ -350,6 +378,23 @@ def test_a_bound_call_that_fails_gives_way_to_the_usual_one_and_its_error(monkey
     assert (window.n, window.body.software.failed) == (2, 1)
 
 
+def test_what_onnx_runtime_fails_on_is_raised_and_it_writes_nothing_itself(capfd: pytest.CaptureFixture[str]) -> None:
+    # The rows of this model are places in a list of three.
+    graph = """<ir_version: 8, opset_import: ["" : 18]> model (double[N, 3] numbers) => (double[N, 3] decision)
+    <double[3] list = {1, 2, 3}> { place = Cast <to = 7> (numbers)  decision = Gather (list, place) }"""
+    manifest = engine_of("transformation").manifest
+    output = Output(name="decision", role="value", dtype="float64")
+    engine = Engine(
+        onnx.parser.parse_model(graph).SerializeToString(), msgspec.structs.replace(manifest, outputs=(output,))
+    )
+    model = Model(engine)
+    assert model.predict([0.0, 1.0, 2.0]).values == (3.0, 1.0, 2.0)
+    assert model._single._ring is not None
+    with pytest.raises(Refused, match=r"ONNX Runtime failed on 1 rows: .* out of data bounds"):
+        model.predict([0.0, 1.0, 7.0])
+    assert capfd.readouterr() == ("", "")
+
+
 def test_an_answer_gives_its_only_value_and_its_confidence() -> None:
     assert Model(engine_of("regression")).predict([1.0, 2.0, 3.0]).value == pytest.approx(3 * 1.5 - 1 * 0.3 + 2 * 0.1)
     answer = Model(engine_of("float64")).predict([1.0, 2.0, 3.0])
@@ -390,3 +435,21 @@ def test_load_verifies_and_counts_where_it_is_told_to(tmp_path: Path) -> None:
     assert (window.n, sum(window.counts.classes)) == (5, 5)
     with edgekit_runtime.load(made.path, keys=made.public) as model:
         assert model.observer is None
+
+
+def test_load_trusts_the_settings_keys_and_without_settings_the_user_s_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = bundles.make(tmp_path / "made")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDGEKIT_KEYS", str(tmp_path / "none"))
+    with pytest.raises(UsageError, match="no key to check the signature with") as refused:
+        edgekit_runtime.load(made.path)
+    assert "keys= in Python" in refused.value.next_step
+    monkeypatch.setenv("EDGEKIT_KEYS", str(made.public.parent))
+    edgekit_runtime.load(made.path).close()
+    other = bundles.make(tmp_path / "other")
+    (tmp_path / "device.toml").write_text(f'bundle = "x.edge"\nkeys = ["{other.public}"]\n')
+    edgekit_runtime.load(other.path).close()
+    with pytest.raises(SignatureRefused):
+        edgekit_runtime.load(made.path)

@@ -274,6 +274,13 @@ def test_other_settings_exchange_add_and_take_away(device: Device) -> None:
     assert models.apply(device.config(ModelSettings(bundle=device.path("other")))).result() == []
 
 
+def test_other_settings_of_a_bundle_are_called_that(device: Device) -> None:
+    models = device.start(device.config(ModelSettings(bundle=device.path("1.0"))))
+    lowered = ModelSettings(bundle=device.path("1.0"), automation="advise")
+    assert models.apply(device.config(lowered)).result() == ["tiny 1.0 has other settings"]
+    assert models.status()[0]["automation"] == "advise"
+
+
 def test_settings_that_cannot_be_had_change_nothing(device: Device) -> None:
     models = device.start()
     wanted = device.config(ModelSettings(bundle=device.path("other")), ModelSettings(bundle=device.path("wrong")))

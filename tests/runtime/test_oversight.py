@@ -106,6 +106,8 @@ def test_the_queue_keeps_what_a_person_said_over_a_restart(tmp_path: Path) -> No
     with ReviewQueue(path) as queue:
         queue.add(CAREFUL, [item(1), item(2, "no", request="7", score=None)])
         assert queue.answer(2, "yes").label == "yes"
+        # Values of rows are for who may see them.
+        assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
     with ReviewQueue(path) as queue:
         first, second = queue.items()
         assert (first.fields, first.label) == ({"age": 1.0}, None)

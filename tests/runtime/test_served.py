@@ -132,12 +132,14 @@ def test_a_client_that_asks_for_a_version_gets_that_one(one: Made, two: Made) ->
         assert reply.manifest.version == version
         assert is_of(reply, weights)
     assert served.version("3.0") is None
+    assert served.versions == ("1.0", "2.0")
 
 
 def test_a_shadow_s_version_is_not_answered(one: Made, two: Made) -> None:
     served = Served(Lineup(one.member))
     served.stage(Trial(two.member, Plan()))
     assert served.version("2.0") is None
+    assert served.versions == ("1.0",)
 
 
 def test_where_a_canary_fails_the_live_bundle_answers(one: Made, two: Made) -> None:

@@ -84,12 +84,17 @@ def test_the_metadata_names_tensors_and_columns(client: Client) -> None:
         status, model = client.call("GET", path)
         assert status == 200
         assert model["inputs"] == [
-            {"name": "numbers", "datatype": "FP64", "shape": [-1, 2], "parameters": {"columns": ["age", "bmi"]}},
+            {
+                "name": "numbers",
+                "datatype": "FP64",
+                "shape": [-1, 2],
+                "parameters": {"columns": ["age", "bmi"], "units": {"age": "a"}},
+            },
             {"name": "text", "datatype": "BYTES", "shape": [-1, 1], "parameters": {"columns": ["sex"]}},
         ]
         assert model["outputs"] == [
-            {"name": "label", "datatype": "BYTES", "shape": [-1]},
-            {"name": "probabilities", "datatype": "FP64", "shape": [-1, 2]},
+            {"name": "label", "datatype": "BYTES", "shape": [-1], "parameters": {"classes": ["no", "yes"]}},
+            {"name": "probabilities", "datatype": "FP64", "shape": [-1, 2], "parameters": {"classes": ["no", "yes"]}},
         ]
 
 
@@ -108,6 +113,30 @@ def test_features_and_tensors_flat_and_nested_give_the_same_answers(client: Clie
     assert probabilities["data"] == pytest.approx(bundles.answers(bundles.ROWS).ravel().tolist())
     for inputs in (nested, flat):
         assert client.infer(inputs)[1]["outputs"] == by_feature["outputs"]
+
+
+def test_what_mlserver_s_client_leaves_null_is_left_out(client: Client) -> None:
+    inputs = [tensor | {"parameters": None} for tensor in columns()]
+    asked = client.infer(inputs, id=None, parameters=None, outputs=[{"name": "label", "parameters": None}])
+    assert asked == client.infer(columns(), outputs=[{"name": "label"}])
+    assert asked[0] == 200
+    status, answer = client.infer(columns(), parameters=[])
+    assert (status, "at $.parameters: expected `object`" in answer["error"]) == (400, True)
+
+
+def test_the_unit_that_a_feature_s_tensor_says_is_checked(client: Client) -> None:
+    tensors = columns()
+    tensors[0]["parameters"] = {"unit": "a"}
+    assert client.infer(tensors)[0] == 200
+    tensors[0]["parameters"] = {"unit": "months"}
+    sentence = "feature 'age': is in 'months', and the model takes a; convert it to a"
+    assert client.infer(tensors) == (400, {"error": sentence})
+
+
+def test_a_tensor_of_a_name_that_is_none_is_named(client: Client) -> None:
+    tensor = {"name": "input-0", "shape": [1, 3], "datatype": "FP64", "data": [1, 2, 3]}
+    sentence = "the model has no tensor or feature 'input-0'; send numbers, text, or each feature"
+    assert client.infer([tensor]) == (400, {"error": sentence})
 
 
 def test_only_the_outputs_that_are_asked_for_come(client: Client) -> None:

@@ -45,6 +45,7 @@ def bundle(project: models.Project, tmp_path: Path, run: Run) -> Path:
 def test_a_build_shows_each_step_and_prints_the_bundle(project: models.Project, tmp_path: Path, run: Run) -> None:
     out = tmp_path / "press-1.2.edge"
     arguments = ["--data", project.data, "--device", "raspberry-pi-4", "--device", "intel-n100", "--target", "grade"]
+    arguments += ["--unit", "width=mm"]
     code, words, err = run("build", project.model, *arguments, "-o", out)
     assert (code, words.strip()) == (0, str(out))
     for step in ("load", "data", "convert", "verify", "quality", "reference", "predict", "sign", "write"):
@@ -54,7 +55,12 @@ def test_a_build_shows_each_step_and_prints_the_bundle(project: models.Project, 
     assert (manifest.name, manifest.version) == ("press", "1.2")
     assert manifest.classes == ("A", "B")
     assert [budget.profile for budget in manifest.budgets] == ["raspberry-pi-4", "intel-n100"]
-    assert [feature.name for feature in manifest.features] == ["width", "height", "material"]
+    assert [(one.name, one.unit) for one in manifest.features] == [
+        ("width", "mm"),
+        ("height", None),
+        ("material", None),
+    ]
+    assert " mm" in run("inspect", out)[1]
     assert manifest.lineage.data_origin == "data.csv"
 
 
@@ -165,6 +171,9 @@ def test_the_report_is_one_page_with_nothing_from_elsewhere(bundle: Path, run: R
         (["MODEL", "--data", "DATA", "--version", "x"], 2, "'x' cannot be a version"),
         (["MODEL", "--data", "DATA", "--key", "DATA"], 2, "holds no EC P-256 private key"),
         (["MODEL", "--data", "DATA", "--allow-raw", "colour"], 2, "the model has no feature 'colour'"),
+        (["MODEL", "--data", "DATA", "--unit", "colour=nm"], 2, "the model has no feature 'colour'"),
+        (["MODEL", "--data", "DATA", "--unit", "width"], 2, "'width' is not FEATURE=UNIT"),
+        (["MODEL", "--data", "DATA", "--unit", "width=" + 33 * "m"], 2, "cannot be a unit"),
         (["MODEL", "--data", "DATA", "--abstain-below", "2"], 2, "2.0 is not in the range 0<=x<=1"),
         (["MODEL", "--data", "DATA", "--automation", "full"], 2, "'full' is not one of 'shadow', 'advise'"),
         (["MODEL", "--data", "DATA", "--classes", "a,b"], 2, "are said of a network, and the model is scikit-learn"),
@@ -284,6 +293,7 @@ def test_a_foreign_key_is_refused(bundle: Path, tmp_path: Path, run: Run) -> Non
 def test_the_python_api_takes_objects_and_shows_itself_in_notebooks(tmp_path: Path) -> None:
     frame = models.table()
     model = models.pipeline(Ridge()).fit(frame[["width", "height", "material"]], frame["price"])
+    frame.attrs["units"] = {"height": "mm", "price": "EUR"}
     built = edgekit.build(
         model,
         frame.drop(columns="grade"),
@@ -292,6 +302,7 @@ def test_the_python_api_takes_objects_and_shows_itself_in_notebooks(tmp_path: Pa
         out=tmp_path / "price-2.0.edge",
     )
     assert built.manifest.task == "regression"
+    assert {one.name: one.unit for one in built.manifest.features} == {"width": None, "height": "mm", "material": None}
     assert built.manifest.quality[0].metric == "mean absolute error"
     assert built.manifest.quality[0].model < built.manifest.quality[0].baseline
     assert "<table>" in built._repr_html_()

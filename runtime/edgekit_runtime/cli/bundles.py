@@ -6,11 +6,13 @@ import argparse
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from edgekit_contracts.errors import StorageFault
 from edgekit_runtime.cli import echo_json, say, settings_of, settings_of_the_service
 from edgekit_runtime.probe import ensure_runs_here
+
+_KEY_HELP: Final = "trusted public key (repeatable; default: those of the settings, else your own)"
 
 
 def add(commands: Any, settings: argparse.ArgumentParser) -> None:
@@ -35,9 +37,7 @@ def add(commands: Any, settings: argparse.ArgumentParser) -> None:
     predict = commands.add_parser("predict", help="run a CSV, JSON Lines or Parquet file through a bundle")
     predict.add_argument("bundle", type=Path)
     predict.add_argument("table", type=Path, help=".csv, .jsonl or .parquet; further columns are carried along")
-    predict.add_argument(
-        "--key", action="append", required=True, metavar="PUB.PEM", help="trusted public key (repeatable)"
-    )
+    predict.add_argument("--key", action="append", metavar="PUB.PEM", help=_KEY_HELP)
     predict.add_argument("-o", "--output", type=Path, help="file of the same kind (default: standard output)")
     predict.add_argument("--resume", action="store_true", help="go on where a run that was killed has stopped")
     predict.add_argument(
@@ -52,9 +52,7 @@ def add(commands: Any, settings: argparse.ArgumentParser) -> None:
 
     verify = commands.add_parser("verify", help="check a bundle's signature, files and golden set on this machine")
     verify.add_argument("bundle", type=Path)
-    verify.add_argument(
-        "--key", action="append", required=True, metavar="PUB.PEM", help="trusted public key (repeatable)"
-    )
+    verify.add_argument("--key", action="append", metavar="PUB.PEM", help=_KEY_HELP)
     verify.add_argument("--json", action="store_true", help="one JSON object on standard output")
     verify.set_defaults(action=_verify)
 
@@ -137,8 +135,9 @@ def _verify(options: argparse.Namespace) -> int:
     from edgekit_runtime.engine import Engine
     from edgekit_runtime.selftest import check_golden
     from edgekit_runtime.signature import load_public_keys
+    from edgekit_runtime.trust import keys_here
 
-    bundle = open_bundle(options.bundle, keys=load_public_keys(options.key))
+    bundle = open_bundle(options.bundle, keys=load_public_keys(options.key or keys_here()))
     assert bundle.signer is not None
     result = check_golden(Engine(bundle.model, bundle.manifest), bundle.golden)
     facts = {

@@ -7,6 +7,7 @@ full, the oldest item of the label with the most items gives way, answered ones 
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import time
@@ -77,6 +78,8 @@ class ReviewQueue:
         self._lock = threading.Lock()
         with stored_in(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            # It holds values that a person may see, not everybody; SQLite's other files are made with its mode.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._db = db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_S)
             try:
                 _prepare(db, path)

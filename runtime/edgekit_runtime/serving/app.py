@@ -136,7 +136,9 @@ class App:
                 _allow(request.method, "POST")
                 return self._infer(served, None if version is None else route, request)
             _allow(request.method, "GET", "HEAD")
-            return _readiness({"name": name}, self.ready) if verb else _reply(oip.model_metadata(route.manifest))
+            if verb:
+                return _readiness({"name": name}, self.ready)
+            return _reply(oip.model_metadata(route.manifest, served.versions))
         page = self._pages.get(path)
         if page is None and self._obey is not None and (order := commands.PATH.fullmatch(path)):
             if order["name"] not in self._models:
@@ -150,9 +152,10 @@ class App:
 
     def _unknown(self, name: str, version: str | None) -> _Status:
         asked = name + (f" {version}" if version else "")
-        here = ", ".join(served.route().manifest.title for served in self._models.values())
+        models = list(self._models.items())
+        here = [f"{known} {number}" for known, served in models for number in served.versions]
         return _Status(
-            404, f"there is no model '{asked[:64]}' here; {here} {'is' if len(self._models) == 1 else 'are'}"
+            404, f"there is no model '{asked[:64]}' here; {', '.join(here)} {'is' if len(here) == 1 else 'are'}"
         )
 
     def _infer(self, served: Served, route: Route | None, request: Request) -> Response:

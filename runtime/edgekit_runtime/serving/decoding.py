@@ -1,8 +1,8 @@
 """From the bytes of an inference request to the rows of a model.
 
 A request names either the graph's own tensors (`numbers` [rows, columns], `text` [rows, columns]), which the metadata
-lists with their columns, or one tensor for each feature ([rows] or [rows, 1]). In JSON, null is a missing value; in
-bytes (`serving.binary`) NaN is, and for a text the manifest's `missing_text`.
+lists with their columns, or one tensor for each feature ([rows] or [rows, 1]), which may say its `unit`. In JSON, null
+is a missing value; in bytes (`serving.binary`) NaN is, and for a text the manifest's `missing_text`.
 
 Source: Open Inference Protocol, specification/protocol/inference_rest.md, "Inference Request JSON Object".
 """
@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from edgekit_contracts import limits
-from edgekit_contracts.decode import decode_json
+from edgekit_contracts.decode import convert, decode_json
 from edgekit_contracts.errors import BadInput, TooLarge
 from edgekit_runtime.engine import Batch, Column, Engine
 from edgekit_runtime.serving import binary
@@ -102,7 +102,21 @@ def decode_request(
     try:
         return _flat.decode(text), tensors
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return decode_json(text, InferRequest, what="request", limit=limit), tensors
+        tree: Any = decode_json(text, dict[str, Any], what="request", limit=limit)
+        return convert(_without_null_parameters(tree), InferRequest, what="request"), tensors
+
+
+def _without_null_parameters(tree: Any) -> Any:
+    """The request where `parameters` that are null are left out: MLServer's client writes every field that it has."""
+    if isinstance(tree, dict):
+        kept = {name: value for name, value in tree.items() if name != "parameters" or value is not None}
+        return {
+            name: list(map(_without_null_parameters, value))
+            if name in {"inputs", "outputs"} and isinstance(value, list)
+            else value
+            for name, value in kept.items()
+        }
+    return tree
 
 
 def row_of(request: InferRequest, tensors: memoryview, engine: Engine) -> NDArray[np.float64] | None:
@@ -177,7 +191,7 @@ def batch_of(
     # Who names some of the graph's tensors is told which one is lacking, but where these are a model's features too.
     if names == graph or (names < graph and names and names != engine.features.keys()):
         return engine.encode_tensors({tensor.name: _matrix(tensor, found[tensor.name]) for tensor in request.inputs})
-    return engine.encode({tensor.name: _column(tensor, found[tensor.name]) for tensor in request.inputs})
+    return engine.encode({tensor.name: _column(tensor, found[tensor.name], engine) for tensor in request.inputs})
 
 
 def _values(tensor: InferInput, data: list[Any]) -> list[Any]:
@@ -232,9 +246,16 @@ _FITS: Final[Mapping[str, Callable[[Any], bool]]] = {
 """Datatype of the protocol -> whether a JSON value is one."""
 
 
-def _column(tensor: InferInput, values: list[Any] | NDArray[Any]) -> Column:
+def _column(tensor: InferInput, values: list[Any] | NDArray[Any], engine: Engine) -> Column:
     shape = tensor.shape
+    if "unit" in tensor.parameters:
+        engine.encoder.check_unit(tensor.name, tensor.parameters["unit"])
     if not shape or len(shape) > 2 or (len(shape) == 2 and shape[1] != 1):
+        if tensor.name not in engine.features:
+            known = ", ".join(sorted(engine.encoder.tensors))
+            raise BadInput(
+                "", f"the model has no tensor or feature '{tensor.name[:64]}'", f"send {known}, or each feature"
+            )
         raise BadInput(tensor.name, f"shape {list(shape)}; a feature's tensor has [rows] or [rows, 1]")
     return values.reshape(-1) if isinstance(values, np.ndarray) else values
 

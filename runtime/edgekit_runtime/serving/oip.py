@@ -104,26 +104,39 @@ def server_metadata(version: str) -> dict[str, Any]:
     return {"name": "edgekit-runtime", "version": version, "extensions": [binary.EXTENSION]}
 
 
-def model_metadata(manifest: Manifest) -> dict[str, Any]:
-    """`GET /v2/models/NAME`: the graph's tensors; `parameters.columns` names a tensor's columns in order."""
+def model_metadata(manifest: Manifest, versions: Sequence[str]) -> dict[str, Any]:
+    """`GET /v2/models/NAME`: the graph's tensors.
+
+    `parameters.columns` names an input's columns in order, and `parameters.units` their units where the owner gave
+    some; `parameters.classes` are a model's classes, in the order of its probabilities.
+
+    Args:
+        manifest: Of the bundle that is asked about.
+        versions: All that "may be explicitly requested".
+    """
     widths = {"label": (), "probabilities": (len(manifest.classes),), "value": (-1,)}
+    inputs: list[dict[str, Any]] = []
+    for tensor in manifest.inputs:
+        columns: dict[str, Any] = {"columns": list(tensor.features)}
+        units = {one.name: one.unit for one in manifest.features if one.unit and one.name in tensor.features}
+        if units:
+            columns["units"] = units
+        shape = [-1, len(tensor.features)]
+        inputs.append(
+            {"name": tensor.name, "datatype": _DATATYPES[tensor.dtype], "shape": shape, "parameters": columns}
+        )
+    outputs: list[dict[str, Any]] = []
+    for output in manifest.outputs:
+        shape = [-1, *widths[output.role]]
+        outputs.append({"name": output.name, "datatype": _DATATYPES[output.dtype], "shape": shape})
+        if output.role != "value" and manifest.classes:
+            outputs[-1]["parameters"] = {"classes": list(manifest.classes)}
     return {
         "name": manifest.name,
-        "versions": [manifest.version],
+        "versions": list(versions),
         "platform": PLATFORM,
-        "inputs": [
-            {
-                "name": tensor.name,
-                "datatype": _DATATYPES[tensor.dtype],
-                "shape": [-1, len(tensor.features)],
-                "parameters": {"columns": list(tensor.features)},
-            }
-            for tensor in manifest.inputs
-        ],
-        "outputs": [
-            {"name": output.name, "datatype": _DATATYPES[output.dtype], "shape": [-1, *widths[output.role]]}
-            for output in manifest.outputs
-        ],
+        "inputs": inputs,
+        "outputs": outputs,
     }
 
 
