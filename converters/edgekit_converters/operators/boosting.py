@@ -111,11 +111,8 @@ def classified(
     if raw.width > 1:
         return Predicted(label=scores.best(graph, raw, classes), probabilities=scores.softmax(graph, raw), decision=raw)
     score = graph.value("Mul", [raw, graph.constant(np.array([scale]), "scale")], raw) if scale != 1.0 else raw
-    return Predicted(
-        label=scores.positive(graph, raw, classes, at_zero=at_zero),
-        probabilities=scores.two_sided(graph, scores.sigmoid(graph, score)),
-        decision=raw,
-    )
+    label, shares = scores.of_two(graph, score, classes, at_zero=at_zero)
+    return Predicted(label=label, probabilities=shares, decision=raw)
 
 
 PREDICTORS: Final[Mapping[str, Predict]] = dict.fromkeys(

@@ -95,6 +95,9 @@ def _classified(raw: Expr, step: Any, dump: Dump) -> Predicted:
     if scores.label_count(step):
         shares = scores.sigmoid(graph, raw.value)
         return Predicted(label=(raw > _limit(step)).cast("int64").value, probabilities=shares)
+    if raw.width == 1 and _limit(step) == 0.0:
+        label, shares = scores.of_two(graph, raw.value, classes)
+        return Predicted(label=label, probabilities=shares)
     if raw.width == 1:
         place = (raw > _limit(step)).cast("int64").flat()
         p = scores.two_sided(graph, scores.sigmoid(graph, raw.value))

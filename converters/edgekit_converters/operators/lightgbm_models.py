@@ -93,10 +93,9 @@ def transformed(raw: Expr, objective: str) -> Expr:
         return raw
     if name in EXP:
         return raw.exp()
-    if name in {"binary", "multiclassova"}:
-        return 1.0 / ((raw * -float(parameters["sigmoid"])).exp() + 1.0)
-    if name == "cross_entropy":
-        return 1.0 / ((-raw).exp() + 1.0)
+    if name in {"binary", "cross_entropy", "multiclassova"}:
+        factor = -float(parameters.get("sigmoid", 1.0))
+        return 1.0 / ((-raw if factor == -1.0 else raw * factor).exp() + 1.0)
     if name == "cross_entropy_lambda":
         return log1p(raw.exp())
     if name == "multiclass":

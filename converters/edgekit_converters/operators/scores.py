@@ -77,9 +77,9 @@ def _are_places(values: NDArray[Any], dtype: Dtype) -> bool:
     return dtype == "int64" and np.array_equal(values, np.arange(len(values)))
 
 
-def best(graph: GraphBuilder, scores: Value, classes: NDArray[Any]) -> Value:
-    """[rows]: the class of the largest score; the first one of equals, as numpy.argmax."""
-    place = graph.value("ArgMax", [scores], Value("", "int64", 0), axis=1, keepdims=0, select_last_index=0)
+def best(graph: GraphBuilder, scores: Value, classes: NDArray[Any], *, last: bool = False) -> Value:
+    """[rows]: the class of the largest score; the first one of equals, as numpy.argmax, or the last one."""
+    place = graph.value("ArgMax", [scores], Value("", "int64", 0), axis=1, keepdims=0, select_last_index=int(last))
     return label(graph, place, classes)
 
 
@@ -107,13 +107,11 @@ def present(graph: GraphBuilder, scores: Value, limit: float) -> Value:
     return graph.cast(above, "int64")
 
 
-def positive(
-    graph: GraphBuilder, decision: Value, classes: NDArray[Any], *, at_zero: bool = False, limit: float = 0.0
-) -> Value:
-    """[rows]: the second of two classes where the decision [rows, 1] is above the limit (with `at_zero` at it too)."""
+def positive(graph: GraphBuilder, decision: Value, classes: NDArray[Any]) -> Value:
+    """[rows]: the second of two classes where the decision [rows, 1] is above 0."""
     values, dtype = class_values(classes)
-    bound = graph.constant(np.array([limit], dtype=np.dtype(decision.dtype)), "limit")
-    above = graph.value("GreaterOrEqual" if at_zero else "Greater", [decision, bound], Value("", "bool", 1))
+    bound = graph.constant(np.array([0.0], dtype=np.dtype(decision.dtype)), "limit")
+    above = graph.value("Greater", [decision, bound], Value("", "bool", 1))
     if _are_places(values, dtype):
         chosen = graph.cast(above, "int64").name
     else:
@@ -127,14 +125,32 @@ def flat_shape(graph: GraphBuilder) -> str:
     return graph.constant(np.array([-1], dtype=np.int64), "flat")
 
 
+def of_two(
+    graph: GraphBuilder, score: Value, classes: NDArray[Any], *, at_zero: bool = False
+) -> tuple[Value, Value]:
+    """Label [rows] and probabilities [rows, 2] of a score [rows, 1] whose sigmoid is the second class's probability.
+
+    The label is the second class where the score is above 0 (with `at_zero` at it too): where it is more than its
+    negative, which the sigmoid needs too, so that two nodes do for what takes `positive` three and two constants more.
+    """
+    negated = graph.value("Neg", [score], score)
+    both = graph.value("Concat", [negated, score], replace(score, width=2), axis=1)
+    return best(graph, both, classes, last=at_zero), two_sided(graph, _share(graph, negated))
+
+
 def sigmoid(graph: GraphBuilder, x: Value) -> Value:
     """1 / (1 + exp(-x)), as scipy writes it: onnxruntime's `Sigmoid` is up to 2e5 ulps away below 0.
 
     exp(800) is inf in float64, and 1 / inf is 0: no overflow to guard.
     """
+    return _share(graph, graph.value("Neg", [x], x))
+
+
+def _share(graph: GraphBuilder, negated: Value) -> Value:
+    """1 / (1 + exp(negated))."""
     one = graph.constant(np.array([1.0]), "one")
-    power = graph.value("Exp", [graph.value("Neg", [x], x)], x)
-    return graph.value("Div", [one, graph.value("Add", [one, power], x)], x)
+    power = graph.value("Exp", [negated], negated)
+    return graph.value("Div", [one, graph.value("Add", [one, power], power)], power)
 
 
 def two_sided(graph: GraphBuilder, p: Value) -> Value:
