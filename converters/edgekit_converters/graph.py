@@ -382,13 +382,30 @@ def _rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
 
 
 def needed_nodes(nodes: Sequence[onnx.NodeProto], outputs: set[str]) -> tuple[list[onnx.NodeProto], set[str]]:
-    """The nodes that the outputs need, in order, and every name that they read."""
+    """The nodes that the outputs need, in order, and every name that they read; an If loses what nobody reads."""
     needed, found = set(outputs), []
     for node in reversed(nodes):
         if needed.intersection(node.output):
+            if node.op_type == "If":
+                _drop_unread(node, needed)
             found.append(node)
             needed.update(_reads(node))
     return found[::-1], needed
+
+
+def _drop_unread(node: onnx.NodeProto, needed: set[str]) -> None:
+    """Takes from an If and its branches the outputs whose names are not among those, and what only they need."""
+    kept = [place for place, name in enumerate(node.output) if name in needed]
+    if len(kept) == len(node.output):
+        return
+    node.output[:] = [node.output[place] for place in kept]
+    for branch in (attribute.g for attribute in node.attribute):
+        infos = [branch.output[place] for place in kept]
+        nodes, _ = needed_nodes(branch.node, {info.name for info in infos})
+        for field, left in ((branch.output, infos), (branch.node, nodes)):
+            copies = [type(one).FromString(one.SerializeToString()) for one in left]
+            del field[:]
+            field.extend(copies)
 
 
 def _reads(node: onnx.NodeProto) -> set[str]:

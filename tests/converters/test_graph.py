@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,21 @@ def test_what_no_output_needs_is_left_out() -> None:
     model = graph.build()
     assert [node.op_type for node in model.graph.node] == ["Identity"]
     assert not model.graph.initializer
+
+
+def test_a_branch_makes_only_what_is_read() -> None:
+    graph = GraphBuilder(TARGET)
+    x, yes = graph.input("x", "float64", 1), graph.constant(np.array(True))
+    bodies = []
+    for number in (1.0, 2.0):
+        inner = graph.inner()
+        unread, read = (inner.value(op, [x, inner.constant(np.array([number]))], x) for op in ("Add", "Mul"))
+        bodies.append(inner.body({one.name: ("float64", [None, 1]) for one in (unread, read)}))
+    chosen = graph.node("If", [yes], 2, then_branch=bodies[0], else_branch=bodies[1])
+    graph.output("y", replace(x, name=chosen[1]))
+    model = graph.build()
+    assert operators(model) == ("ai.onnx:If", "ai.onnx:Mul")
+    assert answer(model, {"x": np.array([[3.0]])}).tolist() == [[3.0]]
 
 
 def test_an_output_is_a_name_and_costs_a_node_only_where_the_value_has_one_already() -> None:

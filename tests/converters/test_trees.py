@@ -208,6 +208,26 @@ def test_ties_of_a_forest_go_to_the_class_that_numpy_takes(depth: int | None, ru
 
 
 @RUNTIMES
+@pytest.mark.parametrize("kind", [GradientBoostingClassifier, HistGradientBoostingClassifier])
+def test_a_score_of_zero_is_the_class_that_the_original_takes(kind: Any, runtime: str) -> None:
+    X = data()
+    model = kind(max_depth=1, random_state=0).fit(X, answer("two"))
+    # Two trees add or take the smallest number there is, the others nothing.
+    if hasattr(model, "_predictors"):
+        model._baseline_prediction[:] = 0.0
+        nodes = [one.nodes["value"] for stage in model._predictors for one in stage]
+    else:
+        model.set_params(init="zero", learning_rate=1.0)
+        model.init_ = "zero"
+        nodes = [one.tree_.value[:, 0, 0] for one in model.estimators_[:, 0]]
+    for number, values in enumerate(nodes):
+        values[:] = 5e-324 * np.sign(values) if number < 2 else 0.0
+    rows = adversarial(model, X, missing=False)
+    assert np.unique(np.sign(model.decision_function(rows))).tolist() == [-1.0, 0.0, 1.0]
+    assert_equal_bits(model, X, rows, runtime)
+
+
+@RUNTIMES
 def test_trees_behind_a_scaler_read_what_the_scaler_gives_in_float64(runtime: str) -> None:
     X = data()
     model = make_pipeline(StandardScaler(), RandomForestClassifier(10, random_state=0)).fit(X, answer("three"))

@@ -106,6 +106,12 @@ class Expr:
         name = self.graph.constant(np.ascontiguousarray(weights, dtype=np.float64), "weights")
         return self.apply("MatMul", name, width=weights.shape[-1])
 
+    def affine(self, weights: NDArray[Any], bias: NDArray[Any]) -> Expr:
+        """The product with weights [width, columns] and a bias [columns], in one node; the order of sums is its own."""
+        given = (np.ascontiguousarray(one, dtype=np.float64) for one in (weights, bias))
+        names = [self.graph.constant(one, "weights") for one in given]
+        return self.apply("Gemm", *names, width=weights.shape[-1])
+
     def __neg__(self) -> Expr:
         return self.apply("Neg")
 

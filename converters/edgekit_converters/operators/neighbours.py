@@ -23,7 +23,7 @@ from edgekit_converters.operators import Predict, Predicted, Transform, Unfaithf
 from edgekit_converters.operators.distances import SQUARED, cosine, distances, metric_of, reduced, root
 from edgekit_converters.operators.expression import Expr
 from edgekit_converters.operators.iteration import pick
-from edgekit_converters.operators.search_order import Search, least
+from edgekit_converters.operators.search_order import Search, least, middle
 from edgekit_converters.operators.tied_neighbours import settle
 
 if TYPE_CHECKING:
@@ -52,9 +52,10 @@ def nearest(x: Expr, step: Any, count: int | None = None) -> tuple[Expr, Expr]:
         estimate = reduced(x.reshape(-1, 1, x.width) - rows, name, power, len(rows))
         near, place = least(estimate, edge)
     else:
-        middle = rows.mean(axis=0)
-        shifted = rows - middle
-        estimate = (x - middle) @ (-2.0 * shifted.T) + (shifted**2).sum(axis=1)
+        whence = middle(rows)
+        shifted = rows - whence
+        moved = x - whence if whence.any() else x
+        estimate = moved.affine(-2.0 * shifted.T, (shifted**2).sum(axis=1))
         candidates = least(estimate, wide)[1]
         near, place = least(reduced(x.reshape(-1, 1, x.width) - candidates.look_up(rows), name, power, wide), wide)
         place = pick(candidates, place)

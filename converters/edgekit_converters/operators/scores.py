@@ -125,9 +125,7 @@ def flat_shape(graph: GraphBuilder) -> str:
     return graph.constant(np.array([-1], dtype=np.int64), "flat")
 
 
-def of_two(
-    graph: GraphBuilder, score: Value, classes: NDArray[Any], *, at_zero: bool = False
-) -> tuple[Value, Value]:
+def of_two(graph: GraphBuilder, score: Value, classes: NDArray[Any], *, at_zero: bool = False) -> tuple[Value, Value]:
     """Label [rows] and probabilities [rows, 2] of a score [rows, 1] whose sigmoid is the second class's probability.
 
     The label is the second class where the score is above 0 (with `at_zero` at it too): where it is more than its

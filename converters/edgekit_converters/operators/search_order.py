@@ -84,12 +84,22 @@ def between(values: Expr, start: int, end: int) -> Expr:
     return values.apply("Slice", *bounds, width=end - start)
 
 
+def middle(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[features]: whence lengths are measured: the mean of the rows, or 0 where that is no farther off than they are.
+
+    The shorter rows are, the less a matrix product rounds; 0 spares a node for each row, after a scaler or a PCA.
+    """
+    mean: NDArray[np.float64] = rows.mean(axis=0)
+    near = (mean**2).sum() <= ((rows - mean) ** 2).sum(axis=1).max()
+    return np.zeros_like(mean) if near else mean
+
+
 def rounding(search: Search) -> tuple[float, float]:
     """What the difference of two estimates may be off, per squared length of x and of a row; the longest row's.
 
     Lengths are those from the middle of the stored rows.
     """
-    longest = float(((search.rows - search.rows.mean(axis=0)) ** 2).sum(axis=1).max())
+    longest = float(((search.rows - middle(search.rows)) ** 2).sum(axis=1).max())
     return ROUNDING * (search.rows.shape[1] + 10), longest
 
 
@@ -157,9 +167,8 @@ def _slack(search: Search, x: Expr) -> Expr:
     """[rows, 1]: what the difference of two estimates may be off."""
     if search.name not in distances.SQUARED:
         return x.ones() - 1.0
-    middle: NDArray[np.float64] = search.rows.mean(axis=0)
     share, longest = rounding(search)
-    return ((x - middle).square().sum() + longest) * share
+    return ((x - middle(search.rows)).square().sum() + longest) * share
 
 
 def _edge(values: Expr, count: int) -> Expr:

@@ -33,37 +33,43 @@ def settle(search: Search, x: Expr, estimate: Expr, reduced: Expr, place: Expr) 
         place: [rows, candidates]: their places; of equals any.
     """
     graph, count = x.graph, search.count
-    tied = _tied(search, reduced)
-    clear, searched = graph.inner(), graph.inner()
-    kept = [between(Expr(clear, one.value), 0, count) for one in (reduced, place)]
-    found = _searched(search, *(Expr(searched, one.value) for one in (x, estimate, tied, reduced, place)))
+    clear = _clear(search, reduced)
+    plain, searched = graph.inner(), graph.inner()
+    kept = [between(Expr(plain, one.value), 0, count) for one in (reduced, place)]
+    found = _searched(search, *(Expr(searched, one.value) for one in (x, estimate, clear, reduced, place)))
     answers: tuple[tuple[Dtype, Shape], ...] = ("float64", [None, count]), ("int64", [None, count])
     then, otherwise = (
         branch.body(dict(zip((one.value.name for one in outputs), answers, strict=True)))
-        for branch, outputs in ((searched, found), (clear, kept))
+        for branch, outputs in ((plain, kept), (searched, found))
     )
-    anyone = tied.cast("int64").apply("ReduceMax", width=0, keepdims=0).cast("bool")
-    chosen = graph.node("If", [anyone.value], 2, then_branch=then, else_branch=otherwise)
+    all_clear = clear.cast("int64").apply("ReduceMin", width=0, keepdims=0).cast("bool")
+    chosen = graph.node("If", [all_clear.value], 2, then_branch=then, else_branch=otherwise)
     return (
         Expr(graph, Value(chosen[0], "float64", count)),
         Expr(graph, Value(chosen[1], "int64", count)),
     )
 
 
-def _tied(search: Search, reduced: Expr) -> Expr:
-    """[rows, 1 or 2]: whether the next row is as near as the last, and whether one that is no candidate may be."""
-    edge, count = reduced.at(search.count - 1), search.count
-    if reduced.width == count + 1:
-        return reduced.at(count) <= edge
+def _clear(search: Search, reduced: Expr) -> Expr:
+    """[rows, 1 or 2]: whether the next row is farther than the last one, and any that is no candidate too.
+
+    Both are differences of columns, above 0, from one product: a difference of two numbers is 0 where they are equal
+    only. Where distances overflow it is NaN, and not above 0.
+    """
+    last, following, width = search.count - 1, search.count, reduced.width
+    gaps = np.zeros((width, 2))
+    gaps[[last, following], 0] = -1.0, 1.0
+    if width == search.count + 1:
+        return reduced @ gaps[:, :1] > 0.0
     # |x| is at most the edge's distance and the row's length: its square, at most twice the sum of both squares.
     share, longest = rounding(search)
-    limit = edge * np.array([1.0, 1.0 + 2.0 * share]) + np.array([0.0, 3.0 * share * longest])
-    return reduced.at(count, reduced.width - 1) <= limit
+    gaps[[last, width - 1], 1] = -1.0 - 2.0 * share, 1.0
+    return reduced.affine(gaps, np.array([0.0, -3.0 * share * longest])) > 0.0
 
 
-def _searched(search: Search, x: Expr, estimate: Expr, tied: Expr, reduced: Expr, place: Expr) -> tuple[Expr, Expr]:
-    """The k first of `reduced` and `place`, once the rows that are tied have been searched."""
-    graph, flat = x.graph, tied.cast("int64").max().cast("bool").flat()
+def _searched(search: Search, x: Expr, estimate: Expr, clear: Expr, reduced: Expr, place: Expr) -> tuple[Expr, Expr]:
+    """The k first of `reduced` and `place`, once the rows that are not clear have been searched."""
+    graph, flat = x.graph, (~clear).cast("int64").max().cast("bool").flat()
     reduced, place = (between(one, 0, search.count) for one in (reduced, place))
     x, estimate = (one.apply("Compress", flat, axis=0) for one in (x, estimate))
     turn, kept = in_turn(search, x, estimate)
