@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from edgekit_contracts import limits
-from edgekit_contracts.decode import convert, decode_json
+from edgekit_contracts.decode import decode_json
 from edgekit_contracts.errors import BadInput, TooLarge
 from edgekit_runtime.engine import Batch, Column, Engine
 from edgekit_runtime.serving import binary
@@ -72,6 +72,36 @@ class _FlatRequest(InferRequest, frozen=True):
     parameters: dict[str, Scalar] = {}
 
 
+def _without_null(found: InferInput | RequestedOutput | InferRequest) -> None:
+    if found.parameters is None:
+        msgspec.structs.force_setattr(found, "parameters", {})
+
+
+class _NullableInput(InferInput, frozen=True):
+    parameters: dict[str, Any] | None = {}  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        _without_null(self)
+
+
+class _NullableOutput(RequestedOutput, frozen=True):
+    parameters: dict[str, Any] | None = {}  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        _without_null(self)
+
+
+class _NullableRequest(InferRequest, frozen=True):
+    """Any other request; `parameters` may be null, as MLServer's client writes every field that it has."""
+
+    inputs: tuple[_NullableInput, ...]
+    outputs: tuple[_NullableOutput, ...] | None = None
+    parameters: dict[str, Any] | None = {}  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        _without_null(self)
+
+
 class TooManyRows(BadInput):
     """More rows in one request than the device is told to take."""
 
@@ -102,21 +132,7 @@ def decode_request(
     try:
         return _flat.decode(text), tensors
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        tree: Any = decode_json(text, dict[str, Any], what="request", limit=limit)
-        return convert(_without_null_parameters(tree), InferRequest, what="request"), tensors
-
-
-def _without_null_parameters(tree: Any) -> Any:
-    """The request where `parameters` that are null are left out: MLServer's client writes every field that it has."""
-    if isinstance(tree, dict):
-        kept = {name: value for name, value in tree.items() if name != "parameters" or value is not None}
-        return {
-            name: list(map(_without_null_parameters, value))
-            if name in {"inputs", "outputs"} and isinstance(value, list)
-            else value
-            for name, value in kept.items()
-        }
-    return tree
+        return decode_json(text, _NullableRequest, what="request", limit=limit), tensors
 
 
 def row_of(request: InferRequest, tensors: memoryview, engine: Engine) -> NDArray[np.float64] | None:
