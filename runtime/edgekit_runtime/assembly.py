@@ -10,12 +10,13 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from edgekit_contracts.errors import EdgekitError, MissingFile
+from edgekit_contracts.errors import EdgekitError, MissingFile, StorageFault
 from edgekit_contracts.manifest import Manifest
 from edgekit_contracts.slots import ModelSlots, Plan, Slot
 from edgekit_contracts.telemetry import Labels
@@ -243,12 +244,21 @@ class Assembly:
 
     def _queue(self) -> ReviewQueue:
         from edgekit_runtime.oversight.review import FILE, ReviewQueue  # with SQLite
+        from edgekit_runtime.transaction import is_damage, set_aside
 
         review = self.config.review
         with self._lock:
             if self._review is None:
-                path, size = Path(self.config.state_dir) / FILE, int(1e6 * review.max_mb)
-                self._review = ReviewQueue(path, max_items=review.max_items, max_bytes=size)
+                path = Path(self.config.state_dir) / FILE
+                opened = partial(ReviewQueue, path, max_items=review.max_items, max_bytes=int(1e6 * review.max_mb))
+                try:
+                    self._review = opened()
+                except StorageFault as fault:
+                    if not is_damage(fault.__cause__):
+                        raise
+                    aside = set_aside(path, "damaged")
+                    _log.error("the review queue is set aside as %s, and a new one is begun: %s", aside.name, fault)
+                    self._review = opened()
             return self._review
 
     def _release(self, source: Source, intake: Intake, single: Single) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 
 from edgekit_contracts.errors import StorageFault
 from edgekit_contracts.names import DEVICE_PATTERN
-from edgekit_runtime.transaction import make_durable, transaction
+from edgekit_runtime.transaction import is_damage, make_durable, set_aside, transaction
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,6 @@ _FROM_1: Final = (
     "UPDATE sqlite_sequence SET name = 'record' WHERE name = 'old'",
     "DROP TABLE old",
 )
-_DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 class Damaged(Exception):
@@ -84,7 +83,8 @@ def open_file(path: Path, device: str) -> tuple[sqlite3.Connection, Path | None]
     try:
         return _open(path, device), None
     except Damaged as damage:
-        aside = _move_away(path, damage)
+        aside = set_aside(path, damage.becomes)
+        log.warning("the outbox %s is set aside as %s, and a new one is begun: %s", path, aside.name, damage)
         try:
             return _open(path, device), aside
         except Damaged as again:
@@ -119,25 +119,9 @@ def _open(path: Path, device: str) -> sqlite3.Connection:
     except BaseException as error:
         if db is not None:
             db.close()
-        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+        if is_damage(error):
             raise Damaged(str(error)) from error
         if isinstance(error, (sqlite3.Error, OSError)):
             raise StorageFault(str(path), str(error)) from error
         raise
     return db
-
-
-def _move_away(path: Path, damage: Damaged) -> Path:
-    number = 1
-    while (target := path.with_name(f"{path.name}.{damage.becomes}-{number}")).exists():
-        number += 1
-    try:
-        path.rename(target)
-        for suffix in ("-wal", "-shm"):
-            side = path.with_name(path.name + suffix)
-            if side.exists():
-                side.rename(target.with_name(target.name + suffix))
-    except OSError as error:
-        raise StorageFault(str(path), str(error)) from error
-    log.warning("the outbox %s is set aside as %s, and a new one is begun: %s", path, target.name, damage)
-    return target

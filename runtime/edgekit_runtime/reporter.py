@@ -96,8 +96,11 @@ class Reporter:
         """A bundle counts no more: its last window is closed and stored."""
 
         def last() -> None:
-            self._sources.remove(source)
-            self._tell_counting()
+            if source in self._sources:
+                self._sources.remove(source)
+                self._tell_counting()
+            else:  # it was let go before we began
+                source.idles = True
             self._report(source)
 
         self._orders.put(last)

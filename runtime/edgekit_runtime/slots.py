@@ -61,7 +61,7 @@ class SlotStore:
         replace(self._file, encode_json(Slots(models=tuple(models)), indent=2))
 
     def keep(self, source: Path, sha256: str) -> None:
-        """Copies a bundle here, unless it is here already.
+        """Copies a bundle here, unless it is here already, and whole.
 
         Args:
             source: The file.
@@ -71,7 +71,7 @@ class SlotStore:
             StorageFault: It cannot be copied, or has changed meanwhile.
         """
         target = self.path(sha256)
-        if target.exists():
+        if digests.file_sha256(target) == sha256:
             return
         try:
             data = source.read_bytes()

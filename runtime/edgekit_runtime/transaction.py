@@ -1,4 +1,4 @@
-"""Transactions, durability and faults of SQLite, for the device's files and the centre's alike."""
+"""Transactions, durability, faults and damage of SQLite, for the device's files and the centre's alike."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from edgekit_contracts.errors import StorageFault, UnsupportedFormat
+
+_DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 def make_durable(db: sqlite3.Connection, what: str, newest: int) -> int:
@@ -57,3 +60,33 @@ def stored_in(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError) as error:
         raise StorageFault(str(path), str(error)) from error
+
+
+def is_damage(error: BaseException | None) -> bool:
+    """Whether SQLite says that the file itself is at fault."""
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
+
+
+def set_aside(path: Path, becomes: str) -> Path:
+    """Moves a file away, and what SQLite keeps beside it.
+
+    Args:
+        path: The file.
+        becomes: Its new name says so, behind the old one.
+
+    Returns:
+        Where it is now.
+
+    Raises:
+        StorageFault: It cannot be moved.
+    """
+    number = 1
+    while (target := path.with_name(f"{path.name}.{becomes}-{number}")).exists():
+        number += 1
+    with stored_in(path):
+        path.rename(target)
+        for suffix in ("-wal", "-shm"):
+            side = path.with_name(path.name + suffix)
+            if side.exists():
+                side.rename(target.with_name(target.name + suffix))
+    return target

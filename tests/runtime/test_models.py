@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -100,6 +101,17 @@ def test_a_command_outlives_a_restart_and_the_file_that_was_staged(device: Devic
     assert version(again) == "2.0"
     assert command(again, "return")["live"]["version"] == "1.0"
     assert version(device.start()) == "1.0"
+
+
+def test_a_kept_bundle_that_was_damaged_is_replaced_when_it_is_staged_again(device: Device) -> None:
+    command(device.start(), "stage", bundle=device.path("2.0"), strategy="canary", share=1.0)
+    (kept,) = (device.directory / "state" / "bundles").iterdir()
+    os.truncate(kept, 100)
+    again = device.start()
+    assert again.status()[0]["candidate"] is None
+    command(again, "stage", bundle=device.path("2.0"), strategy="canary", share=1.0)
+    assert kept.read_bytes() == Path(device.path("2.0")).read_bytes()
+    assert version(device.start()) == "2.0"
 
 
 def test_the_memory_of_rows_that_come_alone_is_made_before_the_first_of_them(
@@ -328,6 +340,9 @@ def rows(outbox: Outbox) -> dict[str, int]:
 
 
 def test_doubtful_answers_are_marked_and_wait_for_a_person(tmp_path: Path) -> None:
+    damaged = tmp_path / "state" / "review.db"
+    damaged.parent.mkdir()
+    damaged.write_bytes(b"no database" * 1000)
     careful = bundles.make(
         tmp_path, monitoring=Monitoring(abstain_below=0.9), privacy=Privacy(raw_fields=("age",)), automation="confirm"
     )
@@ -355,7 +370,8 @@ def test_doubtful_answers_are_marked_and_wait_for_a_person(tmp_path: Path) -> No
         assert reply.answers.labels.tolist() == ["yes", "no", "no", "no"]
     finally:
         models.stop()
-    with ReviewQueue(tmp_path / "state" / "review.db") as queue:
+    assert damaged.with_name("review.db.damaged-1").read_bytes() == b"no database" * 1000
+    with ReviewQueue(damaged) as queue:
         items = list(queue.items())
     assert [(one.reason, one.answer, one.request, one.fields) for one in items] == [
         ("abstain", "no", "42", {"age": 20.0}),

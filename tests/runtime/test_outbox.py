@@ -507,6 +507,24 @@ def test_a_bundle_that_is_not_live_reports_only_what_it_was_asked(tmp_path: Path
         ]
 
 
+def test_a_bundle_that_was_let_go_before_reports_began_ends_nothing(tmp_path: Path) -> None:
+    bundle = open_bundle(bundles.make(tmp_path).path, keys=None)
+    engine = Engine(bundle.model, bundle.manifest)
+    batch = engine.encode(bundles.ROWS)
+    with Outbox(tmp_path / "outbox.db", "pump-1") as outbox:
+        reporter = Reporter(outbox, lambda: None)
+        live, refused, answered = (make_source(bundle) for _ in range(3))
+        answered.observer.record(batch, engine.run(batch), 50.0)
+        reporter.start([live])
+        reporter.retire(refused)
+        reporter.retire(answered)
+        reporter.close_window(live)
+        wait_until(lambda: outbox.records == 3, "the live one's window")
+        reporter.stop()
+        windows = [one.n for one in envelopes(outbox) if one.kind is Kind.WINDOW]
+        assert windows == [4, 0, 0]  # of what had answered, and of the live one
+
+
 @pytest.mark.parametrize("step", [3, 1024])
 def test_windows_are_added_up_to_a_length_each_model_for_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
