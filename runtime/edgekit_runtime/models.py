@@ -157,10 +157,10 @@ class Models:
         return self._worker.submit(self._apply, config)
 
     def test(self) -> Future[SelfTest]:
-        """Replays the golden set of every live bundle, on the engine that answers.
+        """Replays the golden set of every bundle in service, on the engine that answers.
 
-        One that answers wrongly gives way to its former bundle, where there is one that takes and gives the same and
-        passes; it is not kept.
+        A live one that answers wrongly gives way to its former bundle, where there is one that takes and gives the same
+        and passes; it is not kept. A candidate or a former one that does is let go.
 
         Returns:
             What was found, or the error.
@@ -174,10 +174,28 @@ class Models:
                 results.append(self._assembly.test(unit.served.lineup.live, unit.settings))
             except GoldenMismatch as wrong:
                 results.append(self._fall_back(unit, wrong))
-                faults.append(f"{wrong.sentence}; {unit.served.lineup.live.manifest.title} answers instead")
-                _log.error("self-test: %s", faults[-1])
-                self._events.tell("self-test failed", faults[-1])
+                faults.append(self._wrong(wrong, f"{unit.served.lineup.live.manifest.title} answers instead"))
+            for member in _members(unit.served.lineup)[1:]:
+                try:
+                    results.append(self._assembly.test(member, unit.settings))
+                except GoldenMismatch as wrong:
+                    self._let_go(unit, member)
+                    faults.append(self._wrong(wrong, "it is let go"))
+                except MissingFile:
+                    pass  # as `_slots`: a former bundle's file may be gone
         return SelfTest(tuple(results), tuple(faults))
+
+    def _wrong(self, wrong: GoldenMismatch, consequence: str) -> str:
+        fault = f"{wrong.sentence}; {consequence}"
+        _log.error("self-test: %s", fault)
+        self._events.tell("self-test failed", fault)
+        return fault
+
+    def _let_go(self, unit: _Unit, member: Member) -> None:
+        """Lets go what stands beside the live bundle."""
+        lineup = unit.served.lineup
+        beside = {"former": None} if member is lineup.former else {"candidate": None}
+        self._change(unit, msgspec.structs.replace(lineup, **beside))
 
     def _fall_back(self, unit: _Unit, wrong: GoldenMismatch) -> GoldenResult:
         """Returns to the former bundle; raises what was wrong where that cannot be."""
@@ -188,10 +206,13 @@ class Models:
             result = self._assembly.test(lineup.former, unit.settings)
         except EdgekitError:
             raise wrong from None
-        self._settle(unit.served.replace(Lineup(lineup.former)), unit.served.lineup)
+        self._change(unit, Lineup(lineup.former))
+        return result
+
+    def _change(self, unit: _Unit, lineup: Lineup) -> None:
+        self._settle(unit.served.replace(lineup), lineup)
         self._kept()
         self.changed()
-        return result
 
     def _command(self, name: str, command: Command, body: bytes) -> dict[str, Any]:
         unit = self._units.get(name)

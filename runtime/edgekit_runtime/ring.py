@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from struct import Struct
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 PLACES: Final = 8
 """Threads that are answered at once. Each costs 3 kB, and the one that was used last is in a core's cache."""
+FIRST: Final = 2
+"""Places that are made at the beginning, in a fifth of a millisecond each: a service answers on one thread or two."""
 WAITING: Final = 256
 """Rows that wait singly: so few that what they take is in a core's cache and taken again."""
 _ALIGNMENT: Final = 64
@@ -93,24 +96,10 @@ class Ring:
         self._parts |= {"latency": (slice(self._size - _LATENCY.itemsize, self._size), _LATENCY)}
         self._places = _aligned(PLACES, self._size)
         """[places, bytes]."""
-        self._free: list[_Place] = []
-        for number in range(PLACES):
-            place: Any = self._places[number : number + 1]
-            written = [
-                self._column(place, output.role).reshape(found[output.role].shape) if output.role in found else None
-                for output in manifest.outputs
-            ]
-            row = self._column(place, "row")
-            bound = engine.bind(row, written)
-            if bound is None:
-                raise ValueError("the session's memory cannot be bound")
-            self._try(place, bound, sample, found)
-            rest()
-            # A row that needs no rounding is written as the bytes that were looked at.
-            target: Any = memoryview(row[0].view(np.uint8)) if row.dtype == _DOUBLE else row[0]
-            answers, latency = memoryview(place[0, : self._answered]), memoryview(self._column(place, "latency")[0])
-            label = memoryview(self._column(place, "label")[0]) if "label" in self._parts else answers
-            self._free.append((target, bound.run, answers, label, latency, memoryview(place[0]).tobytes, bound))
+        self._tried = engine, sample, found
+        """What each place is bound to, and what it is tried on."""
+        self._made = FIRST
+        self._free = [self._place(number) for number in range(FIRST)]
         self._waiting: list[bytes] = []
         """Rows that wait to be counted."""
         self._block = 1 if observer is None else observer.block_rows
@@ -163,6 +152,40 @@ class Ring:
         part, dtype = self._parts[role]
         return records[:, part].view(dtype)
 
+    def _place(self, number: int) -> _Place:
+        """Binds a place's memory, and tries it.
+
+        Raises:
+            ValueError: As `Ring`.
+        """
+        engine, sample, found = self._tried
+        place: Any = self._places[number : number + 1]
+        written = [
+            self._column(place, output.role).reshape(found[output.role].shape) if output.role in found else None
+            for output in engine.manifest.outputs
+        ]
+        row = self._column(place, "row")
+        bound = engine.bind(row, written)
+        if bound is None:
+            raise ValueError("the session's memory cannot be bound")
+        self._try(place, bound, sample, found)
+        rest()
+        # A row that needs no rounding is written as the bytes that were looked at.
+        target: Any = memoryview(row[0].view(np.uint8)) if row.dtype == _DOUBLE else row[0]
+        answers, latency = memoryview(place[0, : self._answered]), memoryview(self._column(place, "latency")[0])
+        label = memoryview(self._column(place, "label")[0]) if "label" in self._parts else answers
+        return target, bound.run, answers, label, latency, memoryview(place[0]).tobytes, bound
+
+    def _grow(self) -> None:
+        """Makes one more place, where rows came at once and there was none left."""
+        with self._lock:
+            number = self._made
+            if number == PLACES:
+                return
+            self._made += 1
+        with suppress(Exception):  # the usual way answers, and says what is wrong
+            self._free.append(self._place(number))
+
     def _try(self, place: NDArray[np.uint8], bound: Bound, sample: Batch, found: Mapping[str, NDArray[Any]]) -> None:
         """Answers the sample in this place, and compares each byte."""
         assert sample.numbers is not None
@@ -203,7 +226,7 @@ class Ring:
 
     def _function(self, engine: Engine, *, held: bool) -> Any:
         """A function, since a method would look up each name that it needs at each call."""
-        free, full, unpack, clock = self._free, self._full, self._unpack, perf_counter_ns
+        free, full, grow, unpack, clock = self._free, self._full, self._grow, self._unpack, perf_counter_ns
         take, give, waiting, wait, most = free.pop, free.append, self._waiting, self._waiting.append, self._most
         observed, truth, text_at, classes = self._observer is not None, self._truth, self._text_at, self._classes
         check, ndarray, double, tops, wild = engine.encoder.check, np.ndarray, _DOUBLE, _TOPS, _WILD
@@ -241,6 +264,7 @@ class Ring:
             try:
                 place = take()
             except IndexError:
+                grow()
                 return None
             target, run, answers, number, latency, copy, bound = place
             try:

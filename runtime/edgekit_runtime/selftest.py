@@ -26,12 +26,12 @@ class GoldenResult(msgspec.Struct, frozen=True):
 
 
 class SelfTest(msgspec.Struct, frozen=True):
-    """Of all that is live."""
+    """Of all that is in service."""
 
     results: tuple[GoldenResult, ...]
-    """Of each model, or of the former bundle that answers in its place from now on."""
+    """Of each bundle that is right, the former ones that answer in the place of a live one from now on among them."""
     faults: tuple[str, ...] = ()
-    """What was wrong, a sentence for each model that returned to its former bundle."""
+    """What was wrong, a sentence for each bundle that was let go."""
 
 
 def check_golden(engine: Engine, golden: GoldenSet) -> GoldenResult:

@@ -24,7 +24,7 @@ from edgekit_contracts.manifest import Output
 from edgekit_runtime.engine import Answer, Answers, Engine
 from edgekit_runtime.model import Model
 from edgekit_runtime.observe import Observer
-from edgekit_runtime.ring import PLACES
+from edgekit_runtime.ring import FIRST, PLACES
 from edgekit_runtime.session import SessionSettings
 from tests import bundles
 from tests.runtime.numeric_models import HEAD, KINDS, bins_of, engine_of, rows
@@ -333,7 +333,7 @@ def test_without_the_inner_objects_of_onnxruntime_the_public_ones_answer_alike(m
     model = Model(engine)
     assert [model.predict(row) for row in rows(30)] == expected
     assert model._single._ring is not None
-    assert len(made) == PLACES
+    assert len(made) == FIRST
 
 
 def test_a_session_that_cannot_be_bound_answers_the_usual_way() -> None:
@@ -361,6 +361,23 @@ def test_a_bound_call_that_answers_otherwise_is_not_used(monkeypatch: pytest.Mon
         assert model.predict([1.0, 2.0, 3.0]) == plain(engine, np.array([[1.0, 2.0, 3.0]]))[0]
 
 
+def test_places_are_made_as_rows_come_at_once_and_no_more_than_there_is_memory_for() -> None:
+    engine, row = engine_of("float64"), [1.0, 2.0, 3.0]
+    model = Model(engine, Observer(engine.manifest, bins_of(engine)))
+    expected = model.predict(row)
+    assert model._single._ring is not None
+    free: Any = model._single._ring._free
+    taken = [free.pop() for _ in range(len(free))]
+    for _ in range(2 * PLACES):  # each finds none, as where other threads have them all
+        assert model.predict(row) == expected
+        taken += [free.pop() for _ in range(len(free))]
+    assert len(taken) == PLACES
+    free += taken
+    assert model.predict(row) == expected
+    assert model.observer is not None
+    assert model.observer.close().n == 2 * PLACES + 2
+
+
 def test_a_bound_call_that_fails_gives_way_to_the_usual_one_and_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = engine_of("float64")
     observer = Observer(engine.manifest, bins_of(engine))
@@ -370,7 +387,7 @@ def test_a_bound_call_that_fails_gives_way_to_the_usual_one_and_its_error(monkey
     free: Any = model._single._ring._free
     free[:] = [(row, lambda: 1 / 0, *others) for row, _, *others in free]
     assert model.predict([1.0, 2.0, 3.0]) == expected
-    assert len(free) == PLACES
+    assert len(free) == FIRST
     monkeypatch.setattr(engine, "_run", lambda *_: 1 / 0)
     with pytest.raises(Refused, match="ONNX Runtime failed on 1 rows"):
         model.predict([1.0, 2.0, 3.0])

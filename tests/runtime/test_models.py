@@ -163,6 +163,36 @@ def test_a_bundle_that_goes_wrong_gives_way_to_the_former_one_for_good(device: D
         models.test().result()
 
 
+@pytest.mark.parametrize("stands", ["candidate", "former"])
+def test_a_bundle_that_goes_wrong_beside_the_live_one_is_let_go(
+    device: Device, goes_wrong: set[str], stands: str
+) -> None:
+    models = device.start()
+    command(models, "stage", bundle=device.path("2.0"), strategy="canary", share=1.0)
+    if stands == "former":
+        command(models, "activate")
+        command(models, "return")
+    assert [result.rows for result in models.test().result().results] == [4, 4]
+    goes_wrong.add("2.0")
+    found = models.test().result()
+    (fault,) = found.faults
+    assert fault.startswith("tiny 2.0 fails its self-test here: 1 of 4 golden rows differ")
+    assert fault.endswith("; it is let go")
+    assert (version(models), models.status()[0][stands]) == ("1.0", None)
+    assert device.start().status()[0][stands] is None
+    assert models.test().result().faults == ()
+
+
+def test_a_former_bundle_whose_file_is_gone_is_not_tested(device: Device, tmp_path: Path) -> None:
+    first = tmp_path / "first.edge"
+    first.write_bytes(Path(device.path("1.0")).read_bytes())
+    models = device.start(device.config(ModelSettings(bundle=str(first))))
+    models.apply(device.config(ModelSettings(bundle=device.path("2.0")))).result()
+    first.unlink()
+    assert models.status()[0]["former"] is not None
+    assert [result.rows for result in models.test().result().results] == [4]
+
+
 def test_a_former_bundle_that_is_wrong_too_helps_nobody(device: Device, goes_wrong: set[str]) -> None:
     models = device.start()
     command(models, "stage", bundle=device.path("2.0"))
