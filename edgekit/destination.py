@@ -30,21 +30,9 @@ def check(path: Path, suffix: str) -> None:
             raise UsageError(
                 f"{path} is there already, and is no {suffix} file", f"name the file to write, which ends in {suffix}"
             )
-    except OSError as error:
-        raise StorageFault(str(path), error.strerror or str(error)) from error
-    check_folder(path.parent)
-
-
-def check_folder(folder: Path) -> None:
-    """Sees that files can be written into a folder, which may be there or be made.
-
-    Raises:
-        StorageFault: They cannot.
-    """
-    try:
-        there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
-        with tempfile.TemporaryFile(dir=there) as file:
+        folder = next(one for one in path.absolute().parents if one.exists())
+        with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(TRIAL_BYTES))
             file.flush()
     except OSError as error:
-        raise StorageFault(str(folder), error.strerror or str(error)) from error
+        raise StorageFault(str(path), error.strerror or str(error)) from error

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgekit import destination
 from edgekit_contracts.errors import UsageError
 from edgekit_runtime.trust import PUBLIC_NAME, own_directory
 
@@ -21,13 +22,13 @@ def signing_key(path: Path | None) -> SigningKey | None:
         MissingFile, UsageError: The file holds no key.
         StorageFault: There is no key of the user's own, and none can be made.
     """
-    from edgekit.destination import check_folder
     from edgekit_converters.signing import PRIVATE_NAME, SigningKey
 
-    if path is None and not (own_directory() / PRIVATE_NAME).exists():
-        check_folder(own_directory())
+    own = own_directory() / PRIVATE_NAME
+    if path is None and not own.exists():
+        destination.check(own, own.suffix)
         return None
-    return SigningKey.load(path or own_directory() / PRIVATE_NAME)
+    return SigningKey.load(path or own)
 
 
 def make_own() -> SigningKey:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from edgekit.cli.output import echo_facts, echo_json
+from edgekit_contracts.errors import UsageError
 
 
 @click.group()
@@ -30,10 +31,13 @@ def create(directory: Path | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
 def show(as_json: bool) -> None:
     """Show your own key: its directory and the hash that names it."""
-    from edgekit.keys import trusted_keys
-    from edgekit_runtime.trust import own_directory
+    from edgekit_runtime.signature import load_public_keys
+    from edgekit_runtime.trust import PUBLIC_NAME, own_directory
 
-    (key,) = trusted_keys(())
+    public = own_directory() / PUBLIC_NAME
+    if not public.exists():
+        raise UsageError(f"there is no key of yours in {own_directory()}", "edgekit keys create, or build a bundle")
+    (key,) = load_public_keys([public])
     if as_json:
         echo_json({"directory": str(own_directory()), "key": key.hint})
     else:

@@ -269,6 +269,13 @@ def test_what_anybody_can_write_is_named(tmp_path: Path) -> None:
     assert found.verdict == "FAIL"
     assert f"anybody can write {tmp_path / 'key.pem'}" in found.sentence
     assert f"anybody can write into state_dir {tmp_path / 'state'}" in found.sentence
+    assert found.next_step == "chmod o-w it"
+
+
+def test_what_the_service_cannot_write_is_named(tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    found = only(permissions(config(tmp_path, state_dir=str(tmp_path / "taken"))))
+    assert (found.verdict, found.next_step) == ("FAIL", "give it to this user (chown)")
 
 
 def test_who_holds_the_state_is_named(tmp_path: Path) -> None:

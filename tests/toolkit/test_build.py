@@ -180,7 +180,7 @@ def test_the_report_is_one_page_with_nothing_from_elsewhere(bundle: Path, run: R
         (["MODEL", "--data", "DATA", "-o", "."], 2, ". is a folder"),
         (["MODEL", "--data", "DATA", "-o", "MODEL"], 2, "is there already, and is no .edge file"),
         (["MODEL", "--data", "DATA", "-o", "DATA"], 2, "is there already, and is no .edge file"),
-        (["MODEL", "--data", "DATA", "-o", "/proc/press-1.0.edge"], 3, "cannot use /proc: "),
+        (["MODEL", "--data", "DATA", "-o", "/proc/press-1.0.edge"], 3, "cannot use /proc/press-1.0.edge: "),
         (["MODEL"], 2, "Missing option '--data'"),
     ],
 )
@@ -219,12 +219,10 @@ def test_what_cannot_be_written_is_said_before_the_work(
     command: str, project: models.Project, tmp_path: Path, run: Run
 ) -> None:
     (tmp_path / "taken").touch()
-    out = tmp_path / "taken" / "press-1.0.edge"
+    out = tmp_path / "taken" / ("press-1.0.edge" if command == "build" else "press.onnx")
     code, words, err = run(command, project.model, "--data", project.data, "-o", out)
     assert (code, words) == (3, "")
-    assert err == (
-        f"Error: cannot use {out.parent}: Not a directory\nTry:   check its permissions and the free space\n"
-    )
+    assert err == f"Error: cannot use {out}: Not a directory\nTry:   check its permissions and the free space\n"
 
 
 def test_a_key_that_cannot_be_made_is_said_before_the_work(
@@ -234,7 +232,7 @@ def test_a_key_that_cannot_be_made_is_said_before_the_work(
     own_keys.touch()
     code, words, err = run("build", project.model, "--data", project.data, "-o", tmp_path / "press-1.0.edge")
     assert (code, words) == (3, "")
-    assert err.startswith(f"Error: cannot use {own_keys}: Not a directory\n")
+    assert err.startswith(f"Error: cannot use {own_keys / 'edgekit.pem'}: Not a directory\n")
 
 
 def test_a_report_replaces_no_bundle(bundle: Path, run: Run) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from edgekit_runtime.settings import Settings, find_file, load_settings
@@ -37,6 +38,13 @@ def say(line: str) -> None:
     # One write: two would let a line of the log in between.
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
+
+
+def echo_columns(rows: Sequence[Sequence[str]]) -> None:
+    """Aligned columns on standard output."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def echo_json(value: Any, indent: int | None = None) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit_contracts.errors import EdgekitError, EnvironmentFault
-from edgekit_runtime.cli import echo_json, say, settings_of, settings_of_the_service
+from edgekit_runtime.cli import echo_columns, echo_json, say, settings_of, settings_of_the_service
 from edgekit_runtime.settings import find_file, leaves
 
 
@@ -74,8 +74,7 @@ def _status(options: argparse.Namespace) -> int:
     if options.json:
         echo_json({"schema": 1, **body})
     else:
-        for name, value in leaves(body):
-            print(f"{name:<28}  {'' if value is None else value}".rstrip())
+        echo_columns([(name, "" if value is None else str(value)) for name, value in leaves(body)])
     return 0
 
 
@@ -97,8 +96,7 @@ def _config(options: argparse.Namespace) -> int:
     if options.json:
         echo_json({"schema": 1, "settings": [asdict(setting) for setting in settings.listed()]})
     else:
-        for setting in settings.listed():
-            print(f"{setting.name:<24}  {json.dumps(setting.value):<40}  {setting.origin}")
+        echo_columns([(one.name, json.dumps(one.value), one.origin) for one in settings.listed()])
     return 0
 
 

@@ -78,23 +78,24 @@ def _is_ballast_gone(state_dir: Path) -> bool:
 
 def permissions(config: DeviceConfig) -> Iterator[Finding]:
     """Whether the service can write where it must, and nobody else where it matters."""
-    faults = []
+    shut, opened = [], []
     places = {"state_dir": Path(config.state_dir)}
     if config.serve.socket is not None:
         places["the socket's directory"] = Path(config.serve.socket).parent
     for what, place in places.items():
         existing = _existing(place)
         if not os.access(existing, os.W_OK | os.X_OK):
-            faults.append(f"{what} {existing} cannot be written by this user")
+            shut.append(f"{what} {existing} cannot be written by this user")
         elif _open_to_all(place):
-            faults.append(f"anybody can write into {what} {place}")
-    faults += [
+            opened.append(f"anybody can write into {what} {place}")
+    opened += [
         f"anybody can write {path}"
         for path in (*(model.bundle for model in config.served), *config.keys)
         if _open_to_all(Path(path)) or _open_to_all(Path(path).parent)
     ]
-    if faults:
-        yield Finding("permissions", "FAIL", "; ".join(faults), "chown or chmod them: chmod o-w")
+    if shut or opened:
+        steps = [*(["give it to this user (chown)"] if shut else []), *(["chmod o-w it"] if opened else [])]
+        yield Finding("permissions", "FAIL", "; ".join([*shut, *opened]), ", ".join(steps))
     else:
         yield Finding("permissions", "ok", "state and socket can be written, bundle and keys by their owner alone")
 
