@@ -41,6 +41,9 @@ def read_table(path: Path) -> pd.DataFrame:
         raise MissingFile("data file", str(path), (error.strerror or str(error)).lower()) from error
     try:
         table = pd.read_parquet(path) if parquet else pd.read_csv(path)
+    except UnicodeDecodeError as error:
+        fault = "neither Parquet nor CSV in UTF-8 (a spreadsheet saves it as 'CSV UTF-8')"
+        raise FormatError(f"data file {path}", "$", fault) from error
     except (ValueError, OSError, pd.errors.ParserError) as error:  # pyarrow's errors derive from ValueError and OSError
         fault = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise FormatError(f"data file {path}", "$", f"neither CSV nor Parquet: {fault}") from error

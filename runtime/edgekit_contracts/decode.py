@@ -16,6 +16,7 @@ import msgspec
 
 from edgekit_contracts.errors import FormatError, TooLarge, UnsupportedFormat
 from edgekit_contracts.limits import DOCUMENT_MAX_DEPTH
+from edgekit_contracts.names import RULES
 
 T = TypeVar("T")
 
@@ -24,8 +25,6 @@ _FORMAT: Final = re.compile(r"(?P<name>[a-z][a-z-]{0,62})/(?P<major>[0-9]{1,4})\
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _NO_BRACKET: Final = bytes(set(range(256)) - set(b"[]{}"))
 _ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
-
-_NO_CHOICE: Final = "Invalid enum value "
 
 
 class _Header(msgspec.Struct):
@@ -182,10 +181,11 @@ def _format_error(what: str, error: msgspec.MsgspecError, path: str | None = Non
     # msgspec ends its messages with " - at `$.path`".
     fault, _, found = str(error).partition(" - at `")
     found = found.rstrip("`")
-    if kind is not None and fault.startswith(_NO_CHOICE):
-        from edgekit_contracts.choices import choices  # takes a while, which what is right need not pay
+    if kind is not None:
+        from edgekit_contracts.choices import explained  # takes a while, which what is right need not pay
 
-        value = fault.removeprefix(_NO_CHOICE)
-        fault = f"expected {choices(kind, found)}, found {'the text ' if value.startswith(chr(39)) else ''}{value}"
+        fault = explained(fault, kind, found)
+    for pattern, rule in RULES.items():
+        fault = fault.replace(f"`str` matching regex {pattern!r}", rule)
     fault = fault[0].lower() + fault[1:] if fault[1:2].islower() else fault
     return FormatError(what, path or found or "$", fault)

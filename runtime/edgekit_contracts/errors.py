@@ -40,7 +40,7 @@ class FormatError(Refused):
 
     def __init__(self, what: str, path: str, fault: str) -> None:
         where = f" at {path}" if path not in {"", "$"} else ""
-        super().__init__(f"{what} is not valid{where}: {fault}", f"correct or rebuild the {what}")
+        super().__init__(f"{what} is not valid{where}: {fault}", f"correct the {what}, or make it anew")
         self.what, self.path, self.fault = what, path, fault
 
 

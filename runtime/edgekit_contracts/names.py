@@ -26,6 +26,9 @@ BinsId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}(?!\n)$")]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 _RULE: Final = "a lower-case letter or digit, then up to 62 of a-z 0-9 _ -"
+_VERSION_RULE: Final = "a digit, then up to 62 of 0-9 A-Z a-z . + -"
+RULES: Final = {DEVICE_PATTERN: _RULE, MODEL_PATTERN: _RULE, VERSION_PATTERN: _VERSION_RULE}
+"""What the patterns mean to a person."""
 
 
 def check_device(name: str) -> str:
@@ -68,5 +71,5 @@ def check_version(version: str) -> str:
         UnknownName: It may not.
     """
     if re.fullmatch(VERSION_PATTERN[1:-1], version) is None:
-        raise UnknownName("version", version, "a digit, then up to 62 of 0-9 A-Z a-z . + -")
+        raise UnknownName("version", version, _VERSION_RULE)
     return version

@@ -37,6 +37,12 @@ def test_a_damaged_or_empty_data_file_is_one_sentence(tmp_path: Path, content: b
     assert "\n" not in str(refusal.value)
 
 
+def test_a_table_in_another_encoding_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_bytes("größe\n1\n".encode("latin-1"))
+    with pytest.raises(FormatError, match="neither Parquet nor CSV in UTF-8"):
+        read_table(tmp_path / "data.csv")
+
+
 def test_a_missing_data_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingFile, match=r"nowhere\.csv"):
         read_table(tmp_path / "nowhere.csv")

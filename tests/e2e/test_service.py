@@ -230,8 +230,17 @@ def test_a_wrong_golden_answer_is_refused_with_exit_1(service: Service, made: bu
     ("setting", "code", "sentence"),
     [
         ("", 1, "device.toml is not valid: object missing required field `keys`"),
-        ('device = "A/B"\nbundle = "b"\nkeys = ["k"]', 1, "device.toml is not valid at $.device"),
-        ('device = "a"\nbundle = "b"\nkeys = ["k"]\nserv = 1', 1, "unknown field `serv`"),
+        (
+            'device = "A/B"\nbundle = "b"\nkeys = ["k"]',
+            1,
+            "$.device: expected a lower-case letter or digit, then up to 62",
+        ),
+        ('device = "a"\nbundle = "b"\nkeys = ["k"]\nserv = 1', 1, "unknown field `serv`; there is serve"),
+        (
+            'device = "a"\nbundle = "b"\nkeys = ["k"]\n[serve]\nprot = 1',
+            1,
+            "$.serve: object contains unknown field `prot`; there is port",
+        ),
         ('device = "a"\nbundle = "none.edge"\nkeys = ["none.pem"]', 2, "cannot read the public key"),
         ('device = "a', 1, "device.toml is not valid"),
         (

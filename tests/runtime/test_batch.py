@@ -79,6 +79,13 @@ def test_a_bad_row_is_named_and_leaves_no_file(engine: Engine, tmp_path: Path, t
     assert {path.name for path in tmp_path.iterdir()} == {"in.csv", "out.csv"}
 
 
+def test_a_column_that_is_lacking_is_sought_among_those_there(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("age,bim,sex\n20,22,f\n")
+    with pytest.raises(BadInput, match="in.csv has no column 'bmi'") as refused:
+        predict(engine, tmp_path / "in.csv", tmp_path / "out.csv")
+    assert refused.value.next_step == "give every feature a column; it has age, bim, sex"
+
+
 def test_the_table_is_not_replaced_by_its_answers(engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text(CSV)
     (tmp_path / "link.csv").symlink_to(tmp_path / "in.csv")

@@ -135,7 +135,8 @@ def _encoded(
         if lacking:
             shown = ", ".join(f"'{name[:64]}'" for name in lacking[:5])
             more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
-            split = "separate its columns by commas" if len(chunk.names) == 1 else "its header names what it has"
+            has = ", ".join(name[:64] for name in sorted(chunk.names)[:20])
+            split = "separate its columns by commas" if len(chunk.names) == 1 else f"it has {has}"
             raise BadInput("", f"{source.name} has no column {shown}{more}", f"give every feature a column; {split}")
         with _naming_the_row(engine, source, chunk):
             batch = engine.encode(chunk.columns)
