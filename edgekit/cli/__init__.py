@@ -107,7 +107,3 @@ def _explain(error: EdgekitError, arguments: list[str]) -> int:
     click.echo(printable(f"{click.style('Error:', fg='red', bold=True)} {error.sentence}"), err=True)
     click.echo(printable(f"{click.style('Try:', bold=True)}   {error.next_step}"), err=True)
     return error.exit_code
-
-
-if __name__ == "__main__":
-    main()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -37,6 +39,11 @@ def demo(directory: Path) -> None:
     click.echo()
     echo_fleet(outcome.fleet, time.time_ns() // 1_000_000)
     click.echo(f"\nreport   {outcome.report}\nbundle   {outcome.built.path}\nstore    {outcome.store}")
-    click.echo(
-        f"\nnext     edgekit inspect {outcome.built.path}\n         edgekit fleet status --store {outcome.store}"
-    )
+    name = typed()
+    click.echo(f"\nnext     {name} inspect {outcome.built.path}\n         {name} fleet status --store {outcome.store}")
+
+
+def typed() -> str:
+    """This program as a shell finds it: by its name, else by the path that it was started with."""
+    found, here = shutil.which("edgekit"), Path(sys.argv[0])
+    return "edgekit" if not here.exists() or (found and here.samefile(found)) else str(here)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TextIO
 
 import click
 import msgspec
@@ -19,6 +20,10 @@ _ESCAPE: Final = re.compile(r"\x1b\[[0-9;]*m")
 # Names and sentences from devices and bundles: what steers a terminal is shown instead of sent. Our own colours pass.
 _CONTROL: Final = re.compile(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
 
+_WORD: Final = re.compile(r"\S+\s*")
+_ROOM: Final = 20
+"""Characters that a column needs to be worth breaking its text."""
+
 _BREAK: Final = re.compile(r"[\n\t\u2028\u2029]")
 """What would break a row of a table."""
 
@@ -29,12 +34,13 @@ def echo_json(value: dict[str, object]) -> None:
 
 
 def echo_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Aligned columns on standard output; the last column takes what is left of the line."""
+    """Aligned columns on standard output; the last column takes what is left of the line, on a terminal of several."""
     shown = [[_BREAK.sub("?", printable(cell)) for cell in row] for row in rows]
     widths = [max(map(_width, column)) for column in zip(header, *shown, strict=True)]
+    indent = sum(widths[:-1]) + 2 * len(widths[:-1])
     click.echo(click.style(_line(header, widths), bold=True))
     for row in shown:
-        click.echo(_line(row, widths))
+        click.echo(_hanging(_line(row, widths), indent, sys.stdout))
 
 
 def echo_facts(facts: Sequence[tuple[str, str]]) -> None:
@@ -68,10 +74,8 @@ def end_progress() -> None:
 def echo_step(name: str, result: str, seconds: float) -> None:
     """One finished step on standard error."""
     end_progress()
-    click.echo(
-        f"{click.style('ok', fg='green')}  {name:<10} {result}  {click.style(f'{seconds:.1f} s', dim=True)}",
-        err=True,
-    )
+    line = f"{click.style('ok', fg='green')}  {name:<10} {result}  {click.style(f'{seconds:.1f} s', dim=True)}"
+    click.echo(_hanging(line, 15, sys.stderr), err=True)
 
 
 def ago(seconds: float) -> str:
@@ -80,6 +84,21 @@ def ago(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.0f} {unit}"
     return f"{max(0, seconds):.0f} s"
+
+
+def _hanging(line: str, indent: int, stream: TextIO) -> str:
+    """The line; where a terminal shows it, in as many as it takes there, the further ones indented."""
+    columns = os.get_terminal_size(stream.fileno()).columns if stream.isatty() else 0
+    if _width(line) <= columns or columns - indent < _ROOM:
+        return line
+    rows, width = [""], 0
+    for word in _WORD.findall(line):
+        if width + _width(word.rstrip()) > columns and width > indent:
+            rows.append(" " * indent)
+            width = indent
+        rows[-1] += word
+        width += _width(word)
+    return "\n".join(map(str.rstrip, rows))
 
 
 def _width(cell: str) -> int:

@@ -81,7 +81,7 @@ def test_a_bad_row_is_named_and_leaves_no_file(engine: Engine, tmp_path: Path, t
 
 def test_a_column_that_is_lacking_is_sought_among_those_there(engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("age,bim,sex\n20,22,f\n")
-    with pytest.raises(BadInput, match="in.csv has no column 'bmi'") as refused:
+    with pytest.raises(BadInput, match=r"in\.csv has no column 'bmi'") as refused:
         predict(engine, tmp_path / "in.csv", tmp_path / "out.csv")
     assert refused.value.next_step == "give every feature a column; it has age, bim, sex"
 

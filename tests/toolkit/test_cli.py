@@ -1,18 +1,25 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import re
 import resource
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 import pytest
 
 from edgekit import cli
 from edgekit.cli import output
+from edgekit.cli.demo import typed
 from tests import bundles
 from tests.brokers import Mosquitto, free_port, wait_until
 from tests.service import STOP_S, Service
@@ -222,6 +229,27 @@ def test_collect_stores_what_a_device_sends_and_fleet_status_shows_it(
         collector.communicate()
 
 
+def test_a_table_keeps_its_columns_on_a_narrow_terminal(run: Run) -> None:
+    outer, inner = pty.openpty()
+    fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    code = "from edgekit.cli import run; raise SystemExit(run(['profiles', 'show', 'raspberry-pi-4']))"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=inner, stderr=subprocess.DEVNULL) as shown:
+        os.close(inner)
+        with open(outer, "rb") as terminal:
+            text = b"".join(iter(lambda: _more(terminal), b"")).decode()
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    assert shown.returncode == 0
+    assert max(map(len, plain.splitlines())) <= 80
+    assert plain.split() == run("profiles", "show", "raspberry-pi-4")[1].split()
+
+
+def _more(terminal: BinaryIO) -> bytes:
+    try:
+        return os.read(terminal.fileno(), 65536)
+    except OSError:  # Linux says so once nobody has the other end
+        return b""
+
+
 def test_a_name_with_a_line_break_stays_in_its_row_of_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     output.echo_table(["feature", "type"], [["a\nb", "float64"], ["cc\t\u2028d", "text"]])
     assert capsys.readouterr().out == "feature  type\na?b      float64\ncc??d    text\n"
@@ -229,3 +257,13 @@ def test_a_name_with_a_line_break_stays_in_its_row_of_a_table(capsys: pytest.Cap
 
 def test_what_steers_a_terminal_is_shown_instead_of_sent() -> None:
     assert output.printable("\x1b]0;owned\x07 \x1b[31mred\x1b[0m\x9b") == "?]0;owned? \x1b[31mred\x1b[0m?"
+
+
+def test_the_next_commands_are_named_as_a_shell_finds_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "edgekit"
+    program.touch(mode=0o755)
+    monkeypatch.setattr(sys, "argv", [str(program)])
+    monkeypatch.setenv("PATH", "")
+    assert typed() == str(program)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert typed() == "edgekit"
