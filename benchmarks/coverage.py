@@ -5,8 +5,9 @@
 Each estimator is fitted on the data of `edgekit_converters.suited`, each pipeline on its own table. skl2onnx is
 called at its best and as its first example does (`stock`), and compared on the data's rows with a tolerance of 1e-4
 and one in a thousand; edgekit is compared by its own verification: the data's rows, rows with a value missing or a
-text unknown, and rows mined at thresholds. A conversion that succeeds and answers differently counts as *wrong*;
-edgekit's build refuses those. About ten minutes.
+text unknown, and rows mined at thresholds. Where the original magnifies the rounding of float32 (`rounded` in
+docs/coverage.md), its numbers in float64 are right as well, for both. A conversion that succeeds and answers
+differently counts as *wrong*; edgekit's build refuses those. About ten minutes.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from edgekit_converters.suited import fit, instance, suited
 from edgekit_converters.tasks import task_of
 
 OUTCOMES: Final[Mapping[str, str]] = {
-    "exact": "right", "close": "right", "rounded": "refused", "by nature": "refused", "refused": "refused",
+    "exact": "right", "close": "right", "rounded": "right", "by nature": "refused", "refused": "refused",
     "wrong": "wrong",
 }  # fmt: skip
 
@@ -73,7 +74,10 @@ def estimators() -> None:
             except Exception:  # whatever an estimator makes of a plain table
                 best[name] = plain[name] = "refused"
             else:
-                best[name], plain[name] = stock.best(model, X), stock.plain(model, X)
+                # What edgekit is granted where the original magnifies its rounding, skl2onnx is granted too.
+                widened = getattr(ours[name], title) == "rounded"
+                best[name] = stock.best(model, X, widened=widened)
+                plain[name] = stock.plain(model, X, widened=widened)
             mine[name] = OUTCOMES[getattr(ours[name], title)]
         table(
             f"{title} input, {len(mine)} estimators",

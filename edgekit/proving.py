@@ -134,12 +134,14 @@ def prove(
             precision=conversion.precision,
             model=estimator,
             certificate=certificate,
+            magnifying=conversion.magnifying,
             progress=now.progress,
             at_once=rows_at_once(conversion.onnx),
         )
         row = verified.parity.worst_row
         now.say(
             describe_parity(verified.parity)
+            + (f"; {verified.parity.differs}" if verified.magnified else "")
             + (f"; certified: {certificate.trees:,} trees" if certificate else "")
             + (f"; worst row: {describe_worst_row(row, draft.features)}" if row is not None else "")
         )

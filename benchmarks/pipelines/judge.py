@@ -68,6 +68,7 @@ def judge(model: Any, X: Any) -> Judged:
                 precision=conversion.precision,
                 model=model,
                 certificate=certificate,
+                magnifying=conversion.magnifying,
             )
         except ParityBroken as error:
             return Judged("wrong", error.sentence)

@@ -26,7 +26,7 @@ def golden(manifest: Manifest, verified: Verified) -> GoldenSet:
         if answers.probabilities is not None
         else (),
         values=tuple(map(tuple, answers.values[chosen].tolist())) if answers.values is not None else (),
-        tolerance=verified.parity.tolerance,
+        tolerance=verified.tolerance,
     )
 
 

@@ -49,6 +49,9 @@ class Conversion:
     """Whether a converter that is not edgekit's wrote a part."""
     notes: tuple[str, ...] = ()
     """What a person should know of the conversion, a sentence each."""
+    magnifying: tuple[str, ...] = ()
+    """Steps, by their paths, that the original computes in float32, magnifying its rounding, and the graph in float64:
+    `edgekit_converters.magnified`."""
     session: Session | None = field(default=None, compare=False, repr=False)
     """The file as a device loads it, where the conversion had to ask it already."""
 

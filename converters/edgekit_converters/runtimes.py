@@ -29,8 +29,9 @@ from numpy.typing import NDArray
 from edgekit_contracts.errors import BadInput, ParityBroken, RuntimeDiffers, RuntimeMissing, StorageFault
 from edgekit_contracts.manifest import Manifest
 from edgekit_converters import other_runtime
+from edgekit_converters.comparison import Differences, compare
 from edgekit_converters.target import loads
-from edgekit_converters.verify import Differences, Verified, compare
+from edgekit_converters.verify import Verified
 from edgekit_runtime.engine import Engine
 
 INSTALL_S: Final = 600.0
@@ -91,7 +92,7 @@ def check(version: str, model: bytes, manifest: Manifest, verified: Verified) ->
         UnsupportedRuntime, RuntimeMissing, StorageFault: As `OtherRuntime`.
     """
     engine = OtherRuntime(version).engine(model, manifest)
-    tolerance, exact = verified.parity.tolerance, verified.exact
+    tolerance, exact = verified.tolerance, verified.exact
     try:
         found = engine.predict(verified.columns)
         return compare(verified.columns, verified.answers, found, tolerance=tolerance, exact=exact)

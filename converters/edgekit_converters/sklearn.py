@@ -27,6 +27,7 @@ from edgekit_converters.nulls import knows_none, with_known_nulls
 from edgekit_converters.operators import Predicted
 from edgekit_converters.registry import Answers, Conversion
 from edgekit_converters.schema import FeatureDtype
+from edgekit_converters.steadiness import widened
 from edgekit_converters.target import Target
 from edgekit_converters.tasks import classes_of, targets_of, task_of, why_not
 from edgekit_converters.walk import (
@@ -127,9 +128,12 @@ class SklearnConverter:
         data = serialize(built)
         run = _Session(data, tensors)
 
-        known = nullable(
-            frame, list(kinds), lambda rows: self.answers(model, rows), run.answers, nan=task == "transformation"
-        )
+        magnifying = tuple(walk.magnifying) if "float32" in kinds.values() else ()
+
+        def original(rows: pd.DataFrame) -> Answers:
+            return self.answers(model, widened(rows) if magnifying else rows)
+
+        known = nullable(frame, list(kinds), original, run.answers, nan=task == "transformation")
         return Conversion(
             onnx=data,
             task=task,
@@ -146,6 +150,7 @@ class SklearnConverter:
             ir=target.ir,
             operators=operators(built),
             delegated=walk.delegated,
+            magnifying=magnifying,
             notes=tuple(dict.fromkeys(walk.notes)),
             session=run.session,
         )

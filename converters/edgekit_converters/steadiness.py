@@ -42,8 +42,14 @@ def rounding(original: Callable[[pd.DataFrame], Answers], frame: pd.DataFrame) -
         frame: Of which the first `WIDENED` rows are asked.
     """
     rows = frame.head(WIDENED)
-    narrow = [name for name, dtype in rows.dtypes.items() if dtype == np.float32]
-    return _gap(original(rows), [original(rows.astype(dict.fromkeys(narrow, np.float64)))]) if narrow else 0.0
+    wide = widened(rows)
+    return _gap(original(rows), [original(wide)]) if wide is not rows else 0.0
+
+
+def widened(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with its columns of float32 as float64; itself where there are none."""
+    narrow = [name for name, dtype in frame.dtypes.items() if dtype == np.float32]
+    return frame.astype(dict.fromkeys(narrow, np.float64)) if narrow else frame
 
 
 def explained(

@@ -5,7 +5,8 @@ an answer for that; and rows at the model's own thresholds (`edgekit_converters.
 
 Where the trees are certified and all else is float64, every label must be equal, ties too. Elsewhere a row on which the
 original itself is undecided (its two best classes are closer than the tolerance) may come out either way: it is counted
-as a tie, reported, and kept out of the golden set. Everything else that differs refuses the build.
+as a tie, reported, and kept out of the golden set. Everything else that differs refuses the build, but for numbers of
+float32 whose rounding the original itself magnifies (`edgekit_converters.magnified`).
 
 The bound: where k of n data rows got another label, the rate in the population that they were drawn from is with 95 %
 confidence at most the p with P(Binomial(n, p) <= k) = 0.05, that is the 0.95 quantile of Beta(k + 1, n - k); for k = 0
@@ -26,14 +27,16 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import beta
 
-from edgekit_contracts.errors import ParityBroken
+from edgekit_contracts.errors import EdgekitError, ParityBroken
 from edgekit_contracts.manifest import Feature, Parity, WorstRow
 from edgekit_converters.asking import Progress, ask
 from edgekit_converters.certificate import Certificate
+from edgekit_converters.comparison import measured, refuse
+from edgekit_converters.magnified import Magnified, compare_widened, describe
 from edgekit_converters.mining import mined, reached, thresholds
 from edgekit_converters.nullable import groups, one_changed
 from edgekit_converters.registry import Answers
-from edgekit_converters.steadiness import explained
+from edgekit_converters.steadiness import explained, spread, widened
 from edgekit_runtime.engine import Column, Engine
 
 MAX_ROWS: Final = 200_000
@@ -58,26 +61,17 @@ class Verified:
     columns: Mapping[str, Column]
     """The rows that were compared, as the Engine takes them."""
     answers: Answers
-    """The original's answers to them."""
+    """The original's answers to them: the numbers as float64 has them, where it magnifies the rounding of float32."""
+    tolerance: float
+    """Of differences from these answers, on any runtime."""
     undecided: NDArray[np.bool_]
     """Rows that must not become golden: the original's best two classes are within the tolerance, or it gives NaN."""
     worst: int
     """The row with the largest difference."""
     exact: bool
     """Ties had to be equal too."""
-
-
-@dataclass(frozen=True, slots=True)
-class Differences:
-    """How two models' answers to the same rows differ; arrays are [rows]."""
-
-    difference: NDArray[np.float64]
-    """The largest of a probability absolute, of a value relative to max(1, |value|)."""
-    ulps: NDArray[np.float64]
-    wrong: NDArray[np.bool_]
-    """Another label."""
-    undecided: NDArray[np.bool_]
-    """The original's best two classes are within the tolerance."""
+    magnified: bool
+    """The original magnifies the rounding of float32, so that its numbers in float64 were compared."""
 
 
 def verify(
@@ -88,6 +82,7 @@ def verify(
     precision: str,
     model: Any = None,
     certificate: Certificate | None = None,
+    magnifying: Sequence[str] = (),
     progress: Progress = lambda done, total: None,
     at_once: int | None = None,
 ) -> Verified:
@@ -100,6 +95,7 @@ def verify(
         precision: The graph's precision: a key of `TOLERANCE`.
         model: The fitted model, to look for thresholds in; None: no row is mined.
         certificate: What was proved of its trees; where it says exact, ties must be equal too.
+        magnifying: Its steps that magnify the rounding of float32 columns: `Conversion.magnifying`.
         progress: Called with the rows that are done, and all.
         at_once: At most so many rows in one call of the engine: `rows_at_once`.
 
@@ -117,10 +113,18 @@ def verify(
     columns, theirs, ours = asked.columns, asked.theirs, asked.ours
 
     rows = len(next(iter(columns.values())))
+    found = measured(theirs, ours, tolerance=tolerance, exact=exact)
+    own: Magnified | None = None
     try:
-        found = compare(columns, theirs, ours, tolerance=tolerance, exact=exact)
+        refuse(columns, found, tolerance)
     except ParityBroken as error:
-        raise explained(error, original, data, tolerance) from error
+        try:
+            if not magnifying:
+                raise
+            wide = ask(engine, lambda rows: original(widened(rows)), parts, extra, progress, at_once=at_once)
+            own = compare_widened(asked, wide, found, tolerance)
+        except EdgekitError:
+            raise explained(error, original, data, tolerance) from error
     at_thresholds = rows - sum(map(len, parts))
     worst = int(np.lexsort((found.ulps, found.difference))[-1])
     covered, known = 0, 0
@@ -132,7 +136,7 @@ def verify(
         label_mismatches=0,
         ties=int((found.wrong & found.undecided).sum()),
         max_difference=float(f"{found.difference.max():.3g}"),
-        tolerance=tolerance,
+        tolerance=tolerance if own is None else float(f"{tolerance + own.rounding:.3g}"),
         method=_method(len(frame), len(data)) + (", rows at thresholds" if at_thresholds else ""),
         mined_rows=at_thresholds,
         worst_ulps=float(f"{found.ulps.max():.3g}"),
@@ -143,51 +147,16 @@ def verify(
         marks=known,
         marks_reached=covered,
         worst_row=_worst_row(features, columns, theirs, ours, worst) if found.ulps[worst] > 0 else None,
-        differs=_differs(exact, precision, float(found.ulps.max()), features),
+        differs=_differs(exact, precision, float(found.ulps.max()), features)
+        if own is None
+        else describe(own, magnifying, spread(original, data)),
         runtimes=(onnxruntime.__version__,),
     )
-    undecided = found.undecided
-    if theirs.values is not None:
-        undecided = undecided | np.isnan(theirs.values).any(axis=1)
-    return Verified(parity, columns, theirs, undecided, worst, exact)
-
-
-def compare(
-    columns: Mapping[str, Column], theirs: Answers, ours: Answers, *, tolerance: float, exact: bool
-) -> Differences:
-    """Compares answers to the same rows.
-
-    Args:
-        columns: The rows, to name the first that differs.
-        theirs: The original's answers.
-        ours: The converted model's.
-        tolerance: Of probabilities absolute, of values relative to max(1, |value|).
-        exact: Ties must be equal too.
-
-    Raises:
-        ParityBroken: An answer differs; the sentence names the first such row.
-    """
-    rows = len(next(iter(columns.values())))
-    difference, ulps, undecided = np.zeros(rows), np.zeros(rows), np.zeros(rows, dtype=bool)
-    for expected, given, scale in (
-        (theirs.probabilities, ours.probabilities, False),
-        (theirs.values, ours.values, True),
-    ):
-        if expected is None:
-            continue
-        if given is None or given.shape != expected.shape:
-            raise ParityBroken(f"it gives {None if given is None else given.shape}, the original {expected.shape}")
-        difference = np.maximum(difference, _gap(given, expected, scale))
-        ulps = np.maximum(ulps, _ulps(given, expected))
-    if not exact:
-        undecided = _undecided(theirs, tolerance)
-    wrong = np.zeros(rows, dtype=bool)
-    if theirs.labels is not None:
-        assert ours.labels is not None
-        differs = np.array(theirs.labels.tolist()) != np.array(ours.labels.tolist())
-        wrong = differs.reshape(rows, -1).any(axis=1)
-    _refuse_differences(columns, difference, wrong & ~undecided, tolerance)
-    return Differences(difference, ulps, wrong, undecided)
+    answers = theirs if own is None else own.answers
+    undecided = found.undecided if own is None else found.undecided | own.found.undecided
+    if answers.values is not None:
+        undecided = undecided | np.isnan(answers.values).any(axis=1)
+    return Verified(parity, columns, answers, tolerance, undecided, worst, exact, own is not None)
 
 
 def _differs(exact: bool, precision: str, ulps: float, features: Sequence[Feature]) -> str | None:
@@ -244,35 +213,6 @@ def disagreement_bound(disagreements: int, rows: int) -> float:
     return 1.0 if disagreements >= rows else float(beta.ppf(CONFIDENCE, disagreements + 1, rows - disagreements))
 
 
-def _undecided(theirs: Answers, tolerance: float) -> NDArray[np.bool_]:
-    """[rows]: the two best classes, or the decision and 0, are within the tolerance; never for several targets."""
-    first = next(one for one in (theirs.labels, theirs.probabilities, theirs.values) if one is not None)
-    found = theirs.probabilities if theirs.probabilities is not None else theirs.values
-    if theirs.labels is None or theirs.labels.ndim > 1 or found is None:
-        return np.zeros(len(first), dtype=bool)
-    if found.shape[1] == 1:
-        return np.asarray((np.abs(found[:, 0]) <= tolerance) & (theirs.probabilities is None))
-    best = np.sort(found, axis=1)[:, -2:]
-    return np.asarray(best[:, 1] - best[:, 0] <= tolerance)
-
-
-def _gap(given: NDArray[Any], expected: NDArray[Any], scale: bool) -> NDArray[np.float64]:
-    """[rows]: the largest absolute difference, over max(1, |expected|) where `scale`; infinite for one NaN of two."""
-    with np.errstate(invalid="ignore"):
-        gap = np.abs(given - expected) / (np.maximum(1.0, np.abs(expected)) if scale else 1.0)
-    gap = np.where((given == expected) | (np.isnan(given) & np.isnan(expected)), 0.0, gap)
-    return np.asarray(np.where(np.isnan(gap), np.inf, gap).max(axis=1))
-
-
-def _ulps(given: NDArray[Any], expected: NDArray[Any]) -> NDArray[np.float64]:
-    """[rows]: the largest difference in units in the last place of the larger number, in float64."""
-    ours, theirs = given.astype(np.float64), expected.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        found = np.abs(ours - theirs) / np.spacing(np.maximum(np.abs(ours), np.abs(theirs)))
-    same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
-    return np.asarray(np.where(same, 0.0, np.where(np.isnan(found), np.inf, found)).max(axis=1))
-
-
 def evenly(frame: pd.DataFrame, rows: int) -> pd.DataFrame:
     """At most `rows` rows, evenly spaced, in order."""
     if len(frame) <= rows:
@@ -308,19 +248,3 @@ def _empty(column: pd.Series[Any], count: int) -> pd.Series[Any]:
 
 def _capitals(column: pd.Series[Any], count: int) -> pd.Series[Any]:
     return column.iloc[:count].astype(object).map(str.upper, na_action="ignore")
-
-
-def _refuse_differences(
-    columns: Mapping[str, Column], difference: NDArray[np.float64], wrong: NDArray[np.bool_], tolerance: float
-) -> None:
-    off = difference > tolerance
-    if not (wrong.any() or off.any()):
-        return
-    first = int(np.flatnonzero(wrong | off)[0])
-    parts = []
-    if wrong.any():
-        parts.append(f"{wrong.sum()} of {len(wrong)} rows get another label")
-    if off.any():
-        parts.append(f"{off.sum()} rows differ by more than {tolerance:g}, at most by {difference.max():.3g}")
-    values = ", ".join(f"{name}={column[first]}" for name, column in list(columns.items())[:4])
-    raise ParityBroken(f"{'; '.join(parts)}; first at {values[:200]}")

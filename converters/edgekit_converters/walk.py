@@ -87,6 +87,8 @@ class Walk:
         """Whether skl2onnx wrote a part."""
         self.rounded = False
         """Whether the original itself rounds to less than float64, so that exact answers differ from its own."""
+        self.magnifying: list[str] = []
+        """Steps that were fitted in float32 and magnify its rounding: `edgekit_converters.magnified`."""
 
     def predict(self, step: Any, table: Table, path: Path) -> Predicted:
         """The model's answers, or those of its last step.

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edgekit_converters.graph import GraphBuilder, Table, Value, columns, is_narrow
 
 if TYPE_CHECKING:
@@ -75,6 +77,17 @@ def on_own_type(emit: Callable[[GraphBuilder, Any, Value, bool], Value]) -> Tran
         narrow = is_narrow(table)
         found = emit(walk.graph, step, walk.matrix(table), narrow)
         return columns(walk.graph.cast(found, "float32") if narrow else found)
+
+    return transform
+
+
+def magnifying(emit: Transform) -> Transform:
+    """A transformer that magnifies rounding; the walk notes it where the original was fitted in float32."""
+
+    def transform(walk: Walk, step: Any, table: Table, path: Path) -> Table:
+        if any(isinstance(one, np.ndarray) and one.dtype == np.float32 for one in vars(step).values()):
+            walk.magnifying.append(f"{'/'.join(path)} ({type(step).__name__})")
+        return emit(walk, step, table, path)
 
     return transform
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit_converters.graph import GraphBuilder, Value
-from edgekit_converters.operators import Transform, Unfaithful, kernel_functions, on_matrix, scaling
+from edgekit_converters.operators import Transform, Unfaithful, kernel_functions, magnifying, on_matrix, scaling
 from edgekit_converters.operators.composed import cos
 from edgekit_converters.operators.expression import Expr, concat
 
@@ -111,7 +111,7 @@ def kernel_pca(graph: GraphBuilder, step: Any, x: Value) -> Value:
     """
     options = {"gamma": step.gamma_, "degree": step.degree, "coef0": step.coef0}
     found = pairwise(graph, x, step.X_fit_, step.kernel, **read_by(step.kernel, options))
-    values, vectors = np.asarray(step.eigenvalues_), np.asarray(step.eigenvectors_, dtype=np.float64)
+    values, vectors = np.asarray(step.eigenvalues_), np.asarray(step.eigenvectors_)
     alphas = np.zeros_like(vectors)
     kept = np.flatnonzero(values)
     alphas[:, kept] = vectors[:, kept] / np.sqrt(values[kept])
@@ -188,8 +188,8 @@ def distances_to_centres(graph: GraphBuilder, step: Any, x: Value) -> Value:
 TRANSFORMERS: Final[Mapping[str, Transform]] = {
     **dict.fromkeys(("Birch", "BisectingKMeans", "KMeans", "MiniBatchKMeans"), on_matrix(distances_to_centres)),
     "AdditiveChi2Sampler": on_matrix(additive_chi2_sampler),
-    "KernelPCA": on_matrix(kernel_pca),
-    "Nystroem": on_matrix(nystroem),
+    "KernelPCA": magnifying(on_matrix(kernel_pca)),
+    "Nystroem": magnifying(on_matrix(nystroem)),
     "PolynomialCountSketch": on_matrix(polynomial_count_sketch),
     "RBFSampler": on_matrix(rbf_sampler),
     "SkewedChi2Sampler": on_matrix(skewed_chi2_sampler),

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit_converters.graph import GraphBuilder, Value
-from edgekit_converters.operators import Transform, numeric, on_matrix, on_own_type
+from edgekit_converters.operators import Transform, magnifying, numeric, on_matrix, on_own_type
 from edgekit_converters.operators.composed import count_reached, expm1, log1p
 from edgekit_converters.operators.expression import Expr
 
@@ -76,21 +76,22 @@ _TAIL: Final = (
 def power_transformer(graph: GraphBuilder, step: Any, value: Value) -> Value:
     """PowerTransformer: Yeo-Johnson or Box-Cox with the fitted exponents, then standardized."""
     shape = _box_cox if step.method == "box-cox" else _yeo_johnson
-    result = shape(Expr(graph, value), np.asarray(step.lambdas_, dtype=np.float64)).value
+    result = shape(Expr(graph, value), np.asarray(step.lambdas_)).value
     return numeric.standard_scaler(graph, step._scaler, result) if step.standardize else result
 
 
-def _yeo_johnson(x: Expr, power: Rows) -> Expr:
+def _yeo_johnson(x: Expr, power: NDArray[Any]) -> Expr:
     """((x + 1) ** p - 1) / p from 0 on, -((1 - x) ** (2 - p) - 1) / (2 - p) below."""
     tiny = np.finfo(np.float64).eps
     positive = x >= 0.0
     # What the other branch would overflow with is 0 there.
     above = _power_of_log(log1p(positive.where(x, 0.0)), power, np.abs(power) < tiny)
+    # Fitted in float32, the power is mirrored in that too.
     below = _power_of_log(log1p(-positive.where(0.0, x)), 2 - power, np.abs(power - 2) <= tiny)
     return positive.where(above, -below)
 
 
-def _power_of_log(log: Expr, power: Rows, plain: NDArray[np.bool_]) -> Expr:
+def _power_of_log(log: Expr, power: NDArray[Any], plain: NDArray[np.bool_]) -> Expr:
     """Expm1(power * log) / power, and the logarithm itself where `plain`."""
     if plain.all():
         return log
@@ -99,8 +100,9 @@ def _power_of_log(log: Expr, power: Rows, plain: NDArray[np.bool_]) -> Expr:
     return log.constant(plain).where(log, result) if plain.any() else result
 
 
-def _box_cox(x: Expr, power: Rows) -> Expr:
+def _box_cox(x: Expr, power: NDArray[Any]) -> Expr:
     """(x ** p - 1) / p, and log(x) where p is 0."""
+    power = power.astype(np.float64)
     plain = np.abs(power) < 1e-19
     safe = np.where(plain, 1.0, power)
     log = x.log()
@@ -212,6 +214,6 @@ def kernel_centerer(graph: GraphBuilder, step: Any, value: Value) -> Value:
 TRANSFORMERS: Final[Mapping[str, Transform]] = {
     "KernelCenterer": on_matrix(kernel_centerer),
     "Normalizer": on_matrix(normalizer),
-    "PowerTransformer": on_matrix(power_transformer),
+    "PowerTransformer": magnifying(on_matrix(power_transformer)),
     "QuantileTransformer": on_own_type(quantile_transformer),
 }
