@@ -5,14 +5,15 @@
 One thread, medians of interleaved rounds, each graph warm and in another place of every round: what comes after
 scikit-learn's call finds cold caches. The hand-written graphs are what a person would write for speed, and are not
 exact: neighbours by one MatMul and TopK, in float64; AdaBoost as one operator in float32 that adds the votes' weights.
-All give labels and probabilities.
+The second one of neighbours takes distances from the differences, as scikit-learn's trees do: what MatMul rounds apart
+is right there, and what ties is still any of the tied. All give labels and probabilities.
 """
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -39,15 +40,26 @@ NEIGHBOURS: Final = """
 neighbours (double[N, F] x) => (int64[N] label, double[N, C] probabilities) {
   shifted = Sub (x, mean)
   part = MatMul (shifted, axes)
-  product = MatMul (part, rows)
-  rough = Add (product, squares)
-  distance, place = TopK <axis = 1, largest = 0> (rough, k)
+  %s
+  distance, place = TopK <axis = 1, largest = 0> (apart, k)
   each = Gather (votes, place)
   counted = ReduceSum <keepdims = 0> (each, over)
   probabilities = Div (counted, count)
   place_of_best = ArgMax <axis = 1, keepdims = 0> (counted)
   label = Gather (classes, place_of_best)
 }
+"""
+
+
+BY_PRODUCT: Final = """
+  product = MatMul (part, doubled)
+  apart = Add (product, squares)
+"""
+BY_DIFFERENCES: Final = """
+  wide = Unsqueeze (part, over)
+  difference = Sub (wide, rows)
+  square = Mul (difference, difference)
+  apart = ReduceSum <keepdims = 0> (square, features)
 """
 
 
@@ -65,24 +77,29 @@ def feed_of(one: ort.InferenceSession, X: NDArray[Any]) -> dict[str, NDArray[Any
     return {given.name: X.astype(np.float64 if given.type == "tensor(double)" else np.float32)}
 
 
-def by_hand_neighbours(model: Any) -> bytes:
+def by_hand_neighbours(model: Any, distances: str) -> bytes:
     """PCA and k nearest neighbours in float64."""
     pca, knn = model[0], model[1]
     rows = knn._fit_X
     tensors = {
         "mean": pca.mean_,
         "axes": pca.components_.T,
-        "rows": -2 * rows.T,
+        "rows": rows,
+        "doubled": -2 * rows.T,
         "squares": (rows**2).sum(axis=1),
         "votes": np.eye(len(knn.classes_))[knn._y],
         "count": np.array(float(knn.n_neighbors)),
         "k": np.array([knn.n_neighbors]),
         "over": np.array([1]),
+        "features": np.array([2]),
         "classes": knn.classes_.astype(np.int64),
     }
-    model = onnx.parser.parse_model(NEIGHBOURS)
-    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in tensors.items())
-    return bytes(model.SerializeToString())
+    found = onnx.parser.parse_model(NEIGHBOURS % distances)
+    read = {name for node in found.graph.node for name in node.input}
+    found.graph.initializer.extend(
+        numpy_helper.from_array(array, name) for name, array in tensors.items() if name in read
+    )
+    return bytes(found.SerializeToString())
 
 
 def by_hand_boosting(model: Any) -> bytes:
@@ -142,12 +159,15 @@ def by_skl2onnx(model: Any, width: int) -> bytes:
     return bytes(found.SerializeToString())
 
 
-def measure(name: str, model: Any, X: NDArray[Any], y: NDArray[Any], by_hand: Callable[[Any], bytes]) -> None:
+def measure(
+    name: str, model: Any, X: NDArray[Any], y: NDArray[Any], by_hand: Mapping[str, Callable[[Any], bytes]]
+) -> None:
     """Prints one model's figures."""
     model.fit(X, y)
     frame = pd.DataFrame(X).rename(columns=str)
     ours = SklearnConverter().convert(model, frame, target_for("1.24")).onnx
-    files = {"edgekit": ours, "skl2onnx": by_skl2onnx(model, X.shape[1]), "by hand": by_hand(model)}
+    files = {"edgekit": ours, "skl2onnx": by_skl2onnx(model, X.shape[1])}
+    files |= {f"by hand, {kind}": written(model) for kind, written in by_hand.items()}
     sessions = {kind: session(data) for kind, data in files.items()}
     calls: dict[str, Callable[[], Any]] = {"scikit-learn": lambda: model.predict(X[:1])}
     for kind, one in sessions.items():
@@ -183,9 +203,19 @@ def main() -> None:
     y: Any
     X, y = load_digits(return_X_y=True)
     neighbours = make_pipeline(PCA(16), KNeighborsClassifier())
-    measure("PCA(16) + KNeighbors(5), 1,797 rows stored", neighbours, X, y, by_hand_neighbours)
+    by_hand = {
+        "product": partial(by_hand_neighbours, distances=BY_PRODUCT),
+        "differences": partial(by_hand_neighbours, distances=BY_DIFFERENCES),
+    }
+    measure("PCA(16) + KNeighbors(5), 1,797 rows stored", neighbours, X, y, by_hand)
     X, y = make_classification(3000, 20, n_informative=10, random_state=0)
-    measure("AdaBoost, 50 stumps", AdaBoostClassifier(n_estimators=50, random_state=0), X, y, by_hand_boosting)
+    measure(
+        "AdaBoost, 50 stumps",
+        AdaBoostClassifier(n_estimators=50, random_state=0),
+        X,
+        y,
+        {"one operator": by_hand_boosting},
+    )
 
 
 if __name__ == "__main__":

@@ -6,6 +6,9 @@ One thread, 20 features, medians of interleaved runs, in which each graph comes 
 line comes from the same seconds of the same machine.
 The other graph is skl2onnx's, for LightGBM and XGBoost onnxmltools'; it takes float32 and is not exact; ours takes
 float64 and is. onnxmltools is no dependency of ours: install it for this.
+
+What a file can do about its load time is bounded by two graphs that are loaded too: our tree operator without any other
+node, and a graph of one node that has no trees.
 """
 
 from __future__ import annotations
@@ -18,9 +21,11 @@ from functools import partial
 from typing import Any, Final
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pandas as pd
 from lightgbm import LGBMClassifier
+from onnx import helper
 from sklearn.datasets import make_classification
 from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestClassifier
 from xgboost import XGBClassifier
@@ -85,6 +90,32 @@ def theirs(model: Any, width: int) -> bytes:
     return bytes(found.SerializeToString())
 
 
+def operator_alone(data: bytes) -> bytes:
+    """Our tree operator, which reads the graph's input, of the type that it takes, and gives its output."""
+    model = onnx.load_model_from_string(data)
+    (trees,) = (node for node in model.graph.node if node.op_type == "TreeEnsemble")
+    element = next(one.t.data_type for one in trees.attribute if one.name == "nodes_splits")
+    width = 1 + max(next(one.ints for one in trees.attribute if one.name == "nodes_featureids"))
+    trees.input[0] = "x"
+    graph = helper.make_graph(
+        [trees],
+        "alone",
+        [helper.make_tensor_value_info("x", element, [None, width])],
+        [helper.make_tensor_value_info(trees.output[0], element, [None, None])],
+    )
+    return bytes(
+        helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version).SerializeToString()
+    )
+
+
+def without_trees() -> bytes:
+    """A graph of one node."""
+    x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.DOUBLE, [None, 20]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "empty", [x], [y])
+    opsets = [helper.make_opsetid("", 18)]
+    return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
+
+
 def measure(name: str, model: Any, X: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> None:
     """Prints one model's figures."""
     model.fit(X, y)
@@ -94,14 +125,18 @@ def measure(name: str, model: Any, X: np.ndarray[Any, Any], y: np.ndarray[Any, A
     new = SklearnConverter().convert(proof, frame, target_for("1.24")).onnx
     old = SklearnConverter().convert(proof, frame, target_for("1.20")).onnx
     files = {"ours": new, "ours, ml 3": old, peer: theirs(model, X.shape[1])}
+    bounds = {"operator alone": operator_alone(new), "without trees": without_trees()}
     feeds = {kind: X.astype(np.float32) if kind == peer else X for kind in files}
     figures: dict[str, dict[str, list[float]]] = {
-        kind: {"load": [], "batch": [], "one": []} for kind in (*files, "native")
+        kind: {"load": [], "batch": [], "one": []} for kind in (*files, *bounds, "native")
     }
+    kinds = [*files, *bounds]
     for turn in range(ROUNDS):
-        order = [*files, *files][turn % len(files) :][: len(files)]
-        for kind, data in ((kind, files[kind]) for kind in order):
+        for kind in kinds[turn % len(kinds) :] + kinds[: turn % len(kinds)]:
+            data = (files | bounds)[kind]
             figures[kind]["load"].append(seconds(partial(session, data)))
+            if kind in bounds:
+                continue
             one = session(data)
             all_rows, first = {"numbers": feeds[kind][:BATCH]}, {"numbers": feeds[kind][:1]}
             one.run(None, all_rows)
@@ -123,13 +158,18 @@ def measure(name: str, model: Any, X: np.ndarray[Any, Any], y: np.ndarray[Any, A
               for kind, by in figures.items()}  # fmt: skip
     for kind, by in middle.items():
         size = f"{len(files[kind]) / 1e3:9.0f}" if kind in files else f"{'':9}"
-        print(f"  {kind:12}{size}{by['load'] * 1e3:10.1f}{by['batch'] * 1e3:14.2f}{by['one'] * 1e6:11.1f}")
+        if kind not in bounds:
+            print(f"  {kind:12}{size}{by['load'] * 1e3:10.1f}{by['batch'] * 1e3:14.2f}{by['one'] * 1e6:11.1f}")
     base, us = middle[peer], middle["ours"]
     print(
         f"  ours / {peer}: file {len(new) / len(files[peer]):.2f}, load {us['load'] / base['load']:.2f}, "
         f"1000 rows {us['batch'] / base['batch']:.2f}, 1 row {us['one'] / base['one']:.2f}; "
         f"native / ours: 1000 rows {middle['native']['batch'] / us['batch']:.1f}, "
         f"1 row {middle['native']['one'] / us['one']:.0f}"
+    )
+    print(
+        f"  load / {peer}'s: "
+        + ", ".join(f"{kind} {middle[kind]['load'] / base['load']:.2f}" for kind in ("ours", *bounds))
     )
 
 
