@@ -1,4 +1,7 @@
-"""Iterations over formulas, as an ONNX Loop: each row goes its own way, and stays as it is once it has arrived."""
+"""Iterations over formulas, as an ONNX Loop: each row goes its own way, and stays as it is once it has arrived.
+
+Beside them what a row picks, and a branch that all rows take together, as an If.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit_converters.graph import GraphBuilder, Value
+from edgekit_converters.graph import Dtype, GraphBuilder, Shape, Value
 from edgekit_converters.operators.expression import Expr
 
 Turn = Callable[[list[Expr], list[Expr]], tuple[Expr, list[Expr]]]
@@ -31,6 +34,31 @@ def repeat(most: int, state: Sequence[Expr], given: Sequence[Expr], turn: Turn) 
         return anyone.value, [one.value for one in after]
 
     return [Expr(graph, one) for one in graph.repeat(most, [one.value for one in state], body)]
+
+
+def where_all(
+    holds: Expr,
+    then: Callable[[GraphBuilder], Sequence[Expr]],
+    otherwise: Callable[[GraphBuilder], Sequence[Expr]],
+    answers: Sequence[tuple[Dtype, int]],
+) -> list[Expr]:
+    """An If: what `then` gives where all of `holds` [rows, columns] is true, else what `otherwise` gives.
+
+    Args:
+        holds: Truth values.
+        then: Given a builder for the branch, which sees this graph's values, its answers.
+        otherwise: Likewise.
+        answers: Of each answer [rows, columns] the type and the columns.
+    """
+    graph, bodies = holds.graph, []
+    for branch in (then, otherwise):
+        inner = graph.inner()
+        names = [one.value.name for one in branch(inner)]
+        kinds: list[tuple[Dtype, Shape]] = [(dtype, [None, width]) for dtype, width in answers]
+        bodies.append(inner.body(dict(zip(names, kinds, strict=True))))
+    all_hold = holds.cast("int64").apply("ReduceMin", width=0, keepdims=0).cast("bool")
+    found = graph.node("If", [all_hold.value], len(answers), then_branch=bodies[0], else_branch=bodies[1])
+    return [Expr(graph, Value(name, dtype, width)) for name, (dtype, width) in zip(found, answers, strict=True)]
 
 
 def pick(values: Expr, place: Expr) -> Expr:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from edgekit_converters.graph import GraphBuilder, Table, Value, columns
-from edgekit_converters.operators import Transform, Unfaithful, kernels, neighbours, on_matrix
+from edgekit_converters.operators import Transform, Unfaithful, kernels, nearest_rows, neighbours, on_matrix
 from edgekit_converters.operators.expression import Expr
 
 if TYPE_CHECKING:
@@ -28,14 +28,14 @@ def isomap(walk: Walk, step: Any, table: Table, _path: Path) -> Table:
     scikit-learn's brute force takes distances from a matrix product, and finds 1e-7 between equal rows.
 
     Raises:
-        Unfaithful: Neighbours as `neighbours`, or in a radius among many rows.
+        Unfaithful: Neighbours as `nearest_rows.stored`, or in a radius among many rows.
     """
     walk.rounded |= step.nbrs_._fit_method == "brute"
     graph, x, ways = walk.graph, Expr(walk.graph, walk.matrix(table)), np.asarray(step.dist_matrix_, dtype=np.float64)
-    order = neighbours.order(step.nbrs_)
+    order = nearest_rows.order(step.nbrs_)
     count = len(ways)
     if step.n_neighbors is not None:
-        distance, place = neighbours.nearest(x, step.nbrs_)
+        distance, place = nearest_rows.nearest(x, step.nbrs_)
     elif count * count > WAYS_MAX:
         raise Unfaithful(f"it compares all {count} training rows within a radius with each other", "use n_neighbors")
     else:
@@ -55,12 +55,12 @@ def locally_linear(graph: GraphBuilder, step: Any, value: Value) -> Value:
     The weights w solve (C C' + reg trace(C C') I) w = 1, C the neighbours less the row, and are divided by their sum.
 
     Raises:
-        Unfaithful: As `neighbours`.
+        Unfaithful: As `nearest_rows.stored`.
     """
     x, finder = Expr(graph, value), step.nbrs_
-    rows, order = neighbours.stored(finder), neighbours.order(finder)
+    rows, order = nearest_rows.stored(finder), nearest_rows.order(finder)
     count = int(step.n_neighbors)
-    _, place = neighbours.nearest(x, finder, count)
+    _, place = nearest_rows.nearest(x, finder, count)
     away = place.look_up(rows) - x.reshape(-1, 1, x.width)
     # onnxruntime 1.20 makes of Transpose and MatMul one node that it has no kernel for.
     products = away.reshape(-1, count, 1, x.width) * away.reshape(-1, 1, count, x.width)

@@ -1,10 +1,6 @@
-"""Nearest neighbours: exact float64 distances by whole matrices; of equally near rows those that the original keeps.
+"""What is made of nearest neighbours (`nearest_rows`): votes, means, graphs, and the nearest centroid.
 
-The k nearest rows are found in two steps. |s|^2 - 2 x . s, one MatMul, ranks all stored rows, and its best k +
-`SPARE` are taken; their distances are then computed from the differences, as scikit-learn's trees do, and ranked again.
-Where the next row is as far as the last one, or rounding in the MatMul may have left one out, `tied_neighbours`
-searches as scikit-learn does. A radius is compared as there, squared: rows on it are within it or not alike. Rows are
-stored in the order of the tree's index.
+A radius is compared as in scikit-learn, squared: rows on it are within it or not alike.
 
 Source: sklearn/neighbors/_classification.py, _regression.py, _base.py (`_get_weights`), _nearest_centroid.py;
 sklearn/metrics/_dist_metrics.pyx.tp.
@@ -22,47 +18,10 @@ from edgekit_converters.graph import GraphBuilder, Table, Value, columns
 from edgekit_converters.operators import Predict, Predicted, Transform, Unfaithful, from_matrix, scores
 from edgekit_converters.operators.distances import SQUARED, cosine, distances, metric_of, reduced, root
 from edgekit_converters.operators.expression import Expr
-from edgekit_converters.operators.iteration import pick
-from edgekit_converters.operators.search_order import Search, least, middle
-from edgekit_converters.operators.tied_neighbours import settle
+from edgekit_converters.operators.nearest_rows import members, nearest, order, stored
 
 if TYPE_CHECKING:
     from edgekit_converters.walk import Path, Walk
-
-SPARE: Final = 8
-"""Candidates beyond k whose exact distances are computed too."""
-
-
-def nearest(x: Expr, step: Any, count: int | None = None) -> tuple[Expr, Expr]:
-    """[rows, k] each: the distances to the k nearest rows, and their places (int64) among the `stored` rows.
-
-    Args:
-        x: [rows, features].
-        step: Fitted.
-        count: k; by default the step's own.
-    """
-    name, power = metric_of(step)
-    rows = stored(step)
-    count = int(step.n_neighbors) if count is None else count
-    wide = min(len(rows), count + SPARE)
-    if name == "cosine":
-        return least(cosine(x, rows), count)
-    edge = min(len(rows), count + 1)
-    if name not in SQUARED or wide == len(rows):
-        estimate = reduced(x.reshape(-1, 1, x.width) - rows, name, power, len(rows))
-        near, place = least(estimate, edge)
-    else:
-        whence = middle(rows)
-        shifted = rows - whence
-        moved = x - whence if whence.any() else x
-        estimate = moved.affine(-2.0 * shifted.T, (shifted**2).sum(axis=1))
-        candidates = least(estimate, wide)[1]
-        near, place = least(reduced(x.reshape(-1, 1, x.width) - candidates.look_up(rows), name, power, wide), wide)
-        place = pick(candidates, place)
-    if edge > count:
-        search = Search(step=step, rows=rows, name=name, power=power, count=count)
-        near, place = settle(search, x, estimate, near, place)
-    return root(near, name, power), place
 
 
 def found(walk: Walk, step: Any, table: Table) -> tuple[Expr, Expr]:
@@ -85,24 +44,6 @@ def within(x: Expr, step: Any) -> tuple[Expr, Expr]:
     return root(summed, name, power), summed <= limit
 
 
-def stored(step: Any) -> NDArray[np.float64]:
-    """The rows of training.
-
-    Raises:
-        Unfaithful: They are sparse or a distance matrix.
-    """
-    if step.effective_metric_ == "precomputed" or not isinstance(step._fit_X, np.ndarray):
-        raise Unfaithful("it was not fitted on a dense matrix of features", "fit it on a dense matrix")
-    return np.asarray(step._fit_X, dtype=np.float64)[order(step)]
-
-
-def order(step: Any) -> NDArray[np.int64]:
-    """The numbers of the rows of training, in the order in which they are stored here."""
-    if step._fit_method in {"kd_tree", "ball_tree"}:
-        return np.asarray(step._tree.get_arrays()[1], dtype=np.int64)
-    return np.arange(len(step._fit_X))
-
-
 def _weights(step: Any, distance: Expr) -> Expr | None:
     """1 / distance; where a distance is 0, those rows count 1 and the others 0. None for equal weights."""
     if step.weights in (None, "uniform"):
@@ -115,8 +56,12 @@ def _weights(step: Any, distance: Expr) -> Expr | None:
 
 def _k_classifier(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
     """The share of each class among the neighbours; the class with the largest, the first of equals; so each target."""
-    distance, place = nearest(Expr(graph, x), step)
-    weights, width = _weights(step, distance), place.width
+    if step.weights in (None, "uniform"):
+        weights, place = None, members(Expr(graph, x), step)
+    else:
+        distance, place = nearest(Expr(graph, x), step)
+        weights = _weights(step, distance)
+    width = place.width
     ranked, shares = [], []
     for one_hot in _one_hot(step):
         votes = place.look_up(one_hot)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble._iforest import _average_path_length
 
 from edgekit_converters.graph import GraphBuilder, Value
-from edgekit_converters.operators import Predict, Predicted, from_matrix, neighbours, svm, tree_ensemble
+from edgekit_converters.operators import Predict, Predicted, from_matrix, nearest_rows, svm, tree_ensemble
 from edgekit_converters.operators.expression import Expr
 
 Array = NDArray[np.float64]
@@ -52,8 +52,8 @@ def _local_factor(graph: GraphBuilder, step: Any, x: Value) -> Predicted:
 
     The density is 1 / (mean reachability + 1e-10), the reachability max(distance, k-distance of the neighbour).
     """
-    count, order = int(step.n_neighbors_), neighbours.order(step)
-    distance, place = neighbours.nearest(Expr(graph, x), step, count)
+    count, order = int(step.n_neighbors_), nearest_rows.order(step)
+    distance, place = nearest_rows.nearest(Expr(graph, x), step, count)
     farthest: Array = np.asarray(step._distances_fit_X_, dtype=np.float64)[:, count - 1][order]
     reach = distance.maximum(place.look_up(farthest))
     density = 1.0 / (reach.mean() + 1e-10)

@@ -21,7 +21,7 @@ from edgekit_converters.operators import (
     Unfaithful,
     from_matrix,
     kernel_functions,
-    neighbours,
+    nearest_rows,
     scores,
 )
 from edgekit_converters.operators.expression import Expr
@@ -70,8 +70,8 @@ def _propagation(walk: Walk, step: Any, table: Table, _path: Path) -> Predicted:
     given = Expr(walk.graph, walk.matrix(table))
     if step.kernel == "knn":
         found = (
-            neighbours.nearest(given, step.nn_fit)[1]
-            .look_up(shares[neighbours.order(step.nn_fit)])
+            nearest_rows.nearest(given, step.nn_fit)[1]
+            .look_up(shares[nearest_rows.order(step.nn_fit)])
             .sum(axis=1, keep=False)
         )
     elif step.kernel == "rbf" and is_narrow(table) and step.X_.dtype == np.float32:

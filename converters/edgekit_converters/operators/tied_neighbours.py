@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgekit_converters.graph import Dtype, Shape, Value
+from edgekit_converters.graph import Value
 from edgekit_converters.operators import distances
 from edgekit_converters.operators.expression import Expr, concat
-from edgekit_converters.operators.iteration import pick, repeat
+from edgekit_converters.operators.iteration import pick, repeat, where_all
 from edgekit_converters.operators.search_order import Search, between, in_turn, least, rounding
 
 
@@ -32,22 +32,15 @@ def settle(search: Search, x: Expr, estimate: Expr, reduced: Expr, place: Expr) 
         reduced: [rows, candidates]: those to more than k rows, rising; fewer than all where the estimates chose them.
         place: [rows, candidates]: their places; of equals any.
     """
-    graph, count = x.graph, search.count
     clear = _clear(search, reduced)
-    plain, searched = graph.inner(), graph.inner()
-    kept = [between(Expr(plain, one.value), 0, count) for one in (reduced, place)]
-    found = _searched(search, *(Expr(searched, one.value) for one in (x, estimate, clear, reduced, place)))
-    answers: tuple[tuple[Dtype, Shape], ...] = ("float64", [None, count]), ("int64", [None, count])
-    then, otherwise = (
-        branch.body(dict(zip((one.value.name for one in outputs), answers, strict=True)))
-        for branch, outputs in ((plain, kept), (searched, found))
+    given = (x, estimate, clear, reduced, place)
+    near, found = where_all(
+        clear,
+        lambda inner: [between(Expr(inner, one.value), 0, search.count) for one in (reduced, place)],
+        lambda inner: _searched(search, *(Expr(inner, one.value) for one in given)),
+        [("float64", search.count), ("int64", search.count)],
     )
-    all_clear = clear.cast("int64").apply("ReduceMin", width=0, keepdims=0).cast("bool")
-    chosen = graph.node("If", [all_clear.value], 2, then_branch=then, else_branch=otherwise)
-    return (
-        Expr(graph, Value(chosen[0], "float64", count)),
-        Expr(graph, Value(chosen[1], "int64", count)),
-    )
+    return near, found
 
 
 def _clear(search: Search, reduced: Expr) -> Expr:
