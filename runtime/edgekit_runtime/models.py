@@ -130,6 +130,9 @@ class Models:
             for member in _members(served.lineup):
                 if member.intake is not None:
                     member.intake.stop()
+
+    def close(self) -> None:
+        """Closes the review queue, which a reporter asks for verdicts until its own end."""
         self._assembly.close()
 
     # --- commands ---------------------------------------------------------------------------------------------------

@@ -75,6 +75,7 @@ def run(
         requests: MqttServer | None = None
         telemetry = "off" if broker is None else "starting"
         pulses: list[Pulse] = []
+        stack.callback(models.close)
         reporting = stack.enter_context(ExitStack())
         tested: dict[str, Any] = {}
 

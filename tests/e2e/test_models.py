@@ -204,7 +204,7 @@ def test_doubtful_answers_wait_for_a_person_who_answers_beside_the_service(tmp_p
     careful = bundles.make(
         tmp_path, monitoring=Monitoring(abstain_below=0.9), privacy=Privacy(raw_fields=("age",)), automation="advise"
     )
-    service = Service(tmp_path, careful)
+    service = Service(tmp_path, careful, broker="mqtt://127.0.0.1:1")  # nobody is there
     config = service.config.read_text().replace(f'bundle = "{careful.path}"\n', "")
     service.config.write_text(f'{config}[[models]]\nbundle = "{careful.path}"\nsafe_answer = "yes"\n')
     assert run(service, "review", "list")[:2] == (0, "")
@@ -229,6 +229,8 @@ def test_doubtful_answers_wait_for_a_person_who_answers_beside_the_service(tmp_p
         assert run(service, "review", "export", "-o", str(tmp_path / "out.jsonl"))[0] == 0
         assert json.loads((tmp_path / "out.jsonl").read_text())["label"] == "yes"
         assert service.infer()[0] == 200
+        assert service.stop() == 0
+        assert "the centre does not hear of reviews" not in service.log
     finally:
         service.close()
 

@@ -400,6 +400,8 @@ def test_doubtful_answers_are_marked_and_wait_for_a_person(tmp_path: Path) -> No
         assert reply.answers.labels.tolist() == ["yes", "no", "no", "no"]
     finally:
         models.stop()
+    assert models._assembly.verdicts() == []  # a reporter asks until its own end
+    models.close()
     assert damaged.with_name("review.db.damaged-1").read_bytes() == b"no database" * 1000
     with ReviewQueue(damaged) as queue:
         items = list(queue.items())
