@@ -144,7 +144,7 @@ class EnrolmentServer:
                     backlog=CONNECTIONS_MAX,
                 )
             except OSError as error:
-                raise PortInUse(f"{self._listen}:{self.port}", error.strerror or str(error)) from error
+                raise PortInUse(f"{self._listen}:{self.port}", error.strerror or str(error), error.errno) from error
             async with server:
                 self.port = server.sockets[0].getsockname()[1]
                 self._started.set()

@@ -8,6 +8,7 @@ Exit codes: 1 refused for a stated reason; 2 usage or a missing extra; 3 the env
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -313,8 +314,19 @@ class AuthorityUnreachable(EnvironmentFault):
 class PortInUse(EnvironmentFault):
     """The address to listen on is taken or not ours."""
 
-    def __init__(self, address: str, reason: str) -> None:
-        super().__init__(f"cannot listen on {address}: {reason}", "stop the other process, or choose another port")
+    def __init__(self, address: str, reason: str, number: int | None = errno.EADDRINUSE) -> None:
+        """Args: the address, what the system says, and the number of its error (below 0: of a host's name)."""
+        if number == errno.EADDRINUSE:
+            step = "stop the other process, or choose another port"
+        elif address.startswith("unix:"):
+            step = "choose a shorter path, or a folder that this user may write to"
+        elif number in {errno.EACCES, errno.EPERM}:
+            step = "choose a port from 1024 on: lower ones are for root"
+        elif number == errno.EADDRNOTAVAIL or (number is not None and number < 0):
+            step = "name an address of this machine: 127.0.0.1, or 0.0.0.0 for all that it has"
+        else:
+            step = "choose another address or port"
+        super().__init__(f"cannot listen on {address}: {reason}", step)
 
 
 class StorageFault(EnvironmentFault):

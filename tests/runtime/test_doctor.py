@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from edgekit_contracts.errors import EdgekitError
 from edgekit_contracts.manifest import Budget, Manifest
 from edgekit_runtime.config import DeviceConfig, Serve, Telemetry
 from edgekit_runtime.doctor import Finding, Machine, examine, exit_code
@@ -26,6 +27,7 @@ from edgekit_runtime.doctor.software import onnxruntime, proof
 from edgekit_runtime.doctor.storage import disk, lock, permissions
 from edgekit_runtime.lock import hold
 from edgekit_runtime.outbox import Outbox
+from edgekit_runtime.serving.server import bind
 from tests import bundles
 from tests.brokers import Mosquitto, free_port
 from tests.certificates import Authority
@@ -389,6 +391,23 @@ def test_the_owner_of_a_port_is_found_in_the_kernel_s_tables(board: Path) -> Non
 def test_an_address_that_is_not_this_machine_s_fails(tmp_path: Path) -> None:
     found = only(port(Machine(), config(tmp_path, serve=Serve(host="192.0.2.1"))))
     assert "cannot listen on 192.0.2.1:8080: Cannot assign requested address" in found.sentence
+    assert found.next_step.startswith("name an address of this machine")
+    found = only(port(Machine(), config(tmp_path, serve=Serve(host="no.invalid"))))
+    assert found.next_step.startswith("name an address of this machine")
+
+
+@pytest.mark.parametrize(
+    ("serve", "sentence"),
+    [
+        (Serve(port="off", socket="/tmp/" + 103 * "s"), "the path of a socket has at most 107 bytes"),
+        (Serve(port="off"), "neither a port nor a socket"),
+    ],
+)
+def test_where_nobody_could_ask_it_fails_as_the_service_would(serve: Serve, sentence: str, tmp_path: Path) -> None:
+    found = only(port(Machine(), config(tmp_path, serve=serve)))
+    assert (found.verdict, sentence in found.sentence) == ("FAIL", True)
+    with pytest.raises(EdgekitError):
+        bind(serve)
 
 
 def test_each_step_to_the_broker_is_named(stopped_mosquitto: Mosquitto, tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from edgekit_runtime.mqtt import probe
 from edgekit_runtime.tls import client_context
 
 TIMEOUT_S: Final = 5.0
+SOCKET_MAX_BYTES: Final = 107
+"""unix(7): `sun_path` has 108 bytes, with a null at the end."""
 
 
 def port(machine: Machine, config: DeviceConfig) -> Iterator[Finding]:
@@ -31,10 +33,15 @@ def port(machine: Machine, config: DeviceConfig) -> Iterator[Finding]:
         yield _tcp(machine, serve)
     if serve.socket is not None:
         address = f"unix:{serve.socket}"
-        if not _is_listening(Path(serve.socket)):
+        if len(os.fsencode(serve.socket)) > SOCKET_MAX_BYTES:
+            long = f"{serve.socket}: the path of a socket has at most {SOCKET_MAX_BYTES} bytes"
+            yield Finding("socket", "FAIL", long, "choose a shorter one")
+        elif not _is_listening(Path(serve.socket)):
             yield Finding("socket", "ok", f"{serve.socket} is free")
         else:
             yield _held("socket", address, "another process")
+    elif serve.port == "off":
+        yield Finding("port", "FAIL", "the service has neither a port nor a socket", "set serve.socket or serve.port")
 
 
 def _tcp(machine: Machine, serve: Serve) -> Finding:
@@ -49,7 +56,7 @@ def _tcp(machine: Machine, serve: Serve) -> Finding:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             return _held("port", f"http://{host}:{serve.port}", _owner(machine, serve.port))
-        return Finding.of("port", PortInUse(f"{host}:{serve.port}", error.strerror or str(error)))
+        return Finding.of("port", PortInUse(f"{host}:{serve.port}", error.strerror or str(error), error.errno))
     return Finding("port", "ok", f"{host}:{serve.port} is free" if serve.port else "any free one")
 
 

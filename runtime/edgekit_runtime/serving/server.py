@@ -146,14 +146,14 @@ def _bind_tcp(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, target = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)[0]
         opened = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise PortInUse(address, error.strerror or str(error)) from error
+        raise PortInUse(address, error.strerror or str(error), error.errno) from error
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind(target)
         opened.listen(BACKLOG)
     except OSError as error:
         opened.close()
-        raise PortInUse(address, error.strerror or str(error)) from error
+        raise PortInUse(address, error.strerror or str(error), error.errno) from error
     return opened
 
 
@@ -169,7 +169,7 @@ def _bind_unix(path: Path) -> socket.socket:
         opened.listen(BACKLOG)
     except OSError as error:
         opened.close()
-        raise PortInUse(f"unix:{path}", error.strerror or str(error)) from error
+        raise PortInUse(f"unix:{path}", error.strerror or str(error), error.errno) from error
     except PortInUse:
         opened.close()
         raise
