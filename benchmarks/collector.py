@@ -43,21 +43,18 @@ import numpy as np
 
 from edgekit.collector.store import open_store
 from edgekit_contracts import topics
+from edgekit_contracts.counts import FeatureWindow, WindowCounts, encode_counts, encode_distances
 from edgekit_contracts.decode import encode_json
 from edgekit_contracts.reference import LATENCY_BINS, Bins, FeatureBins, FeatureCounts, Reference
 from edgekit_contracts.telemetry import (
     ENVELOPE_VERSION,
     Clock,
     Envelope,
-    FeatureWindow,
     Kind,
     ReferencePart,
     Software,
     Window,
-    WindowCounts,
     encode,
-    encode_counts,
-    encode_distances,
     encode_message,
 )
 from tests.brokers import Mosquitto

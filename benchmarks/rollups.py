@@ -31,20 +31,18 @@ from edgekit.collector.rollup import HOUR_MS
 from edgekit.collector.store import Store, open_store
 from edgekit.fleet.status import fleet_status
 from edgekit_contracts import topics
+from edgekit_contracts.counts import FeatureWindow, WindowCounts, encode_counts
 from edgekit_contracts.decode import encode_json
 from edgekit_contracts.reference import LATENCY_BINS, Bins, FeatureBins, FeatureCounts, Reference
 from edgekit_contracts.telemetry import (
     ENVELOPE_VERSION,
     Clock,
     Envelope,
-    FeatureWindow,
     Kind,
     ReferencePart,
     Software,
     Window,
-    WindowCounts,
     encode,
-    encode_counts,
     encode_message,
 )
 from tests.postgres import Postgres

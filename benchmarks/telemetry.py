@@ -45,6 +45,7 @@ from edgekit.collector.rollup import unseen_of, width_of
 from edgekit.collector.service import Collector
 from edgekit.fleet.status import fleet_status
 from edgekit_contracts import topics
+from edgekit_contracts.counts import encode_varints
 from edgekit_contracts.reference import Bins
 from edgekit_contracts.telemetry import (
     Clock,
@@ -53,7 +54,6 @@ from edgekit_contracts.telemetry import (
     Window,
     encode,
     encode_message,
-    encode_varints,
     pack_message,
     unpack_message,
 )

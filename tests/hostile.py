@@ -18,10 +18,18 @@ import msgspec
 
 from edgekit.collector.ingest import Reason
 from edgekit_contracts import limits, topics
+from edgekit_contracts.counts import encode_varints
 from edgekit_contracts.decode import encode_json
 from edgekit_contracts.reference import Reference
 from edgekit_contracts.state import Status
-from edgekit_contracts.telemetry import Envelope, Gap, ReferencePart, Software, encode, encode_message, encode_varints
+from edgekit_contracts.telemetry import (
+    Envelope,
+    Gap,
+    ReferencePart,
+    Software,
+    encode,
+    encode_message,
+)
 from tests.telemetry_samples import BINS_ID, REFERENCE, envelope, reference_parts, window
 
 VICTIM: Final = "victim"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from edgekit_contracts.counts import FeatureWindow, WindowCounts, encode_counts
 from edgekit_contracts.decode import encode_json
 from edgekit_contracts.reference import LATENCY_BINS, Bins, FeatureBins, FeatureCounts, Reference
 from edgekit_contracts.telemetry import (
@@ -13,15 +14,12 @@ from edgekit_contracts.telemetry import (
     Clock,
     Envelope,
     Event,
-    FeatureWindow,
     Kind,
     Labels,
     ReferencePart,
     Software,
     Window,
-    WindowCounts,
     encode,
-    encode_counts,
 )
 from edgekit_runtime.outbox import Outbox
 

@@ -18,19 +18,17 @@ import zlib
 from pathlib import Path
 from typing import Final
 
+from edgekit_contracts.counts import FeatureWindow, WindowCounts, encode_counts
 from edgekit_contracts.decode import encode_json
 from edgekit_contracts.errors import StorageFault
 from edgekit_contracts.reference import LATENCY_BINS, Bins, FeatureBins, FeatureCounts, Reference
 from edgekit_contracts.telemetry import (
     Clock,
-    FeatureWindow,
     Kind,
     ReferencePart,
     Software,
     Window,
-    WindowCounts,
     encode,
-    encode_counts,
 )
 from edgekit_runtime.broker import Broker
 from edgekit_runtime.flight import Flight

@@ -23,6 +23,7 @@ import msgspec
 from edgekit.collector.plain import envelopes_from, remember, window_in
 from edgekit.collector.sums import BLOCK, sums_of
 from edgekit_contracts import limits, topics
+from edgekit_contracts.counts import decode_distances
 from edgekit_contracts.decode import decode_msgpack
 from edgekit_contracts.errors import EdgekitError, FormatError, TooLarge, UnsupportedFormat
 from edgekit_contracts.reference import Bins
@@ -35,7 +36,6 @@ from edgekit_contracts.telemetry import (
     Gap,
     Window,
     decode_body,
-    decode_distances,
     decode_envelope,
     unpack_message,
 )

@@ -15,8 +15,8 @@ import numpy as np
 from edgekit.collector import rolled, rollup_rows
 from edgekit.collector.archive import Archive
 from edgekit.collector.rollup import DAY, DAY_MS, HOUR, HOUR_MS, LAST, Rows, add_up, joined, rows_of
+from edgekit_contracts.counts import WindowCounts, decode_counts, encode_varints
 from edgekit_contracts.reference import Bins, Distance
-from edgekit_contracts.telemetry import WindowCounts, decode_counts, encode_varints
 from edgekit_contracts.topics import partition
 
 _FOREVER: Final = 2**63 - 1

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.collector.moments import contradiction
+from edgekit_contracts.counts import decode_counts
 from edgekit_contracts.errors import FormatError
 from edgekit_contracts.limits import DISTANCE_MAX_BINS, RECORD_MAX_ROWS
 from edgekit_contracts.reference import LATENCY_BINS, Bins
-from edgekit_contracts.telemetry import Window, decode_counts
+from edgekit_contracts.telemetry import Window
 from edgekit_runtime.varints import decode_varint_narrow
 
 KEPT: Final = 4096

@@ -40,8 +40,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from edgekit_contracts.counts import WindowCounts
 from edgekit_contracts.reference import Reference
-from edgekit_contracts.telemetry import WindowCounts
 
 ALPHA: Final = 0.01
 EFFECT_FLOOR: Final = 0.02

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from edgekit.clauses import describe_ulps, describe_worst_row
 from edgekit.report.svg import gauge, histogram
+from edgekit_contracts.counts import WindowCounts
 from edgekit_contracts.manifest import Budget, Manifest
-from edgekit_contracts.telemetry import WindowCounts
 from edgekit_runtime.replacing import replace
 
 if TYPE_CHECKING:

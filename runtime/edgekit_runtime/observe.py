@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 
+from edgekit_contracts.counts import WindowCounts, decode_counts
 from edgekit_contracts.limits import MOMENTS_MIN_ROWS
 from edgekit_contracts.manifest import Manifest
 from edgekit_contracts.reference import LATENCY_BINS, Bins, Distance, latency_edges_us
-from edgekit_contracts.telemetry import Software, Window, WindowCounts, decode_counts
+from edgekit_contracts.telemetry import Software, Window
 from edgekit_runtime.block import Rows, score_columns
 from edgekit_runtime.engine import Answers, Batch
 from edgekit_runtime.tally import Layout, Tally

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from edgekit_contracts.counts import encode_distances
 from edgekit_contracts.manifest import Manifest
 from edgekit_contracts.reference import Bins, Distance
-from edgekit_contracts.telemetry import encode_distances
 from edgekit_runtime.block import Block
 from edgekit_runtime.differences import BESIDE, FINITE, NEGATIVE_INFINITY, PRESENT, Differences
 from edgekit_runtime.distance import Distances

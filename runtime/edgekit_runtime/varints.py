@@ -1,4 +1,4 @@
-"""Whole runs of unsigned LEB128 numbers at once: what `telemetry.encode_varints` and `decode_varints` do one by one.
+"""Whole runs of unsigned LEB128 numbers at once: what `counts.encode_varints` and `decode_varints` do one by one.
 
 A window's counts are such a run. The device writes one a window, and reads those that it merges; the centre reads
 many windows in one call.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from edgekit_contracts.telemetry import encode_varints
+from edgekit_contracts.counts import encode_varints
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,6 +13,7 @@ import edgekit_runtime
 from edgekit.fleet.certificates import read_request
 from edgekit_contracts import telemetry
 from edgekit_contracts.alerts import decode_alert
+from edgekit_contracts.counts import decode_counts, decode_distances
 from edgekit_contracts.decode import decode_json, decode_msgpack
 from edgekit_contracts.enrolment import Token, decode_grant, decode_request
 from edgekit_contracts.limits import MESSAGE_MAX_BYTES, STATE_MAX_BYTES
@@ -81,7 +82,7 @@ def test_a_telemetry_message_1_is_read() -> None:
     assert isinstance(window, Window)
     reference = decode_reference(part.data)
     assert reference.bins_id == records[1].bins_id
-    counts = telemetry.decode_counts(window.counts, reference.bins, records[1].n)
+    counts = decode_counts(window.counts, reference.bins, records[1].n)
     assert (counts.resent, sum(counts.latency), sum(counts.classes)) == (1, 1, 20)
     assert window.software.rejected == 1
     assert gap == Gap(3, 5, 3, 60, 2400, "outbox full")
@@ -96,7 +97,7 @@ def test_a_window_1_with_distances_is_read_on_a_reference_1_1() -> None:
     assert reference.distance is not None
     assert sum(reference.distances) == reference.rows == 200
     assert record.bins_id == reference.bins_id
-    assert telemetry.decode_distances(window.distances, record.n) == (reference.distance.name, [4, 2, 14])
+    assert decode_distances(window.distances, record.n) == (reference.distance.name, [4, 2, 14])
 
 
 def test_a_merged_window_of_telemetry_1_is_read() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edgekit_contracts import limits
+from edgekit_contracts.counts import encode_varints
 from edgekit_contracts.errors import FormatError, TooLarge, UnsupportedFormat
 from edgekit_contracts.telemetry import (
     Event,
@@ -19,7 +20,6 @@ from edgekit_contracts.telemetry import (
     decode_message,
     encode,
     encode_message,
-    encode_varints,
     pack_message,
     plain_envelopes,
     unpack_message,

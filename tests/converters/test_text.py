@@ -30,8 +30,8 @@ from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 from sklearn.svm import LinearSVC
 
 from edgekit_contracts import limits
+from edgekit_contracts.counts import decode_counts
 from edgekit_contracts.errors import BadInput, ConversionRefused, DataMismatch
-from edgekit_contracts.telemetry import decode_counts
 from edgekit_converters import schema
 from edgekit_converters.cost import cost
 from edgekit_converters.draft import draft_manifest

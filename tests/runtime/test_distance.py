@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from edgekit_contracts.counts import decode_distances
 from edgekit_contracts.reference import Distance
-from edgekit_contracts.telemetry import decode_distances
 from edgekit_runtime.distance import Distances
 from edgekit_runtime.engine import Answers, Batch
 from edgekit_runtime.observe import Observer

@@ -7,8 +7,8 @@ import msgspec
 import numpy as np
 import pytest
 
+from edgekit_contracts.counts import WindowCounts, decode_counts
 from edgekit_contracts.manifest import Monitoring, Privacy
-from edgekit_contracts.telemetry import WindowCounts, decode_counts
 from edgekit_runtime.block import Rows
 from edgekit_runtime.engine import Answers, Engine
 from edgekit_runtime.observe import ClosedWindow, Observer

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgekit_contracts.counts import decode_counts
 from edgekit_contracts.errors import BadInput, Refused
 from edgekit_contracts.limits import DOCUMENT_MAX_CHARS
 from edgekit_contracts.manifest import Feature, Manifest
 from edgekit_contracts.slots import Plan
-from edgekit_contracts.telemetry import decode_counts
 from edgekit_runtime.engine import Answers, Engine
 from edgekit_runtime.interface import columns_of, rewritten, takes_alike
 from edgekit_runtime.observe import Observer

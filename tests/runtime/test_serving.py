@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgekit_contracts.counts import decode_counts
 from edgekit_contracts.errors import BadInput
 from edgekit_contracts.limits import REQUEST_MAX_BYTES
-from edgekit_contracts.telemetry import decode_counts
 from edgekit_runtime.config import Serve
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.observe import Observer

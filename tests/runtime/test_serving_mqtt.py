@@ -17,7 +17,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from edgekit_contracts import topics
-from edgekit_contracts.telemetry import decode_counts
+from edgekit_contracts.counts import decode_counts
 from edgekit_runtime.broker import Broker
 from edgekit_runtime.config import Serve
 from edgekit_runtime.engine import Engine

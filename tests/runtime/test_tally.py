@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from edgekit_contracts.counts import FeatureWindow, WindowCounts, decode_counts
 from edgekit_contracts.manifest import MISSING_TEXT, Feature, Manifest, Monitoring, Output, Tensor
 from edgekit_contracts.reference import LATENCY_BINS, Bins, FeatureBins, latency_edges_us
-from edgekit_contracts.telemetry import FeatureWindow, WindowCounts, decode_counts
 from edgekit_runtime.engine import Answers, Batch
 from edgekit_runtime.observe import Observer
 from tests import bundles

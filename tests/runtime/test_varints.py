@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from edgekit_contracts.telemetry import decode_varints, encode_varints
+from edgekit_contracts.counts import decode_varints, encode_varints
 from edgekit_runtime.varints import decode_varint_block, decode_varint_narrow, encode_varint_block
 
 LARGEST = 2**63 - 1

@@ -6,9 +6,9 @@ import pytest
 from scipy import stats
 
 from edgekit.monitor.drift import MINIMUM_ROWS, TOGETHER, compare, compare_counts
+from edgekit_contracts.counts import FeatureWindow, WindowCounts, decode_counts
 from edgekit_contracts.latency import percentile_ms
 from edgekit_contracts.reference import LATENCY_BINS, Bins, Distance, FeatureBins, FeatureCounts, Reference
-from edgekit_contracts.telemetry import FeatureWindow, WindowCounts, decode_counts
 from tests.telemetry_samples import BINS, REFERENCE, window
 
 FEATURES, BINS_EACH, REFERENCE_ROWS = 20, 20, 5000

@@ -20,21 +20,19 @@ from edgekit.collector.blocks import windows_of
 from edgekit.collector.ingest import Message, read_batch
 from edgekit.collector.store import open_store
 from edgekit_contracts import topics
+from edgekit_contracts.counts import FeatureWindow, WindowCounts, encode_counts
 from edgekit_contracts.decode import encode_json
 from edgekit_contracts.reference import LATENCY_BINS, Bins, FeatureBins, FeatureCounts, Reference
 from edgekit_contracts.telemetry import (
     Ack,
     Clock,
     Event,
-    FeatureWindow,
     Kind,
     ReferencePart,
     Software,
     Window,
-    WindowCounts,
     decode_envelope,
     encode,
-    encode_counts,
 )
 from edgekit_runtime.flight import packets
 from edgekit_runtime.outbox import Outbox

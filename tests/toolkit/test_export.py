@@ -17,9 +17,10 @@ from edgekit.collector.ingest import Message, read
 from edgekit.collector.rollup import HOUR_MS
 from edgekit.collector.store import Store, open_store
 from edgekit_contracts import topics
+from edgekit_contracts.counts import encode_varints
 from edgekit_contracts.errors import EnvironmentFault, StorageFault, UsageError
 from edgekit_contracts.reference import latency_edges_us
-from edgekit_contracts.telemetry import Envelope, Event, Gap, encode, encode_message, encode_varints
+from edgekit_contracts.telemetry import Envelope, Event, Gap, encode, encode_message
 from tests.telemetry_samples import BINS_ID, MODEL, NOW_MS, envelope, reference_parts, window
 from tests.toolkit.conftest import Run
 

@@ -9,8 +9,9 @@ import pytest
 from edgekit.collector.blocks import StoredWindow
 from edgekit.collector.hours import BLOCK, hours_of
 from edgekit.collector.rollup import HOUR, HOUR_MS, LONGEST_MS, Rows, add_up, by_kind, rows_of_kind
+from edgekit_contracts.counts import encode_varints
 from edgekit_contracts.errors import FormatError
-from edgekit_contracts.telemetry import Software, Window, encode_varints
+from edgekit_contracts.telemetry import Software, Window
 from tests.telemetry_samples import BINS, BINS_ID, NOW_MS, window
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from edgekit.collector.ingest import Accepted, Birth, Key, Message, Refused, read, read_batch
 from edgekit_contracts import limits, topics
+from edgekit_contracts.counts import encode_distances, encode_varints
 from edgekit_contracts.decode import encode_json
 from edgekit_contracts.reference import Bins
 from edgekit_contracts.state import Status
@@ -20,9 +21,7 @@ from edgekit_contracts.telemetry import (
     Software,
     Window,
     encode,
-    encode_distances,
     encode_message,
-    encode_varints,
     pack_message,
 )
 from tests.telemetry_samples import BINS, BINS_ID, NOW_MS, envelope, reference_parts, window

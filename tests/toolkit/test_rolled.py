@@ -21,9 +21,10 @@ from edgekit.collector.schema import ROLLUP
 from edgekit.collector.store import Store, open_store
 from edgekit.fleet.status import fleet_status
 from edgekit_contracts import topics
+from edgekit_contracts.counts import encode_distances, encode_varints
 from edgekit_contracts.reference import Distance
 from edgekit_contracts.state import Running, Status
-from edgekit_contracts.telemetry import Envelope, Software, encode, encode_distances, encode_message, encode_varints
+from edgekit_contracts.telemetry import Envelope, Software, encode, encode_message
 from tests.telemetry_samples import BINS, BINS_ID, MODEL, NOW_MS, VERSION, envelope, reference_parts, window
 
 DAY_MS = DAY * HOUR_MS

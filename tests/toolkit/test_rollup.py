@@ -13,9 +13,10 @@ from edgekit.collector.blocks import StoredWindow
 from edgekit.collector.rollup import DAY, EVERY_DEVICE, HOUR, HOUR_MS, LAST, MOMENTS, Key, Rows, add_up, joined, rows_of
 from edgekit.monitor.varint_rows import decode_varint_rows, encode_varint_rows
 from edgekit_contracts import limits
+from edgekit_contracts.counts import WindowCounts, decode_counts, encode_varints
 from edgekit_contracts.errors import FormatError
 from edgekit_contracts.reference import Bins
-from edgekit_contracts.telemetry import Software, WindowCounts, decode_counts, encode_varints
+from edgekit_contracts.telemetry import Software
 from tests.telemetry_samples import BINS, BINS_ID, MODEL, NOW_MS, VERSION, window
 
 START_MS = NOW_MS // HOUR_MS * HOUR_MS

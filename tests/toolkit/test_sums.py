@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from edgekit.collector.sums import Sums
+from edgekit_contracts.counts import decode_counts, decode_varints, encode_varints
 from edgekit_contracts.errors import FormatError
 from edgekit_contracts.reference import Bins, FeatureBins
-from edgekit_contracts.telemetry import Window, decode_counts, decode_varints, encode_varints
+from edgekit_contracts.telemetry import Window
 from tests.telemetry_samples import BINS, window
 
 REGRESSION = Bins(features=(FeatureBins(name="x", edges=(0.0,)),), classes=(), score_edges=())

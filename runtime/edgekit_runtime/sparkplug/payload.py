@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from edgekit_contracts import limits
-from edgekit_contracts.telemetry import encode_varints
+from edgekit_contracts.counts import encode_varints
 
 INT64: Final = 4
 UINT64: Final = 8
