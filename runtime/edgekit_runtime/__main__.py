@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgekit_contracts.errors import EdgekitError
+from edgekit_contracts.errors import EdgekitError, EnvironmentFault
 from edgekit_runtime import __version__, logs
 from edgekit_runtime.cli import say, settings_of
 from edgekit_runtime.config import Log
@@ -41,9 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         refuse_both()
         return int(options.action(options))
-    except EdgekitError as error:
-        print(f"Error: {error.sentence}\nTry:   {error.next_step}", file=sys.stderr)
-        return error.exit_code
+    except (EdgekitError, ImportError) as error:
+        fault = _fault(error)
+        print(f"Error: {fault.sentence}\nTry:   {fault.next_step}", file=sys.stderr)
+        return fault.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -70,12 +71,22 @@ def _run(options: argparse.Namespace) -> int:
         from edgekit_runtime.service import run
 
         run(config, _log_step if as_json else say, lambda: settings_of(options).config, vouching)
-    except EdgekitError as error:
+    except (EdgekitError, ImportError) as error:
         if not as_json:
             raise
-        _log.critical("%s; %s", error.sentence, error.next_step)
-        return error.exit_code
+        fault = _fault(error)
+        _log.critical("%s; %s", fault.sentence, fault.next_step)
+        return fault.exit_code
     return 0
+
+
+def _fault(error: EdgekitError | ImportError) -> EdgekitError:
+    """What ends the command; a library may have been damaged since it was last seen to run here."""
+    if isinstance(error, EdgekitError):
+        return error
+    return EnvironmentFault(
+        f"a library cannot be imported: {error}", "see 'edgekit-runtime doctor', and install edgekit-runtime again"
+    )
 
 
 def _log_step(line: str) -> None:

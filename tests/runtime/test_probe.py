@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -127,6 +128,26 @@ def test_the_service_says_it_and_ends_with_3(tmp_path: Path) -> None:
     assert done.returncode == 3
     assert "does not run here: importing it ends with an illegal instruction" in done.stderr
     assert len(done.stderr.splitlines()) == 2
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_library_that_was_damaged_after_it_was_seen_to_run_is_a_sentence(tmp_path: Path, form: str) -> None:
+    made = bundles.make(tmp_path)
+    (tmp_path / "device.toml").write_text(f'bundle = "{made.path}"\nkeys = ["{made.public}"]\n[serve]\nport = 0\n')
+    probe._keep(tmp_path / "state", probe._fingerprint(probe.installed_release()))
+    done = subprocess.run(
+        [sys.executable, "-m", "edgekit_runtime", "run", "--config", str(tmp_path / "device.toml")],
+        env=shadow(tmp_path / "shadow", "raise ImportError('no libstdc++')") | {"EDGEKIT_LOG_FORMAT": form},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "a library cannot be imported: no libstdc++" in done.stderr
+    assert "Traceback" not in done.stderr
+    if form == "json":
+        assert [json.loads(line)["level"] for line in done.stderr.splitlines()] == ["critical"]
 
 
 def test_one_process_holds_a_state_directory(tmp_path: Path) -> None:
