@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from edgekit import destination
 from edgekit_contracts.errors import UsageError
-from edgekit_runtime.trust import PUBLIC_NAME, own_directory
+from edgekit_runtime.trust import own_directory, own_key
 
 if TYPE_CHECKING:
     from edgekit_converters.signing import SigningKey
@@ -50,7 +50,7 @@ def trusted_keys(paths: Sequence[Path]) -> tuple[PublicKey, ...]:
     """
     from edgekit_runtime.signature import load_public_keys
 
-    own = own_directory() / PUBLIC_NAME
+    own = own_key()
     if not paths and not own.exists():
         raise UsageError("no key to check the signature with", "name the signer's public key with --key PUB.PEM")
     return load_public_keys(paths or [own])

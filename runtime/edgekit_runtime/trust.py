@@ -19,6 +19,11 @@ def own_directory() -> Path:
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "edgekit" / "keys"
 
 
+def own_key() -> Path:
+    """The user's own public key, if there is one."""
+    return own_directory() / PUBLIC_NAME
+
+
 def keys_here() -> list[Path]:
     """The public keys that are trusted here.
 
@@ -31,7 +36,7 @@ def keys_here() -> list[Path]:
     file = find_file(None)
     if file is not None:
         return [Path(key) for key in load_settings(file).config.keys]
-    own = own_directory() / PUBLIC_NAME
+    own = own_key()
     if not own.exists():
         raise UsageError(
             "no key to check the signature with: there is no device.toml here, and you have no key of your own",

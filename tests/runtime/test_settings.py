@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 from edgekit_contracts.errors import FormatError, MissingFile, UsageError
 from edgekit_runtime import ask
 from edgekit_runtime.ask import places
+from edgekit_runtime.cli import settings_of
 from edgekit_runtime.config import DeviceConfig
 from edgekit_runtime.settings import _fill_in, find_file, load_settings, variables
+from edgekit_runtime.trust import PUBLIC_NAME
 
 
 @pytest.fixture
@@ -37,6 +40,17 @@ def test_a_bundle_and_a_key_are_enough(tmp_path: Path, monkeypatch: pytest.Monke
     assert settings.config.telemetry is None
     origins = {one.name: one.origin for one in settings.listed()}
     assert (origins["keys"], origins["serve.port"], origins["device"]) == ("--key", "default", "the host's name")
+
+
+def test_a_bundle_alone_is_enough_for_who_has_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEKIT_KEYS", str(tmp_path))
+    options = argparse.Namespace(config=None, bundle=Path("a.edge"), key=None)
+    with pytest.raises(UsageError, match="no public key is named"):
+        settings_of(options)
+    (tmp_path / PUBLIC_NAME).touch()
+    settings = settings_of(options)
+    assert settings.config.keys == (str(tmp_path / PUBLIC_NAME),)
+    assert settings.origins["keys"] == "your own key"
 
 
 def test_the_command_line_wins_over_the_environment_and_that_over_the_file(file: Path) -> None:

@@ -22,6 +22,11 @@ def settings_of(options: argparse.Namespace) -> Settings:
         given["keys"] = options.key, "--key"
     # A bundle that is named is served with the defaults, unless a file is named too.
     path = options.config if "bundle" in given else find_file(options.config)
+    if path is None and "bundle" in given and "keys" not in given:
+        from edgekit_runtime.trust import own_key
+
+        if (own := own_key()).exists():
+            given["keys"] = [str(own)], "your own key"
     return load_settings(path, given=given)
 
 
