@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 from sklearn.datasets import load_iris
@@ -86,6 +87,27 @@ def test_rows_beyond_the_candidates_that_rounding_alone_tells_apart_are_searched
 def test_a_graph_of_neighbours_has_the_ties_of_the_original(algorithm: Any) -> None:
     X = whole(120)
     assert_same(KNeighborsTransformer(mode="connectivity", n_neighbors=4, algorithm=algorithm).fit(X), X)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e3])
+def test_voters_that_rounding_alone_tells_apart_are_those_of_the_tree(shift: float) -> None:
+    # Lengths in tenths: many are equal, but for the last digits. Each row comes alone: one that ties has all searched.
+    X = load_iris(return_X_y=True)[0] + shift
+    rows = np.concatenate([X, (X + 0.1).round(1)])
+    apart = np.sort(((rows[:, None] - X) ** 2).sum(axis=2), axis=1)
+    near = rows[(apart[:, 4] - apart[:, 3] < 1e-9)]
+    assert len(near) > 15
+    model = KNeighborsClassifier(4, algorithm="kd_tree", leaf_size=2).fit(X, np.arange(150) % 70)
+    session = ort.InferenceSession(converted(model, X).onnx)
+    found: list[Any] = [session.run(["probabilities"], named(session, row))[0] for row in near]
+    np.testing.assert_array_equal(np.concatenate(found), model.predict_proba(near))
+
+
+def named(session: ort.InferenceSession, row: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """One row, under the names of the graph's inputs."""
+    inputs = session.get_inputs()
+    parts = np.split(row.reshape(1, -1), len(inputs), axis=1)
+    return {one.name: part for one, part in zip(inputs, parts, strict=True)}
 
 
 def test_far_from_zero_the_estimates_leave_no_row_out() -> None:
