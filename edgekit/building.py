@@ -130,6 +130,8 @@ def build(
     destination.check(out, ".edge")
     given = keys.signing_key(Path(key) if key is not None else None)
     # After what is told at once: this machine is measured for some seconds.
+    if on_progress is not None:
+        on_progress("device", "")
     boards = [profiles.load(one) for one in ([device] if isinstance(device, str) else device)]
     if not boards:
         raise UsageError("no device profile is named", "name one with device=, such as 'raspberry-pi-4'")

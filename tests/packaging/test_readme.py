@@ -57,9 +57,37 @@ def test_no_line_installs_the_distribution_of_somebody_else() -> None:
         assert not re.search(r"pip install (-\S+ )*'?edgekit(?![-_])", path.read_text()), path
 
 
-def test_every_file_that_the_readme_links_to_is_there() -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)", README):
-        assert (ROOT / target).exists(), target
+def anchors(page: Path) -> set[str]:
+    """Of its headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_link_of_readme_and_docs_leads_somewhere() -> None:
+    for page in [ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("tests/**/*.md")]:
+        for link in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text()):
+            path, _, anchor = link.partition("#")
+            target = page.parent / path if path else page
+            assert target.exists(), f"{page}: {link}"
+            assert not anchor or anchor in anchors(target), f"{page}: {link}"
+
+
+def test_every_decision_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "adr" / "README.md").read_text()
+    for page in ROOT.glob("docs/adr/[0-9]*.md"):
+        assert f"[{page.name[:4]}]({page.name})" in index, page
+
+
+def test_every_module_that_the_architecture_names_in_full_is_there() -> None:
+    folders = {"edgekit": ROOT, "edgekit_converters": ROOT / "converters"}
+    names = set(re.findall(r"`(edgekit(?:_\w+)?(?:\.\w+)+)", (ROOT / "docs" / "architecture.md").read_text()))
+    assert names
+    for name in names - {"edgekit.converters"}:  # a group of entry points
+        package, *parts, last = name.split(".")
+        folder = folders.get(package, ROOT / "runtime").joinpath(package, *parts)
+        holders = [path for path in (folder.with_suffix(".py"), folder / "__init__.py") if path.exists()]
+        module = (folder / f"{last}.py").exists() or (folder / last).is_dir()
+        assert module or any(re.search(rf"\b{last}\b", path.read_text()) for path in holders), name
 
 
 def test_the_readme_s_device_configuration_is_valid(tmp_path: Path) -> None:

@@ -74,8 +74,12 @@ def _status(options: argparse.Namespace) -> int:
     if options.json:
         echo_json({"schema": 1, **body})
     else:
-        echo_columns([(name, "" if value is None else str(value)) for name, value in leaves(body)])
+        echo_columns([(name, _shown(value)) for name, value in leaves(body)])
     return 0
+
+
+def _shown(value: object) -> str:
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
 def _selftest(options: argparse.Namespace) -> int:
