@@ -88,7 +88,7 @@ def list_(folder: Path, as_json: bool) -> None:
     )
 
 
-@ca.command("issue")
+@ca.command("issue", short_help="Make a key and a certificate here.")
 @_authority
 @click.argument("name")
 @_days
@@ -115,7 +115,7 @@ def issue(folder: Path, name: str, days: int, out: Path | None) -> None:
     )
 
 
-@ca.command("publish")
+@ca.command("publish", short_help="Tell the broker what was revoked.")
 @_authority
 @click.argument("broker", type=click.Path(path_type=Path))
 def publish(folder: Path, broker: Path) -> None:
@@ -133,7 +133,7 @@ def enrol() -> None:
     """Give devices their certificates."""
 
 
-@enrol.command()
+@enrol.command(short_help="Print a token, good for one certificate.")
 @_authority
 @click.argument("name")
 @click.option("--for", "life", default="1h", show_default=True, help="How long the token is good: 30min, 1h, 7d.")
@@ -152,7 +152,7 @@ def token(folder: Path, name: str, life: str, days: int) -> None:
     click.echo(f"on {name}, within {life}: edgekit-runtime enrol https://HOST:8884 TOKEN", err=True)
 
 
-@enrol.command()
+@enrol.command(short_help="Sign a request that was carried here.")
 @_authority
 @click.argument("request", type=click.Path(path_type=Path))
 @click.option("--name", help="Whom the request must be of.")
@@ -224,7 +224,7 @@ def revoke(folder: Path, name: str, broker: Path | None) -> None:
     click.echo(f"the broker knows after: {step}systemctl reload mosquitto", err=True)
 
 
-@click.command("broker-config")
+@click.command("broker-config", short_help="Write a configuration for Mosquitto.")
 @_authority
 @click.option("--broker", type=click.Choice(["mosquitto"]), default="mosquitto", show_default=True)
 @click.option("--host", multiple=True, required=True, help="By what name clients reach the broker (repeatable).")

@@ -20,7 +20,7 @@ def _units(context: click.Context, parameter: click.Parameter, given: tuple[str,
     return {name: unit for name, _, unit in pairs}
 
 
-@click.command()
+@click.command(short_help="A model becomes a proved, signed bundle.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Reference data: .csv or .parquet.")
 @click.option(

@@ -20,7 +20,7 @@ _keys = click.option(
 )
 
 
-@click.command()
+@click.command(short_help="What a bundle holds.")
 @_bundle
 @_json
 def inspect(bundle: Path, as_json: bool) -> None:
@@ -82,7 +82,7 @@ def _describe_people(manifest: Manifest) -> str:
     )
 
 
-@click.command()
+@click.command(short_help="Signature, files and golden set of a bundle, here.")
 @_bundle
 @_keys
 @_json
@@ -124,7 +124,7 @@ def verify(bundle: Path, key_paths: tuple[Path, ...], as_json: bool) -> None:
     )
 
 
-@click.command()
+@click.command(short_help="Whether a bundle fits devices.")
 @_bundle
 @click.option("--device", multiple=True, help="Device profile (repeatable; default: those of the build).")
 @_json
@@ -147,7 +147,7 @@ def check(bundle: Path, device: tuple[str, ...], as_json: bool) -> None:
     refuse_unfit(budgets)
 
 
-@click.command()
+@click.command(short_help="One page: proof, quality, budgets, the fleet.")
 @_bundle
 @click.option("--store", help="A collector's store, file or address: adds what the devices saw.")
 @click.option("--hours", type=HOURS, default=1.0, show_default=True, help="In so many last hours.")

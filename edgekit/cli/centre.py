@@ -33,7 +33,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="The result as one 
 _protocols: dict[str, Protocol] = {"auto": "auto", "4": 4, "5": 5}
 
 
-@click.group(invoke_without_command=True)
+@click.group(short_help="Store what devices send.", invoke_without_command=True)
 @click.option(
     "--broker",
     default="mqtt://127.0.0.1:1883",
@@ -171,7 +171,7 @@ def fleet() -> None:
     """What the devices run and how they fare."""
 
 
-@fleet.command()
+@fleet.command(short_help="What each device runs, and its alarms.")
 @_store
 @click.option("--hours", type=HOURS, default=1.0, show_default=True, help="Windows of these last hours are merged.")
 @_json

@@ -15,7 +15,7 @@ from edgekit_contracts.manifest import ClassLabel
 from edgekit_runtime.replacing import replace
 
 
-@click.command()
+@click.command(short_help="A model becomes a proved ONNX file, without a bundle.")
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option("--data", type=click.Path(path_type=Path), help="Rows like those it was trained on: .csv or .parquet.")
 @click.option("--onnxruntime", "runtime", help="The runtime to write for and verify on (default: the installed one).")

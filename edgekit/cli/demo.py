@@ -14,7 +14,7 @@ from edgekit.cli.centre import echo_fleet
 from edgekit.cli.output import echo_step
 
 
-@click.command()
+@click.command(short_help="The whole road on this machine, in under a minute.")
 @click.option(
     "--dir",
     "directory",

@@ -21,7 +21,7 @@ from edgekit_runtime.doctor.software import onnxruntime
 from edgekit_runtime.installed import installed_version
 
 
-@click.command()
+@click.command(short_help="Whether all that edgekit needs is here.")
 @click.option("--broker", help="Also try this MQTT broker.")
 @click.option("--ca", type=click.Path(path_type=Path), help="PEM file of the broker's authority.")
 @click.option("--cert", type=click.Path(path_type=Path), help="PEM file of a certificate to show it.")

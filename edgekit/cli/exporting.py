@@ -12,7 +12,7 @@ from edgekit.cli.output import echo_json, echo_progress, echo_table, end_progres
 _day = click.DateTime(["%Y-%m-%d"])
 
 
-@click.command()
+@click.command(short_help="The store as Parquet files.")
 @click.option("--parquet", "folder", type=click.Path(path_type=Path), required=True, help="The folder to write into.")
 @click.option("--store", help="The collector's store.  [default: fleet.db]")
 @click.option("--since", type=_day, help="The first day, in UTC.")

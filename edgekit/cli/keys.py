@@ -15,7 +15,7 @@ def keys() -> None:
     """Keys that sign bundles, and keys that devices trust."""
 
 
-@keys.command()
+@keys.command(short_help="Make a key pair.")
 @click.option("--dir", "directory", type=click.Path(path_type=Path), help="Where to write them (default: your own).")
 def create(directory: Path | None) -> None:
     """Make a key pair: edgekit.pem signs and stays secret; edgekit.pub.pem goes to the devices."""

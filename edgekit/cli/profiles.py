@@ -7,7 +7,7 @@ import click
 from edgekit.cli.output import echo_facts, echo_json, echo_table
 
 
-@click.group()
+@click.group(short_help="The boards that are known, and how fast they are.")
 def profiles() -> None:
     """The device profiles: what a board is, what it may be asked for, how fast it is."""
 

@@ -39,7 +39,9 @@ def every_command() -> list[list[str]]:
 def test_every_command_explains_itself(command: list[str], run: Run) -> None:
     code, out, err = run(*command, "--help")
     assert (code, err) == (0, "")
-    assert "Usage: edgekit" in out
+    usage, _, rest = out.partition("\n")
+    assert usage.startswith("Usage: edgekit")
+    assert "...\n" not in rest, "a line of the list of commands that is cut off"
 
 
 def test_the_version_is_shown(run: Run) -> None:
