@@ -220,7 +220,7 @@ class Models:
     def _command(self, name: str, command: Command, body: bytes) -> dict[str, Any]:
         unit = self._units.get(name)
         if unit is None:
-            raise UsageError(f"there is no model '{name[:64]}' here", f"there are {', '.join(self._units)}")
+            raise UsageError(f"there is no model '{name[:64]}' here", f"name one of {', '.join(self._units)}")
         served = unit.served
         exchanges: dict[Command, Callable[[], Lineup]] = {
             "stage": lambda: self._stage(unit, body),

@@ -201,7 +201,7 @@ def test_a_requester_cannot_make_the_device_speak_on_edgekit_s_topics(mosquitto:
         (b"[" * 1000, "tiny", 400, "request is not valid"),
         (b"", "tiny", 400, "request is not valid"),
         (b'{"id": "x", "inputs": []}', "tiny", 400, "lacks 'age', 'bmi', 'sex'"),
-        (request(id="x"), "other", 404, "there is no model 'other' here; tiny 1.0 is"),
+        (request(id="x"), "other", 404, "there is no model 'other' here; ask for tiny 1.0"),
         (request(id="x", parameters={"filler": "x" * 2000}), "tiny", 413, "send 2048"),
         (
             request(id="x", outputs=[{"name": "probabilities", "parameters": {"binary_data": True}}]),

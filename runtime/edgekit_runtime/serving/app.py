@@ -155,7 +155,8 @@ class App:
         models = list(self._models.items())
         here = [f"{known} {number}" for known, served in models for number in served.versions]
         return _Status(
-            404, f"there is no model '{asked[:64]}' here; {', '.join(here)} {'is' if len(here) == 1 else 'are'}"
+            404,
+            f"there is no model '{asked[:64]}' here; ask for {'' if len(here) == 1 else 'one of '}{', '.join(here)}",
         )
 
     def _infer(self, served: Served, route: Route | None, request: Request) -> Response:
