@@ -386,26 +386,26 @@ def needed_nodes(nodes: Sequence[onnx.NodeProto], outputs: set[str]) -> tuple[li
     needed, found = set(outputs), []
     for node in reversed(nodes):
         if needed.intersection(node.output):
-            if node.op_type == "If":
-                _drop_unread(node, needed)
-            found.append(node)
-            needed.update(_reads(node))
+            found.append(_without_unread(node, needed) if node.op_type == "If" else node)
+            needed.update(_reads(found[-1]))
     return found[::-1], needed
 
 
-def _drop_unread(node: onnx.NodeProto, needed: set[str]) -> None:
-    """Takes from an If and its branches the outputs whose names are not among those, and what only they need."""
+def _without_unread(node: onnx.NodeProto, needed: set[str]) -> onnx.NodeProto:
+    """An If without the outputs whose names are not among those, and its branches without what only they need."""
     kept = [place for place, name in enumerate(node.output) if name in needed]
     if len(kept) == len(node.output):
-        return
-    node.output[:] = [node.output[place] for place in kept]
-    for branch in (attribute.g for attribute in node.attribute):
-        infos = [branch.output[place] for place in kept]
-        nodes, _ = needed_nodes(branch.node, {info.name for info in infos})
-        for field, left in ((branch.output, infos), (branch.node, nodes)):
-            copies = [type(one).FromString(one.SerializeToString()) for one in left]
-            del field[:]
-            field.extend(copies)
+        return node
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    copy.output[:] = [node.output[place] for place in kept]
+    for given, attribute in zip(node.attribute, copy.attribute, strict=True):
+        infos, branch = [given.g.output[place] for place in kept], attribute.g
+        nodes, _ = needed_nodes(given.g.node, {info.name for info in infos})
+        del branch.node[:], branch.output[:]
+        branch.node.extend(nodes)
+        branch.output.extend(infos)
+    return copy
 
 
 def _reads(node: onnx.NodeProto) -> set[str]:

@@ -8,7 +8,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
-from edgekit_converters.graph import GraphBuilder, columns, operators, serialize
+from edgekit_converters.graph import GraphBuilder, columns, needed_nodes, operators, serialize
 from tests.converters.frames import TARGET
 
 
@@ -73,6 +73,12 @@ def test_a_branch_makes_only_what_is_read() -> None:
     model = graph.build()
     assert operators(model) == ("ai.onnx:If", "ai.onnx:Mul")
     assert answer(model, {"x": np.array([[3.0]])}).tolist() == [[3.0]]
+    graph.output("z", replace(x, name=chosen[0]))
+    both = graph.build()
+    whole = serialize(both)
+    (found,), _ = needed_nodes(both.graph.node, {"y"})
+    assert list(found.output) == ["y"]
+    assert serialize(both) == whole
 
 
 def test_an_output_is_a_name_and_costs_a_node_only_where_the_value_has_one_already() -> None:
