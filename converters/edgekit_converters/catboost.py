@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from edgekit_contracts.errors import MissingExtra, NotAModel
+from edgekit_converters import booster_file
 from edgekit_converters.faults import first_line
 from edgekit_converters.registry import Answers, Conversion
 from edgekit_converters.sklearn import SklearnConverter
@@ -67,14 +68,19 @@ class CatBoostConverter(SklearnConverter):
     def load(self, path: Path, *, trust: bool) -> Any:
         """The model: a classifier where it has classes, else a ranker or a regressor, by the loss of its training.
 
+        Without `trust` it is tried in another process before.
+
         Raises:
             NotAModel: It is damaged.
             MissingExtra: CatBoost is not installed.
+            FormatError: It is damaged in a way that CatBoost does not survive.
         """
         try:
             import catboost
         except ImportError as error:
             raise MissingExtra("catboost", "edgekit-toolkit", "catboost") from error
+        if not trust:
+            booster_file.survived(path.read_bytes(), path, "catboost")
         written = "cbm" if path.read_bytes().startswith(_MAGIC) or path.suffix.lower() == ".cbm" else "json"
         try:
             plain: Any = catboost.CatBoost().load_model(str(path), format=written)

@@ -1,19 +1,12 @@
 """A foreign ONNX file is looked at in a process of its own before anything else reads it.
 
 Protobuf makes a hundred bytes of memory out of two of the file; a `Loop` may never end; a malformed graph may crash the
-runtime. So a child process with bounds on memory, time and files reads the file, checks it, loads it and runs one row
-of zeros. What it finds comes back as one sentence; that it dies is one too. Only then does this process read the file.
-
-Source: setrlimit(2): RLIMIT_AS, RLIMIT_CPU, RLIMIT_FSIZE.
+runtime. So a child process (`confined`) reads the file, checks it, loads it and runs one row of zeros. Only then does
+this process read the file.
 """
 
 from __future__ import annotations
 
-import json
-import resource
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,23 +15,18 @@ import onnx
 import onnxruntime as ort
 
 from edgekit_contracts import limits
-from edgekit_contracts.errors import ConversionRefused, EdgekitError, FormatError, NotAModel, TooLarge
+from edgekit_contracts.errors import ConversionRefused, FormatError, NotAModel, TooLarge
+from edgekit_converters.confined import SECONDS, confined, look
 from edgekit_converters.faults import first_line
 from edgekit_converters.foreign import complete
 from edgekit_converters.graph import operators
 
-MEMORY_BYTES: Final = 4 * 1024 * limits.MIB
-"""Address space of the child, beside `MEMORY_FACTOR` times the file."""
-MEMORY_FACTOR: Final = 8
-SECONDS: Final = 60
-"""Of computing; loading and running one row of a model that fits a device takes a second or two."""
 ELEMENTS_MAX: Final = 2**30
 """Of one tensor, for one row."""
 
 DOMAINS: Final = frozenset({"ai.onnx", "ai.onnx.ml", "com.microsoft"})
 """Domains whose operators are in every onnxruntime; `com.microsoft` is its own."""
 
-_REFUSALS: Final = (ConversionRefused, FormatError, NotAModel, TooLarge)
 _SHAPELESS: Final = (onnx.shape_inference.InferenceError, ValueError, RuntimeError)
 _NUMPY: Final = {
     "tensor(float)": np.float32,
@@ -74,46 +62,13 @@ def examined(data: bytes, what: str, folder: Path | None, *, seconds: int = SECO
         raise NotAModel(f"{what}, which is empty,", "an ONNX file")
     if len(data) > limits.BUNDLE_MAX_BYTES:
         raise TooLarge(what, len(data), limits.BUNDLE_MAX_BYTES)
-    memory = MEMORY_BYTES + MEMORY_FACTOR * len(data)
-    # -P: a file 'onnx.py' in the current directory is not ours to run.
-    command = [sys.executable, "-P", "-m", __name__, what, str(folder or ""), str(memory), str(seconds)]
-    try:
-        done = subprocess.run(command, input=data, capture_output=True, timeout=10 * seconds, check=False)
-        answer = json.loads(done.stdout) if done.returncode == 0 else None
-    except (subprocess.TimeoutExpired, json.JSONDecodeError):
-        done, answer = None, None
-    if answer is None:
-        raise FormatError(what, "$", _how_it_died(done.returncode if done is not None else None, memory, seconds))
-    if answer:
-        kind = next(one for one in _REFUSALS if one.__name__ == answer["error"])
-        error = kind.__new__(kind)
-        EdgekitError.__init__(error, answer["sentence"], answer["next_step"])
-        raise error
+    confined(__name__, data, what, str(folder or ""), seconds=seconds)
     return complete(data, what, folder)
 
 
-def _how_it_died(code: int | None, memory: int, seconds: int) -> str:
-    if code is None or -code in {signal.SIGXCPU, signal.SIGKILL}:
-        return f"to read it and answer one row takes more than {seconds} s"
-    died = signal.Signals(-code).name if code < 0 and -code in set(signal.Signals) else f"exit code {code}"
-    return f"a process that reads it and answers one row does not survive it in {memory / 2**30:.0f} GiB ({died})"
-
-
-def _main(what: str, folder: str, memory: str, seconds: str) -> dict[str, str]:
-    """In the child: what is wrong, as an error's class and sentences; empty where nothing is."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))
-    resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
-    error: EdgekitError
-    try:
-        _look(complete(sys.stdin.buffer.read(), what, Path(folder) if folder else None), what)
-        return {}
-    except _REFUSALS as found:
-        error = found
-    except MemoryError:
-        error = FormatError(what, "$", f"reading it takes more than {int(memory) / 2**30:.0f} GiB of memory")
-    return {"error": type(error).__name__, "sentence": error.sentence, "next_step": error.next_step}
+def _examine(data: bytes, what: str, folder: str) -> None:
+    """In the child."""
+    _look(complete(data, what, Path(folder) if folder else None), what)
 
 
 def _look(model: onnx.ModelProto, what: str) -> None:
@@ -170,4 +125,4 @@ def _why(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_main(*sys.argv[1:])))
+    look(_examine)

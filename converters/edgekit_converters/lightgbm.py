@@ -13,6 +13,7 @@ from typing import Any, Final
 import pandas as pd
 
 from edgekit_contracts.errors import MissingExtra, NotAModel
+from edgekit_converters import booster_file
 from edgekit_converters.faults import first_line
 from edgekit_converters.operators.lightgbm_boosters import BoosterClassifier, BoosterRegressor
 from edgekit_converters.registry import Answers, Conversion
@@ -59,11 +60,12 @@ class LightgbmConverter:
         return head.replace(b"\r\n", b"\n").startswith(HEAD)
 
     def load(self, path: Path, *, trust: bool) -> Any:
-        """Reads a Booster; nothing in the file is run, with or without `trust`.
+        """Reads a Booster; nothing in the file is run. Without `trust` it is tried in another process before.
 
         Raises:
             MissingExtra: LightGBM is not installed.
             NotAModel: It is damaged, or of another version of LightGBM.
+            FormatError: It is damaged in a way that LightGBM does not survive.
         """
         try:
             import lightgbm
@@ -79,6 +81,8 @@ class LightgbmConverter:
             raise NotAModel(f"{path}, a LightGBM model that breaks off,", self.files)
         # Without their sizes the trees are read one after another; in threads, a fault would end the process.
         text = data.replace(sizes[0], b"", 1) if sizes else data
+        if not trust:
+            booster_file.survived(text, path, "lightgbm")
         try:
             return lightgbm.Booster(model_str=text.decode())
         except (lightgbm.basic.LightGBMError, ValueError) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from itertools import pairwise
@@ -19,12 +20,15 @@ import onnx
 import pytest
 import sklearn
 import skops.io
+from catboost import CatBoostClassifier
+from lightgbm import LGBMClassifier
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.linear_model import LogisticRegression
+from xgboost import XGBClassifier
 
 from edgekit import cli
 from edgekit_contracts.errors import ConversionRefused, EdgekitError, FormatError, NotAModel, TooLarge
-from edgekit_converters import examination
+from edgekit_converters import confined
 from edgekit_converters.examination import examined
 from edgekit_converters.load import load_model
 from tests.converters.onnx_models import WEIGHTS, graph, linear, saved, tensor
@@ -214,8 +218,8 @@ def test_a_file_of_nothing_but_nodes_does_not_fill_the_memory(monkeypatch: pytes
     nodes = b"\x0a\x00" * 2**21
     size = len(nodes)
     length = bytes([size & 127 | 128, size >> 7 & 127 | 128, size >> 14 & 127 | 128, size >> 21])
-    monkeypatch.setattr(examination, "MEMORY_BYTES", 450 * 2**20)
-    monkeypatch.setattr(examination, "MEMORY_FACTOR", 0)
+    monkeypatch.setattr(confined, "MEMORY_BYTES", 450 * 2**20)
+    monkeypatch.setattr(confined, "MEMORY_FACTOR", 0)
     assert examined(linear().SerializeToString(), "m.onnx", None).graph.node
     with pytest.raises((FormatError, NotAModel)):
         examined(b"\x08\x08\x3a" + length + nodes, "m.onnx", None)
@@ -310,3 +314,45 @@ def test_a_model_of_another_patch_release_is_loaded(tmp_path: Path) -> None:
         then.setattr("sklearn.base.__version__", f"{minor}.99")
         skops.io.dump(LogisticRegression().fit([[0.0], [1.0]], [0, 1]), tmp_path / "m.skops")
     assert load_model(tmp_path / "m.skops").predict([[1.0]]).tolist() == [1]
+
+
+def boosted(suffix: str) -> bytes:
+    """A file of a small booster, by the suffix that its library gives it."""
+    X, y = np.random.default_rng(0).normal(size=(200, 3)), np.arange(200) % 2
+    if suffix == ".json":
+        return bytes(XGBClassifier(n_estimators=2, max_depth=2, n_jobs=1).fit(X, y).get_booster().save_raw("json"))
+    if suffix == ".txt":
+        text: str = LGBMClassifier(n_estimators=2, num_leaves=4, verbose=-1).fit(X, y).booster_.model_to_string()
+        return text.encode()
+    model: Any = CatBoostClassifier(
+        iterations=2, grow_policy="Lossguide", verbose=False, allow_writing_files=False, thread_count=1
+    ).fit(X, y)
+    return bytes(model._serialize_model())
+
+
+@pytest.mark.parametrize("suffix", [".json", ".txt", ".cbm"])
+def test_an_honest_booster_is_tried_and_read(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(boosted(suffix))
+    assert load_model(path) is not None
+
+
+@pytest.mark.parametrize(
+    ("suffix", "honest", "damaged", "why"),
+    [
+        (".json", rb'"left_children":\[1', b'"left_children":[0', "no tree"),
+        (".json", rb'"split_indices":\[\d', b'"split_indices":[7', "feature"),
+        (".json", rb'"tree_info":\[0', b'"tree_info":[9', "output"),
+        (".txt", rb"left_child=\S+", b"left_child=0", "no tree"),
+        (".txt", rb"split_feature=\S+", b"split_feature=9", "feature"),
+        (".txt", rb"num_cat=0", b"num_cat=3", "cannot read|survive"),
+    ],
+)
+def test_a_booster_that_its_library_would_not_survive_is_refused(
+    tmp_path: Path, suffix: str, honest: bytes, damaged: bytes, why: str
+) -> None:
+    content = boosted(suffix)
+    assert re.search(honest, content)
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(re.sub(honest, damaged, content, count=1))
+    assert re.search(why, refusal(path).sentence)
