@@ -13,7 +13,7 @@ import msgspec
 from edgekit.clauses import describe_parity, describe_worst_row
 from edgekit.lineage import lineage_of
 from edgekit.steps import Steps
-from edgekit_contracts.errors import ConversionRefused, UsageError
+from edgekit_contracts.errors import ConversionRefused, DataMismatch, UsageError
 from edgekit_contracts.manifest import ClassLabel, Lineage, Manifest, Parity
 from edgekit_converters import data as tables
 from edgekit_converters import runtimes
@@ -184,6 +184,8 @@ def _data(
     else:
         file, origin = None, "in memory"
         table = tables.as_frame(data)
+    if target is not None and target in (tables.feature_names(estimator) or ()):
+        raise DataMismatch(f"the target '{target}' is one of its features", "name the column of what it predicts")
     features, truth = tables.split_target(table, target)
 
     def digest() -> str:

@@ -167,6 +167,7 @@ def test_the_report_is_one_page_with_nothing_from_elsewhere(bundle: Path, run: R
         (["DATA", "--data", "DATA"], 2, "is not a model that can be converted"),
         (["MODEL", "--data", "LACKS"], 2, "the data does not fit the model: it lacks the column 'height'"),
         (["MODEL", "--data", "DATA", "--target", "colour"], 2, "'colour'"),
+        (["MODEL", "--data", "DATA", "--target", "width"], 2, "the target 'width' is one of its features"),
         (["MODEL", "--data", "DATA", "--name", "A/B"], 2, "'A/B' cannot be a model's name"),
         (["MODEL", "--data", "DATA", "--version", "x"], 2, "'x' cannot be a version"),
         (["MODEL", "--data", "DATA", "--key", "DATA"], 2, "holds no EC P-256 private key"),
