@@ -246,7 +246,7 @@ def consumer_of(
     command, ready = {
         "C": ([str(load), "subscribe", str(port)], "ready"),
         "naive": ([python, str(HERE / "peers" / "naive_collector.py"), str(port), store], "ready"),
-        "edgekit": ([python, "-c", "from edgekit.cli import main; main()", *collect], "collecting from"),
+        "edgekit": ([python, "-m", "edgekit", *collect], "collecting from"),
     }[name]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None

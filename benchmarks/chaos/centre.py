@@ -103,6 +103,6 @@ def started(process: Process) -> Iterator[Process]:
 
 def collector(folder: Path, broker: Broker, store: Path | str, name: str = "collector") -> Process:
     """`edgekit collect`."""
-    command = [sys.executable, "-c", "from edgekit.cli import main; main()", "collect"]
+    command = [sys.executable, "-m", "edgekit", "collect"]
     options = ["--broker", str(broker), "--store", str(store), "--name", name]
     return Process([*command, *options], folder / f"{name}.log")

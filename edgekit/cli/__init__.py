@@ -69,13 +69,8 @@ for command in (authority.ca, authority.enrol, authority.revoke, authority.broke
 centre.collect.add_command(exporting.export)
 
 
-def main() -> None:
-    """Runs the command and turns every failure into a sentence, a next step and an exit code."""
-    sys.exit(run(sys.argv[1:]))
-
-
 def run(arguments: list[str]) -> int:
-    """The exit code of `edgekit ARGUMENTS`."""
+    """Runs `edgekit ARGUMENTS`: every failure is a sentence, a next step and an exit code, which it returns."""
     try:
         refuse_both()
         result = cli.main(arguments, prog_name="edgekit", standalone_mode=False)

@@ -44,6 +44,8 @@ def demo(directory: Path) -> None:
 
 
 def typed() -> str:
-    """This program as a shell finds it: by its name, else by the path that it was started with."""
+    """This program as a shell finds it: by its name, else as it was started."""
     found, here = shutil.which("edgekit"), Path(sys.argv[0])
-    return "edgekit" if not here.exists() or (found and here.samefile(found)) else str(here)
+    if here.name == "__main__.py":
+        return f"{sys.executable} -m edgekit"
+    return "edgekit" if here.name != "edgekit" or (found and here.samefile(found)) else str(here)

@@ -13,7 +13,8 @@ from tests.brokers import wait_until
 from tests.service import STOP_S
 
 PROGRAM: Final = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from edgekit.cli import main; main()"
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from edgekit.entry import main; sys.exit(main())"
 )
 """As at a terminal: what a shell starts in the background, these tests perhaps, is born deaf to Ctrl-C."""
 

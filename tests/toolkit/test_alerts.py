@@ -78,7 +78,7 @@ def test_edgekit_collect_tells_the_first_event_that_it_stores(mosquitto: Mosquit
         outbox.append(Kind.EVENT, encode(Event("started", "it serves")), t0_ms=1_000_000)
         uplink = Uplink(mosquitto.broker, outbox, timing=QUICK)
         uplink.start()
-        collector = subprocess.Popen([sys.executable, "-c", "from edgekit.cli import main; main()", *arguments])
+        collector = subprocess.Popen([sys.executable, "-m", "edgekit", *arguments])
         try:
             (alert,) = wait_until(lambda: heard, "it is told")
             assert (alert.name, alert.detail) == ("started", "it serves")

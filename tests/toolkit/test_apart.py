@@ -183,7 +183,7 @@ def test_a_busy_collector_becomes_two_processes_while_records_flow(
 
 
 def test_a_collector_that_is_killed_takes_the_process_with_it(mosquitto: Mosquitto, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from edgekit.cli import main; main()", "collect", "--processes", "2"]
+    command = [sys.executable, "-m", "edgekit", "collect", "--processes", "2"]
     command += ["--broker", str(mosquitto.broker), "--store", str(tmp_path / "store.db")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as collector:
         lines = collector.stderr

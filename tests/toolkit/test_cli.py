@@ -198,7 +198,7 @@ def test_collect_stores_what_a_device_sends_and_fleet_status_shows_it(
     service = Service(tmp_path, bundles.make(tmp_path), broker=str(mosquitto.broker))
     arguments = ["collect", "--broker", str(mosquitto.broker), "--store", str(store), "--alerts", "--json"]
     collector = subprocess.Popen(
-        [sys.executable, "-c", "from edgekit.cli import main; main()", *arguments],
+        [sys.executable, "-m", "edgekit", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -269,3 +269,5 @@ def test_the_next_commands_are_named_as_a_shell_finds_them(tmp_path: Path, monke
     assert typed() == str(program)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert typed() == "edgekit"
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "__main__.py")])
+    assert typed() == f"{sys.executable} -m edgekit"
