@@ -130,11 +130,12 @@ class Server:
 
 
 @contextmanager
-def running(**changes: Any) -> Iterator[Server]:
-    """Serves the small model with these settings, and drains at the end."""
+def running(member: Member | None = None, **changes: Any) -> Iterator[Server]:
+    """Serves the small model, or another one in its place, with these settings, and drains at the end."""
     settings = Serve(**{"port": 0, "drain_timeout_s": 0.5, **changes})
     observer = Observer(bundles.manifest(), bundles.reference().bins)
-    app = App({"tiny": Served(Lineup(Member(Engine(bundles.model(), bundles.manifest()), observer)))}, dict, settings)
+    member = member or Member(Engine(bundles.model(), bundles.manifest()), observer)
+    app = App({"tiny": Served(Lineup(member))}, dict, settings)
     sockets = bind(settings)
     server = Server(app, sockets, settings)
     started = threading.Event()

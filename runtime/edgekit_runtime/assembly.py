@@ -49,7 +49,10 @@ _log = logging.getLogger("edgekit.models")
 def configured(settings: ModelSettings) -> str:
     """A hash of what the settings say of a model, the bytes of its bundles included."""
     files = [Path(settings.bundle), *_bundle_of(settings.candidate)]
-    said = [msgspec.json.encode(settings), *(str(digests.file_sha256(file)).encode() for file in files)]
+    tree = msgspec.to_builtins(settings)
+    if settings.group_rows == 1:
+        del tree["group_rows"]  # so that what was commanded before there was this setting still counts
+    said = [msgspec.json.encode(tree), *(str(digests.file_sha256(file)).encode() for file in files)]
     return hashlib.sha256(b"\0".join(said)).hexdigest()
 
 
@@ -118,7 +121,15 @@ class Assembly:
         rest()
         source = Source(manifest, loaded.reference, loaded.bins_id, observer, self.window_s(manifest))
         intake = Intake(manifest, loaded.bins, self._queue, per_minute=config.review.per_minute)
-        member = Member(loaded.engine, observer, oversight, intake, sha256=loaded.sha256, source=source)
+        member = Member(
+            loaded.engine,
+            observer,
+            oversight,
+            intake,
+            sha256=loaded.sha256,
+            group_rows=settings.group_rows,
+            source=source,
+        )
         if member.plain:
             member.single.learn(loaded.engine, loaded.sample)
         weakref.finalize(member, self._release, source, intake, member.single).atexit = False

@@ -70,6 +70,17 @@ class Batch(msgspec.Struct, frozen=True, eq=False, gc=False):
     text: NDArray[np.object_] | None
     """[rows, text features]; the manifest's `missing_text` is a missing value."""
 
+    @staticmethod
+    def joined(batches: Sequence[Batch]) -> Batch:
+        """The rows of several batches of one model."""
+        numbers: list[NDArray[Any]] = [one.numbers for one in batches if one.numbers is not None]
+        text = [one.text for one in batches if one.text is not None]
+        return Batch(
+            sum(one.rows for one in batches),
+            np.concatenate(numbers) if numbers else None,
+            np.concatenate(text) if text else None,
+        )
+
     def part(self, start: int, stop: int) -> Batch:
         """Some of the rows."""
         numbers = None if self.numbers is None else self.numbers[start:stop]

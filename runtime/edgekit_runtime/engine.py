@@ -75,6 +75,15 @@ class Answers(msgspec.Struct, frozen=True, eq=False, gc=False):
         assert self.labels is not None
         return np.full(len(self.labels), np.nan)
 
+    def part(self, start: int, stop: int) -> Answers:
+        """To some of the rows."""
+        labels, probabilities, values = self.labels, self.probabilities, self.values
+        return Answers(
+            None if labels is None else labels[start:stop],
+            None if probabilities is None else probabilities[start:stop],
+            None if values is None else values[start:stop],
+        )
+
     def row(self, at: int) -> Answer:
         """What the model says of one of the rows, of a model with one label a row."""
         label = None if self.labels is None else self.labels[at : at + 1].tolist()[0]

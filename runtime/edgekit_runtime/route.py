@@ -44,6 +44,7 @@ class Member:
         oversight: How far its answers may go by themselves; by default as far as its manifest says.
         intake: Where its doubtful answers go.
         sha256: Of the bundle.
+        group_rows: Up to so many rows of requests that arrive together are answered by one call; 1: each by its own.
         source: Carries its windows to the outbox.
     """
 
@@ -55,9 +56,10 @@ class Member:
         intake: Intake | None = None,
         *,
         sha256: str = "",
+        group_rows: int = 1,
         source: Source | None = None,
     ) -> None:
-        self.sha256, self.source = sha256, source
+        self.sha256, self.source, self.group_rows = sha256, source, group_rows
         self.engine, self.observer, self.intake = engine, observer, intake
         self.manifest = engine.manifest
         self.oversight = oversight or Oversight(self.manifest)
@@ -141,7 +143,7 @@ class Route:
         shadow: Sees the request too.
     """
 
-    __slots__ = ("_alike", "_name", "_rest", "_shadow", "_single", "first", "front", "marks")
+    __slots__ = ("_alike", "_name", "_rest", "_shadow", "_single", "first", "front", "groups", "marks")
     _name: ServedBy
 
     def __init__(
@@ -157,6 +159,8 @@ class Route:
         self._single = first.single if first is front and first.plain else None
         self.marks = first.marks(name)
         """Of an answer that `hold` gives."""
+        self.groups = first is front and first.group_rows > 1
+        """Whether requests that arrive together are answered by one call of `engine`."""
 
     @property
     def engine(self) -> Engine:
@@ -172,6 +176,10 @@ class Route:
     def observer(self) -> Observer:
         """Counts requests that are refused or fail."""
         return self.front.observer
+
+    def reply(self, batch: Batch, said: Answers) -> Reply:
+        """What the client gets of answers that `engine` gave, where this route groups."""
+        return self.first.reply(batch, said, self._name)
 
     def answer(self, batch: Batch) -> Reply:
         """The answers to rows that `engine` encoded.

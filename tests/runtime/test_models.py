@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import os
 import weakref
@@ -19,6 +20,7 @@ from edgekit_contracts.golden import GoldenSet
 from edgekit_contracts.manifest import Manifest, Monitoring, Privacy
 from edgekit_contracts.telemetry import Kind, Window, decode_body
 from edgekit_runtime import assembly
+from edgekit_runtime.assembly import configured
 from edgekit_runtime.config import CandidateSettings, DeviceConfig, ModelSettings, ReviewSettings
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.models import Command, Models
@@ -208,6 +210,14 @@ def test_a_candidate_and_its_plan_outlive_a_restart(device: Device) -> None:
     trial = device.start().served["tiny"].lineup.candidate
     assert trial is not None
     assert (trial.plan.strategy, trial.plan.share, trial.plan.salt) == ("canary", 0.4, "x")
+
+
+def test_what_an_older_release_kept_still_counts(device: Device) -> None:
+    one, path = ModelSettings(bundle=device.path("1.0")), Path(device.path("1.0"))
+    older = {"bundle": str(path), "threads": None, "automation": None, "safe_answer": None, "candidate": None}
+    said = msgspec.json.encode(older), hashlib.sha256(path.read_bytes()).hexdigest().encode()
+    assert configured(one) == hashlib.sha256(b"\0".join(said)).hexdigest()
+    assert configured(msgspec.structs.replace(one, group_rows=8)) != configured(one)
 
 
 def test_settings_that_change_win_over_a_command(device: Device) -> None:

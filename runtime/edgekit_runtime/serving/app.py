@@ -10,6 +10,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
@@ -19,13 +20,16 @@ import msgspec
 from edgekit_contracts.errors import BadInput, EdgekitError, FormatError, TooLarge
 from edgekit_runtime import __version__
 from edgekit_runtime.config import Serve
+from edgekit_runtime.engine import Answers, Batch
 from edgekit_runtime.resent import Resent
 from edgekit_runtime.ring import Held
 from edgekit_runtime.route import Route
 from edgekit_runtime.served import Served
 from edgekit_runtime.serving import binary, commands, decoding, message, metrics, oip
 from edgekit_runtime.serving.deadline import Deadline, Late, deadline_of
-from edgekit_runtime.serving.message import Request, Response
+from edgekit_runtime.serving.grouping import Groups
+from edgekit_runtime.serving.loop import Loop
+from edgekit_runtime.serving.message import Later, Request, Response
 from edgekit_runtime.serving.metrics import Metrics, Traffic
 from edgekit_runtime.serving.rate import RequestRate
 
@@ -79,6 +83,7 @@ class App:
         self._metrics = Metrics()
         self._bucket = None if self._settings.max_rate is None else RequestRate(self._settings.max_rate)
         self._resent = Resent()
+        self._groups: Groups | None = None
         self._pages: Mapping[str, Callable[[], Response]] = {
             "/v2": lambda: _reply(oip.server_metadata(__version__)),
             "/v2/health/live": lambda: _reply({"live": True}),
@@ -112,18 +117,12 @@ class App:
         """Answers any request; every error is an answer too."""
         try:
             return self._answer(request)
-        except _Status as ended:
-            return message.error(ended.status, ended.sentence, ended.headers)
-        except (BadInput, FormatError, TooLarge) as refused:
-            return message.error(_status_of(refused), _sentence(refused))
-        except Late as late:
-            return message.error(504, _sentence(late))
-        except EdgekitError as failed:
-            _log.error("%s", _sentence(failed))
-            return message.error(500, _sentence(failed))
-        except Exception:
-            _log.exception("a request failed")
-            return message.error(500, "the runtime failed on this request; its log says where")
+        except Exception as error:
+            return _error_response(error)
+
+    def group(self, loop: Loop) -> None:
+        """From now on requests that one turn of this loop brings may be answered together."""
+        self._groups = Groups(loop)
 
     def _answer(self, request: Request) -> Response:
         path, name, version, verb = _parsed(request.target)
@@ -176,16 +175,59 @@ class App:
             if due is not None:
                 due.check("the request waited")
             route = route or served.route(_key(asked, request.body))
-            row = decoding.row_of(asked, tensors, route.engine)
+            groups = self._groups if route.groups else None
+            if groups is not None and not groups.takes(request):
+                groups = None
+            row = None if groups is not None else decoding.row_of(asked, tensors, route.engine)
             if row is not None and (held := route.hold(row)) is not None:
                 return self._held(route, asked, row, held, request, due)
             batch = decoding.batch_of(asked, tensors, route.engine, max_rows=self._settings.max_rows)
-            reply = route.answer(batch)
+        except Exception as error:
+            self._count(route or served.route(), error)
+            raise
+        if groups is not None:
+            return self._later(groups, route, asked, batch, request, due)
+        return self._answered(route, asked, batch, None, request, due)
+
+    def _later(
+        self,
+        groups: Groups,
+        route: Route,
+        asked: decoding.InferRequest,
+        batch: Batch,
+        request: Request,
+        due: Deadline | None,
+    ) -> Response:
+        """The response to rows that are answered together with those of others."""
+        future: Future[Response] = Future()
+
+        def done(said: Answers | None) -> None:
+            try:
+                response = self._answered(route, asked, batch, said, request, due)
+            except Exception as error:
+                response = _error_response(error)
+            future.set_result(response)
+
+        groups.add(route, batch, done)
+        return Later(200, b"", future=future)
+
+    def _answered(
+        self,
+        route: Route,
+        asked: decoding.InferRequest,
+        batch: Batch,
+        said: Answers | None,
+        request: Request,
+        due: Deadline | None,
+    ) -> Response:
+        """The response to rows, of which the model may have said something already."""
+        try:
+            reply = route.answer(batch) if said is None else route.reply(batch, said)
             body, header_bytes = oip.encode_response(asked, reply.answers, reply.manifest, reply.parameters)
             if due is not None:
                 due.check("the answer took")
         except Exception as error:
-            self._count(route or served.route(), error)
+            self._count(route, error)
             raise
         seconds = time.perf_counter() - request.started
         route.note(batch, reply, 1e6 * seconds, request=asked.id, resent=self._resent.seen(request.body))
@@ -248,6 +290,21 @@ class App:
             shadows=shadows,
         )
         return Response(200, body, metrics.CONTENT_TYPE)
+
+
+def _error_response(error: Exception) -> Response:
+    """The answer to a request that has none."""
+    if isinstance(error, _Status):
+        return message.error(error.status, error.sentence, error.headers)
+    if isinstance(error, BadInput | FormatError | TooLarge):
+        return message.error(_status_of(error), _sentence(error))
+    if isinstance(error, Late):
+        return message.error(504, _sentence(error))
+    if isinstance(error, EdgekitError):
+        _log.error("%s", _sentence(error))
+        return message.error(500, _sentence(error))
+    _log.error("a request failed", exc_info=error)
+    return message.error(500, "the runtime failed on this request; its log says where")
 
 
 @lru_cache(maxsize=256)

@@ -51,6 +51,8 @@ class Loop(Watcher):
         """Whether `stop` was called; for who turns the loop."""
         self.woke = 0.0
         """When the wait of this turn ended (`time.perf_counter()`): what is read in it had come by then."""
+        self.ready = 0
+        """At how many sockets it found something."""
 
     def __enter__(self) -> Loop:
         return self
@@ -106,7 +108,7 @@ class Loop(Watcher):
     def turn(self, timeout_s: float) -> None:
         """Waits for at most `timeout_s` seconds until something happens, and calls whom it concerns."""
         ready = self._selector.select(0 if self._soon else timeout_s)
-        self.woke = time.perf_counter()
+        self.woke, self.ready = time.perf_counter(), len(ready)
         for key, events in ready:
             watcher = key.data
             try:

@@ -71,6 +71,7 @@ def serve_until_signal(app: App, sockets: Sequence[socket.socket], keeper: Keepe
 
 def serve(app: App, sockets: Sequence[socket.socket], loop: Loop, keeper: Keeper | None = None) -> None:
     """Answers until `loop` is stopped; then takes no more connections and gives those there are `drain_timeout_s`."""
+    app.group(loop)
     connections = Connections(loop, app.answer, app.settings, app.traffic)
     listeners = [Listener(loop, opened, connections.accept) for opened in sockets]
     if keeper is not None:
