@@ -20,7 +20,8 @@ from sklearn.pipeline import Pipeline
 from benchmarks.adapter.paths import decisions
 from benchmarks.adapter.shaped import PROBABILITIES, Shape, rename, shape
 from edgekit_converters.extended import WithNeighbours
-from edgekit_converters.graph import Dtype, GraphBuilder, Table, Value, serialize
+from edgekit_converters.graph import Dtype, GraphBuilder, Table, Value
+from edgekit_converters.nodes import serialize
 from edgekit_converters.operators import Predicted, scores
 from edgekit_converters.operators.expression import Expr, concat
 from edgekit_converters.walk import Walk, last_step

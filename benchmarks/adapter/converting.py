@@ -15,7 +15,8 @@ from benchmarks.adapter.answered import GIVEN, REFUSED, NotGiven, answer, finish
 from benchmarks.adapter.declared import DTYPES, Declared, declare, keys_of
 from benchmarks.adapter.shaped import flatten, named, rename, retype, take_dictionary, without_argmax
 from edgekit_contracts.errors import EdgekitError
-from edgekit_converters.graph import ELEMENT, Dtype, GraphBuilder, operators
+from edgekit_converters.graph import ELEMENT, Dtype, GraphBuilder
+from edgekit_converters.nodes import operators
 from edgekit_converters.nulls import knows_none
 from edgekit_converters.target import target_for
 from edgekit_converters.walk import Walk, last_step, unwrap, wrapped

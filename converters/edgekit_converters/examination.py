@@ -19,7 +19,7 @@ from edgekit_contracts.errors import ConversionRefused, FormatError, NotAModel, 
 from edgekit_converters.confined import SECONDS, confined, look
 from edgekit_converters.faults import first_line
 from edgekit_converters.foreign import complete
-from edgekit_converters.graph import operators
+from edgekit_converters.nodes import operators
 
 ELEMENTS_MAX: Final = 2**30
 """Of one tensor, for one row."""

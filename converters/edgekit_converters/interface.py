@@ -24,7 +24,8 @@ from edgekit_converters import onnx_inputs, schema
 from edgekit_converters.ends import LABEL, PROBABILITIES, VALUE, Ends
 from edgekit_converters.faults import first_line
 from edgekit_converters.freed import freed
-from edgekit_converters.graph import ML, needed_nodes, operators, serialize
+from edgekit_converters.graph import ML
+from edgekit_converters.nodes import needed_nodes, operators, serialize
 from edgekit_converters.nullable import agree, nullable
 from edgekit_converters.onnx_inputs import Place
 from edgekit_converters.registry import Answers, Conversion

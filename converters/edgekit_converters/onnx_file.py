@@ -19,9 +19,9 @@ from edgekit_converters import onnx_inputs, onnx_outputs
 from edgekit_converters.data import as_frame
 from edgekit_converters.examination import examined
 from edgekit_converters.faults import first_line
-from edgekit_converters.graph import operators, serialize
 from edgekit_converters.interface import Interface, session_of
 from edgekit_converters.network import Network, as_network, check_steady
+from edgekit_converters.nodes import operators, serialize
 from edgekit_converters.registry import Answers, Conversion
 from edgekit_converters.target import Target
 

@@ -20,8 +20,9 @@ from edgekit_converters import argmax, schema
 from edgekit_converters.data import feature_names, frame_for
 from edgekit_converters.faults import first_line
 from edgekit_converters.forests import predicted
-from edgekit_converters.graph import ML, Dtype, GraphBuilder, Value, operators, serialize
+from edgekit_converters.graph import ML, Dtype, GraphBuilder, Value
 from edgekit_converters.load import check_fitted
+from edgekit_converters.nodes import operators, serialize
 from edgekit_converters.nullable import agree, nullable
 from edgekit_converters.nulls import knows_none, with_known_nulls
 from edgekit_converters.operators import Predicted

@@ -8,7 +8,8 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
-from edgekit_converters.graph import Dtype, GraphBuilder, serialize
+from edgekit_converters.graph import Dtype, GraphBuilder
+from edgekit_converters.nodes import serialize
 from edgekit_converters.operators import composed
 from edgekit_converters.operators.expression import Expr
 from tests.converters.frames import TARGET

@@ -8,7 +8,8 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
-from edgekit_converters.graph import GraphBuilder, columns, needed_nodes, operators, serialize
+from edgekit_converters.graph import GraphBuilder, columns
+from edgekit_converters.nodes import needed_nodes, operators, serialize
 from tests.converters.frames import TARGET
 
 

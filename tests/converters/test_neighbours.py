@@ -19,7 +19,7 @@ from sklearn.neighbors import (
 )
 
 from edgekit_converters.extended import WithNeighbours
-from edgekit_converters.graph import all_nodes
+from edgekit_converters.nodes import all_nodes
 from tests.converters.frames import assert_same, converted, run, target
 from tests.converters.transforms import numbers
 

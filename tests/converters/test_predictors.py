@@ -40,7 +40,8 @@ from sklearn.semi_supervised import LabelPropagation, LabelSpreading
 from sklearn.svm import SVC, SVR, NuSVC, NuSVR
 
 from edgekit_contracts.errors import ConversionRefused
-from edgekit_converters.graph import GraphBuilder, serialize
+from edgekit_converters.graph import GraphBuilder
+from edgekit_converters.nodes import serialize
 from edgekit_converters.operators.expression import Expr
 from edgekit_converters.operators.laplace import erf
 from tests.converters.frames import CONVERTER, TARGET, assert_same, converted, run

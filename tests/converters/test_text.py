@@ -35,7 +35,8 @@ from edgekit_contracts.errors import BadInput, ConversionRefused, DataMismatch
 from edgekit_converters import schema
 from edgekit_converters.cost import cost
 from edgekit_converters.draft import draft_manifest
-from edgekit_converters.graph import GraphBuilder, serialize
+from edgekit_converters.graph import GraphBuilder
+from edgekit_converters.nodes import serialize
 from edgekit_converters.operators.tokenizers import tokens_of
 from edgekit_converters.reference import reference
 from edgekit_converters.verify import verify

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from edgekit_converters import schema
-from edgekit_converters.graph import GraphBuilder, serialize
+from edgekit_converters.graph import GraphBuilder
+from edgekit_converters.nodes import serialize
 from edgekit_converters.nulls import knows_none
 from edgekit_converters.walk import Walk
 from tests.converters.frames import NUMBERS, TARGET, features

@@ -23,7 +23,8 @@ import onnx.version_converter
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from edgekit_converters.graph import ELEMENT, ML, Dtype, Table, Value, all_nodes
+from edgekit_converters.graph import ELEMENT, ML, Dtype, Table, Value
+from edgekit_converters.nodes import all_nodes
 from edgekit_converters.operators import Predicted, Unfaithful, older_trees, scores
 from edgekit_converters.target import loads
 

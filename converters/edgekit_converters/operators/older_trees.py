@@ -19,7 +19,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit_converters.graph import ML, all_nodes
+from edgekit_converters.graph import ML
+from edgekit_converters.nodes import all_nodes
 from edgekit_converters.operators import Unfaithful
 
 OLDER: Final = frozenset({"TreeEnsembleClassifier", "TreeEnsembleRegressor"})
