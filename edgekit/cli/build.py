@@ -93,6 +93,7 @@ def build(
     pickle); a model file of XGBoost, LightGBM or CatBoost; an .onnx file; or, with --trust, a PyTorch program saved
     with torch.export.
     """
+    echo_progress("start", "")  # the libraries take some seconds to import
     from edgekit import building
     from edgekit_converters.quality import describe_worse
 

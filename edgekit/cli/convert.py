@@ -46,6 +46,7 @@ def convert(
     if model is None or data is None:
         missing = " and ".join(name for name, value in (("MODEL", model), ("--data", data)) if value is None)
         raise UsageError(f"convert needs {missing}", "edgekit convert MODEL --data DATA, or --coverage")
+    echo_progress("start", "")  # the libraries take some seconds to import
     from edgekit import building
 
     path = out or model.with_suffix(".onnx")
