@@ -15,7 +15,7 @@ from edgekit.clauses import describe_budget
 from edgekit.proving import Proved, oldest, on_runtimes, prove
 from edgekit.steps import OnProgress, Step, Steps
 from edgekit_contracts import limits
-from edgekit_contracts.errors import DoesNotFit, UsageError
+from edgekit_contracts.errors import DoesNotFit, MissingFile, UsageError
 from edgekit_contracts.manifest import (
     AutomationLevel,
     ClassLabel,
@@ -127,6 +127,9 @@ def build(
     """
     steps = Steps(on_step, on_progress)
     name, version, out = _identity(name, version, out, Path(model) if isinstance(model, str | Path) else None, label)
+    for what, path in (("model", model), ("data file", data)):
+        if isinstance(path, str | Path) and not Path(path).exists():
+            raise MissingFile(what, str(path), "no such file or directory")
     destination.check(out, ".edge")
     given = keys.signing_key(Path(key) if key is not None else None)
     # After what is told at once: this machine is measured for some seconds.

@@ -18,6 +18,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 import edgekit
 import edgekit.building
+import edgekit.profiles
 import edgekit_runtime
 from edgekit.clauses import describe_ulps
 from edgekit_contracts.errors import ConversionRefused, DoesNotFit, UsageError
@@ -234,6 +235,16 @@ def test_a_key_that_cannot_be_made_is_said_before_the_work(
     code, words, err = run("build", project.model, "--data", project.data, "-o", tmp_path / "press-1.0.edge")
     assert (code, words) == (3, "")
     assert err.startswith(f"Error: cannot use {own_keys / 'edgekit.pem'}: Not a directory\n")
+
+
+@pytest.mark.parametrize("lacking", ["model", "data"])
+def test_a_file_that_is_not_there_is_said_before_this_machine_is_measured(
+    lacking: str, project: models.Project, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edgekit.profiles, "load", lambda name: pytest.fail(f"{name} is measured"))
+    files = {"model": project.model, "data": project.data} | {lacking: tmp_path / "nowhere"}
+    code, _, err = run("build", files["model"], "--data", files["data"], "-o", tmp_path / "press-1.0.edge")
+    assert (code, f"{tmp_path / 'nowhere'}: no such file or directory" in err) == (2, True)
 
 
 def test_a_report_replaces_no_bundle(bundle: Path, run: Run) -> None:
