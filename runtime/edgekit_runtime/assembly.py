@@ -10,7 +10,6 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +27,7 @@ from edgekit_runtime.loading import load_bundle
 from edgekit_runtime.observe import Observer
 from edgekit_runtime.oversight.automation import Oversight
 from edgekit_runtime.oversight.intake import Intake
+from edgekit_runtime.oversight.item import FILE
 from edgekit_runtime.route import Member
 from edgekit_runtime.selftest import GoldenResult, check_golden
 from edgekit_runtime.served import Lineup, Trial, check_trial
@@ -215,11 +215,8 @@ class Assembly:
         Raises:
             StorageFault: It cannot be read.
         """
-        from edgekit_runtime.oversight.review import FILE
-
-        if self._review is None and not (Path(self.config.state_dir) / FILE).exists():
-            return []
-        return self._queue().verdicts()
+        there = self._review is not None or (Path(self.config.state_dir) / FILE).exists()
+        return self._queue().verdicts() if there else []
 
     def close(self) -> None:
         """Closes the review queue."""
@@ -254,22 +251,14 @@ class Assembly:
             self._events.tell("bundle refused", f"{error.sentence}; {consequence}")
 
     def _queue(self) -> ReviewQueue:
-        from edgekit_runtime.oversight.review import FILE, ReviewQueue  # with SQLite
-        from edgekit_runtime.transaction import is_damage, set_aside
-
-        review = self.config.review
+        review, path = self.config.review, Path(self.config.state_dir) / FILE
         with self._lock:
             if self._review is None:
-                path = Path(self.config.state_dir) / FILE
-                opened = partial(ReviewQueue, path, max_items=review.max_items, max_bytes=int(1e6 * review.max_mb))
                 try:
-                    self._review = opened()
-                except StorageFault as fault:
-                    if not is_damage(fault.__cause__):
-                        raise
-                    aside = set_aside(path, "damaged")
-                    _log.error("the review queue is set aside as %s, and a new one is begun: %s", aside.name, fault)
-                    self._review = opened()
+                    from edgekit_runtime.oversight.review import open_queue  # with SQLite
+                except OSError as error:  # no descriptor is left to read it with
+                    raise StorageFault(str(path), error.strerror or str(error)) from error
+                self._review = open_queue(path, max_items=review.max_items, max_bytes=int(1e6 * review.max_mb))
             return self._review
 
     def _release(self, source: Source, intake: Intake, single: Single) -> None:

@@ -241,8 +241,11 @@ class Observer:
 
 
 def resident_kb() -> int:
-    """Resident memory of this process."""
-    file = os.open("/proc/self/statm", os.O_RDONLY)  # a file object takes as long again
+    """Resident memory of this process; where no descriptor is left to read it with, the most that it ever was."""
+    try:
+        file = os.open("/proc/self/statm", os.O_RDONLY)  # a file object takes as long again
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         return int(os.read(file, 128).split()[1]) * resource.getpagesize() // 1024
     finally:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Final
 
 from edgekit_contracts import limits
@@ -122,13 +123,19 @@ class Reporter:
             except queue.Empty:
                 for source in [one for one in self._sources if one.due_s <= time.monotonic()]:
                     source.due_s += source.window_s
-                    self._report(source)
+                    self._carry_out(partial(self._report, source))
                 continue
             if order is None:
                 break
-            order()
+            self._carry_out(order)
         for source in self._sources:
-            self._report(source)
+            self._carry_out(partial(self._report, source))
+
+    def _carry_out(self, order: Callable[[], None]) -> None:
+        try:
+            order()
+        except Exception:  # a fault of ours in one window must not stop the others
+            _log.exception("the reporter failed, and goes on")
 
     def _report(self, source: Source) -> None:
         begins = clock_now()

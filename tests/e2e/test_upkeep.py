@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgekit_contracts.errors import Refused
+from edgekit_contracts.manifest import Monitoring
+from edgekit_contracts.telemetry import Kind
 from edgekit_runtime import ask
 from edgekit_runtime.lock import Holder
+from edgekit_runtime.outbox import Outbox
 from edgekit_runtime.settings import load_settings
 from tests import bundles
 from tests.brokers import Mosquitto, free_port, wait_until
@@ -253,3 +259,41 @@ def test_it_starts_cleanly_after_being_killed_at_any_time(tmp_path: Path, made: 
         assert "Traceback" not in service.log
     finally:
         service.close()
+
+
+def test_without_a_free_descriptor_it_goes_on_and_counts_on(tmp_path: Path) -> None:
+    careful = bundles.make(tmp_path, monitoring=Monitoring(abstain_below=0.99))
+    service = Service(tmp_path, careful, broker="mqtt://127.0.0.1:1")  # nobody is there
+    service.start()
+    try:
+        assert service.process is not None
+        wait_until(lambda: "telemetry   to" in service.log, "telemetry")
+        pid, limits = service.process.pid, resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE)
+        kept = http.client.HTTPConnection("127.0.0.1", service.port, timeout=30)
+
+        def ask_kept(method: str, path: str, body: Any = None) -> tuple[int, bytes]:
+            kept.request(method, path, None if body is None else json.dumps(body))
+            response = kept.getresponse()
+            return response.status, response.read()
+
+        assert ask_kept("GET", "/v2")[0] == 200
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+        inputs = [
+            {"name": name, "shape": [4], "datatype": "BYTES" if name == "sex" else "FP64", "data": column}
+            for name, column in bundles.ROWS.items()
+        ]
+        status, body = ask_kept("POST", "/v2/models/tiny/infer", {"inputs": inputs})
+        assert (status, json.loads(body)["parameters"]["edgekit_abstain"]) == (200, True)
+        status, body = ask_kept("GET", "/metrics")
+        assert (status, b"process_resident_memory_bytes" in body, b"\nprocess_open_fds " in body) == (200, True, False)
+        wait_until(lambda: "doubtful answers are not kept" in service.log, "the review queue that cannot be opened")
+        time.sleep(0.7)  # two windows
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+        assert ask_kept("POST", "/v2/models/tiny/infer", {"inputs": inputs})[0] == 200
+        kept.close()
+        assert service.stop() == 0
+        assert "Traceback" not in service.log
+    finally:
+        service.close()
+    with Outbox(tmp_path / "state" / "outbox.db", "dev-1") as outbox:
+        assert sum(one.n for one in outbox.waiting() if one.kind is Kind.WINDOW) == 8

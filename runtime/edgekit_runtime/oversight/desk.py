@@ -13,8 +13,8 @@ import msgspec
 
 from edgekit_contracts.errors import StorageFault, UsageError
 from edgekit_runtime.config import DeviceConfig
-from edgekit_runtime.oversight.item import Item
-from edgekit_runtime.oversight.review import FILE, ReviewQueue
+from edgekit_runtime.oversight.item import FILE, Item
+from edgekit_runtime.oversight.review import ReviewQueue
 
 
 def show(config: DeviceConfig, *, everything: bool, as_json: bool) -> None:

@@ -1,13 +1,15 @@
-"""A request that a person is to look at."""
+"""A request that a person is to look at, and where such requests wait."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from edgekit_contracts.manifest import ClassLabel
 
+FILE: Final = "review.db"
+"""In the state directory."""
 Reason = Literal["abstain", "confirm"]
 
 

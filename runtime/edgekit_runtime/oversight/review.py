@@ -7,6 +7,7 @@ full, the oldest item of the label with the most items gives way, answered ones 
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
@@ -18,18 +19,19 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from edgekit_contracts.errors import UsageError
+from edgekit_contracts.errors import StorageFault, UsageError
 from edgekit_contracts.manifest import ClassLabel, Manifest
 from edgekit_contracts.telemetry import Labels
 from edgekit_runtime.oversight.item import Item
-from edgekit_runtime.transaction import make_durable, stored_in, transaction
+from edgekit_runtime.transaction import is_damage, make_durable, set_aside, stored_in, transaction
 
-FILE: Final = "review.db"
 SCHEMA_VERSION: Final = 2
 DEFAULT_ITEMS: Final = 10_000
 DEFAULT_BYTES: Final = 16_000_000
 BUSY_S: Final = 5.0
 """How long a process waits for the other one's transaction."""
+
+_log = logging.getLogger("edgekit.review")
 
 _VERDICT: Final = """
 CREATE TABLE verdict (  -- totals, which outlive the items
@@ -218,6 +220,22 @@ class ReviewQueue:
     def _writing(self) -> Iterator[sqlite3.Connection]:
         with self._reading() as db, transaction(db):
             yield db
+
+
+def open_queue(path: Path, *, max_items: int, max_bytes: int) -> ReviewQueue:
+    """The service's queue: a damaged file is set aside, so that what comes is kept.
+
+    Raises:
+        StorageFault, UnsupportedFormat: As `ReviewQueue`.
+    """
+    try:
+        return ReviewQueue(path, max_items=max_items, max_bytes=max_bytes)
+    except StorageFault as fault:
+        if not is_damage(fault.__cause__):
+            raise
+        aside = set_aside(path, "damaged")
+        _log.error("the review queue is set aside as %s, and a new one is begun: %s", aside.name, fault)
+        return ReviewQueue(path, max_items=max_items, max_bytes=max_bytes)
 
 
 def _prepare(db: sqlite3.Connection, path: Path) -> None:

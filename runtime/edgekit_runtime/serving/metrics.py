@@ -225,10 +225,17 @@ class Metrics:
                 [("", {}, usage.ru_utime + usage.ru_stime)],
             ),
             ("process_resident_memory_bytes", "gauge", "Resident memory.", [("", {}, 1024 * resident_kb())]),
-            ("process_open_fds", "gauge", "Open file descriptors.", [("", {}, len(os.listdir("/proc/self/fd")))]),
+            ("process_open_fds", "gauge", "Open file descriptors.", _open_fds()),
             ("process_start_time_seconds", "gauge", "Start, since 1970.", [("", {}, traffic.started)]),
         ]
         return "".join(line for family in families for line in _lines(*family)).encode()
+
+
+def _open_fds() -> Samples:
+    try:
+        return [("", {}, len(os.listdir("/proc/self/fd")))]
+    except OSError:  # none is left to count them with
+        return []
 
 
 def _histogram(model: Mapping[str, str], counts: ModelCounts) -> Samples:
