@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from edgekit_contracts.manifest import Budget, Feature, Parity, WorstRow
@@ -33,8 +34,14 @@ def describe_worst_row(row: WorstRow, features: Sequence[Feature]) -> str:
     known = [f"{one.name}={value}" for one, value in zip(features, row.values, strict=False)]
     more = f" and {len(known) - 6} more" if len(known) > 6 else ""
     pairs = [(theirs, ours) for theirs, ours in zip(row.original, row.converted, strict=False) if theirs != ours]
-    answers = ", ".join(f"{ours!r} for {theirs!r}" for theirs, ours in pairs[:2])
+    answers = ", ".join(f"{ours!r} for {theirs!r}" for theirs, ours in sorted(pairs, key=_distance)[:-3:-1])
     return f"{answers} at {', '.join(known[:6])}{more}"
+
+
+def _distance(pair: tuple[float | None, float | None]) -> float:
+    """Of two numbers as they are compared, relative to max(1, |original|); infinite where one is none."""
+    theirs, ours = pair
+    return math.inf if theirs is None or ours is None else abs(ours - theirs) / max(1.0, abs(theirs))
 
 
 def describe_budget(budget: Budget) -> str:

@@ -67,7 +67,7 @@ def as_frame(data: pd.DataFrame | NDArray[Any] | Sequence[Any]) -> pd.DataFrame:
         frame = pd.DataFrame({DOCUMENTS: pd.Series(data, dtype=object)})
     elif isinstance(data, pd.DataFrame):
         frame = data
-        if not all(isinstance(name, str) for name in frame.columns):
+        if not all(isinstance(name, str) for name in frame.columns.tolist()):
             frame = frame.set_axis(_numbered(frame.shape[1]), axis=1)
     else:
         dense: Any = getattr(data, "toarray", None)  # a scipy sparse matrix
@@ -160,6 +160,9 @@ def frame_for(model: Any, X: pd.DataFrame | NDArray[Any]) -> pd.DataFrame:
                 "give the model's features only, and name the target's column with --target",
             )
         return frame.set_axis(_numbered(count), axis=1)
+    given = frame.columns.tolist()  # of pandas' texts, each one that is looked at by itself costs a microsecond
+    if given == list(names):
+        return _named(frame)
     missing = [name for name in names if name not in frame.columns]
     if missing:
         raise DataMismatch(
@@ -171,7 +174,7 @@ def frame_for(model: Any, X: pd.DataFrame | NDArray[Any]) -> pd.DataFrame:
 
 def _named(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame; its names are such as a manifest holds."""
-    odd = next((name for name in frame.columns if not 0 < len(name) <= NAME_MAX), None)
+    odd = next((name for name in frame.columns.tolist() if not 0 < len(name) <= NAME_MAX), None)
     if odd is not None:
         fault = (
             f"a column's name has {len(odd)} characters, and {NAME_MAX} are allowed" if odd else "a column has no name"

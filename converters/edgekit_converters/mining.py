@@ -28,7 +28,7 @@ from edgekit_converters.fitted_trees import fitted_ensembles
 from edgekit_converters.operators.catboost_dump import Dump
 from edgekit_converters.operators.dictionaries import texts_of
 from edgekit_converters.operators.tree_nodes import down, last
-from edgekit_converters.stacking import replaced
+from edgekit_converters.stacking import changed
 from edgekit_converters.walk import chosen, unwrap, wrapped
 from edgekit_runtime.engine import Column
 
@@ -359,12 +359,12 @@ def _alone(frame: pd.DataFrame, values: Mapping[str, NDArray[Any]]) -> pd.DataFr
     """For each feature rows of the data, one for each of its values, with that."""
     whole = frame.iloc[np.concatenate([_places(frame, len(one), start) for start, one in enumerate(values.values())])]
     whole = whole.reset_index(drop=True)
-    changed: dict[str, Any] = {}
+    others: dict[str, tuple[int, pd.Series[Any]]] = {}
     at = 0
     for name, column in values.items():
-        changed[name] = replaced(whole[name], at, pd.Series(column).astype(frame[name].dtype))
+        others[name] = at, pd.Series(column).astype(frame[name].dtype)
         at += len(column)
-    return whole.assign(**changed)
+    return changed(whole, others)
 
 
 def _places(frame: pd.DataFrame, count: int, start: int) -> NDArray[np.int64]:
@@ -382,6 +382,4 @@ def _turned(column: NDArray[Any], count: int, place: int) -> NDArray[Any]:
 
 
 def _with(rows: pd.DataFrame, values: Mapping[str, NDArray[Any]]) -> pd.DataFrame:
-    return rows.assign(
-        **{name: pd.Series(column, index=rows.index).astype(rows[name].dtype) for name, column in values.items()}
-    )
+    return changed(rows, {name: (0, pd.Series(column).astype(rows[name].dtype)) for name, column in values.items()})

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgekit_contracts.errors import EdgekitError
 from edgekit_converters.registry import Answers
-from edgekit_converters.stacking import replaced
+from edgekit_converters.stacking import changed
 
 ROWS: Final = 4
 """Rows that are tried for each feature."""
@@ -70,10 +70,7 @@ def one_changed(
     """The rows once for each of the features, in order, with other values of that one: by default it is missing."""
     count = len(rows)
     frame = rows.iloc[np.tile(np.arange(count), len(names))].reset_index(drop=True)
-    changed: dict[str, Any] = {
-        name: replaced(frame[name], place * count, made(rows[name], count)) for place, name in enumerate(names)
-    }
-    return frame.assign(**changed)
+    return changed(frame, {name: (place * count, made(rows[name], count)) for place, name in enumerate(names)})
 
 
 def agree(one: Answers, other: Answers, tolerance: float = TOLERANCE) -> bool:

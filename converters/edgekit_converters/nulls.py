@@ -42,7 +42,8 @@ def with_known_nulls(frame: pd.DataFrame, none: bool) -> pd.DataFrame:
     """The frame whose missing texts are None, or all NaN; columns of other types than object stay."""
     changed = {}
     # Of the types first: a table of a thousand numbers is asked about a thousand times, and a column takes long to get.
-    for name in frame.columns[[pd.api.types.is_object_dtype(dtype) for dtype in frame.dtypes]]:
+    objects = frame.dtypes.to_numpy() == np.dtype(object)
+    for name in frame.columns[objects] if objects.any() else ():
         series = frame[name]
         missing = series.isna().to_numpy()
         if missing.any():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from edgekit_converters.stacking import replaced, stacked
+from edgekit_converters.stacking import FEW, changed, replaced, stacked
 
 COUNT = 20
 
@@ -53,3 +53,14 @@ def test_a_part_of_a_column_is_replaced_and_its_type_stays() -> None:
         assert found.iloc[5:8].tolist() == values.tolist() or values.isna().any()
         pd.testing.assert_series_equal(found.drop([5, 6, 7]), whole[name].drop([5, 6, 7]))
     assert whole["size"].iloc[5] == 7.5
+
+
+def test_many_columns_are_replaced_as_few_are() -> None:
+    whole = table()
+    values = {name: (at, whole[name].iloc[3:6]) for at, name in enumerate(whole.columns) if name != "weight"}
+    assert len(values) > FEW
+    expected = whole.assign(**{name: replaced(whole[name], *one) for name, one in values.items()})
+    pd.testing.assert_frame_equal(changed(whole, values), expected)
+    few = {name: values[name] for name in ("size", "kind")}
+    pd.testing.assert_frame_equal(changed(whole, few), whole.assign(size=expected["size"], kind=expected["kind"]))
+    assert whole["size"].iloc[0] == 0.0

@@ -20,9 +20,9 @@ import edgekit
 import edgekit.building
 import edgekit.profiles
 import edgekit_runtime
-from edgekit.clauses import describe_ulps
+from edgekit.clauses import describe_ulps, describe_worst_row
 from edgekit_contracts.errors import ConversionRefused, DoesNotFit, UsageError
-from edgekit_contracts.manifest import Parity
+from edgekit_contracts.manifest import Parity, WorstRow
 from edgekit_runtime.bundle import open_bundle
 from tests import models
 from tests.toolkit.conftest import Run
@@ -289,6 +289,11 @@ def test_a_difference_is_told_in_the_units_of_the_original(ulps: float, differs:
         differs=differs,
     )
     assert describe_ulps(parity) == words
+
+
+def test_of_the_worst_row_the_numbers_that_differ_most_are_told() -> None:
+    row = WorstRow(values=(), original=(1.0, 0.5, 200.0, 3.0), converted=(1.0, 0.5625, 201.0, None))
+    assert describe_worst_row(row, ()) == "None for 3.0, 0.5625 for 0.5 at "
 
 
 def test_a_foreign_key_is_refused(bundle: Path, tmp_path: Path, run: Run) -> None:
