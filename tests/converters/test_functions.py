@@ -25,6 +25,48 @@ OPTIONS: dict[str, float] = {}
 CALLS = 0
 WEIGHTS = np.array([[0.5, -1.0], [0.25, 3.0], [0.0, 1e-3]])
 
+
+def _logarithm_in_place(X: Any) -> Any:
+    X = X.copy()
+    X[:, 1] = np.log1p(X[:, 1])
+    X[:, [2, 0]] = X[:, [0, 2]] * 2
+    X[X > 50] = 50
+    X[:, 2] = 7.0
+    return X
+
+
+def _columns_of_a_frame(frame: Any) -> Any:
+    frame = frame.copy()
+    frame["ratio"] = frame["area"] / (frame.radius + 1)
+    frame["large"] = (frame["area"] > 400).astype(int)
+    frame.loc[frame["texture"].isna(), "texture"] = -1.0
+    frame.loc[:, "radius"] = frame["radius"].clip(lower=12)
+    return frame.drop(columns=["area"])
+
+
+def _assigned(frame: Any) -> Any:
+    if isinstance(frame, pd.DataFrame):
+        frame = frame.assign(both=lambda one: one.radius * one.area, most=frame[["radius", "texture"]].max(axis=1))
+    return pd.concat([frame.rename(columns={"both": "product"})[["product", "most"]], frame.isna()], axis=1)
+
+
+def _made_anew(frame: Any) -> Any:
+    found = pd.DataFrame({"day": frame["area"] % 7, "kind": frame["radius"].between(13, 15), "one": 1.0})
+    return found.apply(lambda column: column.fillna(0) * 2).mul(frame["radius"], axis=0)
+
+
+def _writing(X: Any) -> Any:
+    X[:, 0] = 0.0
+    return X
+
+
+def _reading_again(X: Any) -> Any:
+    X = X.copy()
+    first = X[:, 0]
+    X[:, 0] = 0.0
+    return X + first[:, None]
+
+
 OF_MATRICES: list[Callable[[Any], Any]] = [
     np.log1p,
     np.sqrt,
@@ -68,6 +110,22 @@ OF_MATRICES: list[Callable[[Any], Any]] = [
     lambda X: np.cos(X) + np.sin(X),
     lambda X: np.logical_xor(X > 14, X < 20),
     lambda X: X.astype(float).copy(),
+    lambda X: (X - 15) % 7,
+    lambda X: (X - 15) % [-3.5, 0.1, 2.0],
+    lambda X: (X - 15) // 0.1,
+    lambda X: X // -X[:, [1]],
+    lambda X: np.fmod(X - 15, 4.0),
+    lambda X: np.cbrt(X - 15),
+    lambda X: np.sin(np.deg2rad(X)) + np.degrees(X),
+    lambda X: X / np.linalg.norm(X, axis=1, keepdims=True),
+    lambda X: np.hstack([np.diff(X, axis=1), X.cumsum(axis=1)]),
+    lambda X: np.hstack([np.digitize(X, [12, 14, 20]), np.digitize(X, [12, 13.25], right=True)]),
+    lambda X: np.isin(np.round(X), [13, 14]),
+    lambda X: np.select([X < 12, X < 20], [X, -1.0], 5.0),
+    lambda X: np.c_[X, X**2, X[:, 0] * X[:, 1]],
+    lambda X: np.column_stack([X.std(axis=1, ddof=1), X.var(axis=1), (X > 14).any(axis=1), (X > 14).all(axis=1)]),
+    lambda X: np.expand_dims(X[:, 1], 1) + np.full_like(X, 2.5),
+    _logarithm_in_place,
 ]
 OF_FRAMES: list[Callable[[Any], Any]] = [
     np.log1p,
@@ -78,6 +136,10 @@ OF_FRAMES: list[Callable[[Any], Any]] = [
     lambda frame: np.column_stack([frame.sum(axis=1), frame.mean(axis=1)]),
     lambda frame: np.where(frame > 14, frame, 0.0)[:, 1:],
     lambda frame: frame.abs().round(1),
+    _columns_of_a_frame,
+    _assigned,
+    _made_anew,
+    lambda frame: frame["radius"].where(frame["area"] > 400, 0).to_frame("radius"),
 ]
 
 
@@ -142,7 +204,10 @@ REFUSED: list[tuple[Callable[[Any], Any], str]] = [
     (lambda X: np.sort(X, axis=1), r"numpy\.sort has no ONNX mapping"),
     (_guarded, r"numpy\.sort has no ONNX mapping"),
     (np.arctan, r"numpy\.arctan has no ONNX mapping"),
-    (lambda X: np.cumsum(X, axis=0), r"numpy\.cumsum has no"),
+    (lambda X: np.cumsum(X, axis=0), "adds up several rows"),
+    (lambda X: np.digitize(X, [3.0, 2.0]), "do not ascend"),
+    (_writing, "writes into its argument"),
+    (_reading_again, "a part that it took before"),
     (lambda X: X - X.mean(axis=0), "adds up several rows"),
     (lambda X: np.add.reduce(X), "with axis|with reduce"),
     (lambda X: X + np.random.default_rng().normal(), "the same thing twice"),

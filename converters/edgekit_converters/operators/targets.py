@@ -15,6 +15,7 @@ from edgekit_converters.graph import Table
 from edgekit_converters.operators import Predict, Predicted, Unfaithful
 from edgekit_converters.operators.composed import expm1, log1p
 from edgekit_converters.operators.expression import Expr, concat
+from edgekit_converters.operators.functions import trace
 from edgekit_converters.operators.laplace import erf
 from edgekit_converters.operators.scaling import EDGE, interpolate
 from edgekit_converters.operators.wrappers import response
@@ -80,10 +81,13 @@ def _function(step: Any, y: Expr) -> Expr:
     name = getattr(function, "__name__", "")
     if isinstance(function, np.ufunc) and name in FUNCTIONS and not step.inv_kw_args:
         return FUNCTIONS[name](y)
-    raise Unfaithful(
-        f"the target is turned back by '{name or type(function).__name__}', a function of its own",
-        f"use a function of numpy for the target's inverse: {', '.join(sorted(FUNCTIONS))}",
-    )
+    try:
+        return trace(function, y, step.inv_kw_args or {})
+    except Unfaithful as error:
+        raise Unfaithful(
+            f"the target is turned back by '{name or type(function).__name__}': {error.why}",
+            f"use a function of numpy for the target's inverse, such as {', '.join(sorted(FUNCTIONS))}",
+        ) from error
 
 
 def _standard(step: Any, y: Expr) -> Expr:
