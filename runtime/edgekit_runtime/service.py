@@ -119,9 +119,10 @@ def run(
                             uplink = start(config, centre, models, events, ledger, started, pulses)
                             reporting.push(started.pop_all())
                         telemetry = f"to {centre} as {config.device}"
-                    except StorageFault as fault:
-                        # A full disk must not stop the answers.
-                        telemetry, done = f"off: {fault.sentence}; it is tried again", False
+                    except (StorageFault, OSError) as fault:
+                        # A full disk must not stop the answers, nor a lack of descriptors.
+                        why = fault.sentence if isinstance(fault, StorageFault) else fault.strerror or str(fault)
+                        telemetry, done = f"off: {why}; it is tried again", False
                     except UnsupportedFormat as fault:
                         telemetry = f"off: {fault.sentence}"
                     if telemetry != before:
