@@ -9,6 +9,7 @@ Source: scikit-learn, sklearn/ensemble/_forest.py, `predict_proba` and `predict`
 from __future__ import annotations
 
 import os
+import warnings
 from itertools import pairwise
 from typing import Any, Final, Literal
 
@@ -44,7 +45,10 @@ def predicted(model: Any, method: Literal["predict", "predict_proba"], rows: Any
     if count < 2 or last.n_outputs_ > 1:
         return ask(rows)
     edges = np.linspace(0, rows.shape[0], count + 1).astype(int).tolist()
-    parts: Any = Parallel(n_jobs=count, require="sharedmem")(
-        delayed(ask)(rows[start:stop]) for start, stop in pairwise(edges)
-    )
+    # Each call empties the warnings' filters, which are all threads', for a moment; where another one finds them so, it
+    # warns of that. Recorded, it is not shown, and the filters are as before in the end.
+    with warnings.catch_warnings(record=True):
+        parts: Any = Parallel(n_jobs=count, require="sharedmem")(
+            delayed(ask)(rows[start:stop]) for start, stop in pairwise(edges)
+        )
     return np.concatenate(parts)

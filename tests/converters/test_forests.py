@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -65,3 +66,21 @@ def test_what_cannot_be_parted_is_asked_whole(rows: pd.DataFrame, calls: list[in
     linear = LogisticRegression().fit(X[:300], Y[:300])
     np.testing.assert_array_equal(predicted(linear, "predict", rows), linear.predict(rows))
     assert calls == []
+
+
+@pytest.mark.usefixtures("calls")
+def test_what_the_threads_warn_of_is_not_shown_and_the_filters_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = RandomForestClassifier(5, random_state=0).fit(X[:300], Y[:300])
+    expected, ask = model.predict_proba(X), RandomForestClassifier.predict_proba
+
+    def warning(self: Any, rows: Any) -> Any:
+        warnings.resetwarnings()  # as scikit-learn's own Parallel does, in each thread
+        warnings.warn("no filter is there", stacklevel=1)
+        return ask(self, rows)
+
+    monkeypatch.setattr(RandomForestClassifier, "predict_proba", warning)
+    before = list(warnings.filters)
+    with warnings.catch_warnings(record=True) as shown:
+        np.testing.assert_array_equal(predicted(model, "predict_proba", X), expected)
+    assert not shown
+    assert list(warnings.filters) == before
