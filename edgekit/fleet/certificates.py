@@ -111,8 +111,9 @@ def read_request(text: str) -> tuple[str, CertificatePublicKeyTypes]:
             raise ValueError("it is not signed by its own key")
         return check_holder(common_name(csr)), csr.public_key()
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        fault = str(error).partition(". See ")[0][:200]  # where to read about it on the web
         raise AuthorityRefused(
-            f"that is no signing request in PEM: {str(error)[:200]}", "make one with edgekit-runtime enrol --request"
+            f"that is no signing request in PEM: {fault}", "make one with edgekit-runtime enrol --request"
         ) from error
 
 

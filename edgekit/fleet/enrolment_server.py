@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import ssl
 import threading
 import time
@@ -144,7 +145,9 @@ class EnrolmentServer:
                     backlog=CONNECTIONS_MAX,
                 )
             except OSError as error:
-                raise PortInUse(f"{self._listen}:{self.port}", error.strerror or str(error), error.errno) from error
+                # asyncio's own words name the address a second time.
+                reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+                raise PortInUse(f"{self._listen}:{self.port}", reason, error.errno) from error
             async with server:
                 self.port = server.sockets[0].getsockname()[1]
                 self._started.set()

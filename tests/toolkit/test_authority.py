@@ -171,8 +171,9 @@ def test_a_request_that_is_none_or_another_s_is_refused(authority: Authority) ->
     lines = good.splitlines()
     forged = "\n".join([*lines[:-2], lines[-2][:4] + lines[-2][4:][::-1], lines[-1]])
     for text in ("", "x", forged, good.replace("REQUEST", "CERTIFICATE")):
-        with pytest.raises(AuthorityRefused, match="no signing request"):
+        with pytest.raises(AuthorityRefused, match="no signing request") as refused:
             read_request(text)
+        assert "http" not in refused.value.sentence
     with pytest.raises(UnknownName):
         read_request(signing_request(new_key(), "Dev/1"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import stat
 from pathlib import Path
 
@@ -76,3 +77,12 @@ def test_what_is_refused_says_what_to_do(
     assert run(["fleet", "ca", "init"]) == 0
     assert run(["fleet", *arguments]) == code
     assert words in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_said_in_the_system_s_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["fleet", "ca", "init"]) == 0
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        serve = ["fleet", "enrol", "serve", "--host", "localhost", "--listen", "127.0.0.1", "--port", port]
+        assert run(serve) == 3
+    assert f"Error: cannot listen on 127.0.0.1:{port}: Address already in use\n" in capsys.readouterr().err
