@@ -29,13 +29,14 @@ class Session:
         self.calls: list[int] = []
         self.goes_on = threading.Event()
         self.refused: float | None = None
+        self.fault: Exception = BadInput("age", "is none")
 
     def run(self, names: Sequence[str], feed: Mapping[str, Any], /) -> Sequence[Any]:
         self.calls.append(len(feed["numbers"]))
         if len(self.calls) == 1:
             assert self.goes_on.wait(20)
         if self.refused in feed["numbers"][:, 0]:
-            raise BadInput("age", "is none")
+            raise self.fault
         return list(self.engine._run(list(names), dict(feed)))
 
 
@@ -89,15 +90,19 @@ def test_what_a_turn_brings_is_answered_in_calls_of_as_many_rows_as_are_allowed(
         assert (window.n, window.body.software.calls) == (6, 6)
 
 
-def test_of_a_group_that_fails_each_is_answered_by_itself() -> None:
+@pytest.mark.parametrize(
+    ("fault", "status", "sentence"),
+    [(BadInput("age", "is none"), 400, "feature 'age': is none"), (RuntimeError("is lost"), 500, "is lost")],
+)
+def test_of_a_group_that_fails_each_is_answered_by_itself(fault: Exception, status: int, sentence: str) -> None:
     with grouping(16) as (session, member, server):
-        session.refused = AGES[3]
+        session.refused, session.fault = AGES[3], fault
         replies = together(session, server, [asked(age, at) for at, age in enumerate(AGES)])
         assert session.calls == [1, 5, 1, 1, 1, 1, 1]
-        assert [reply.status for reply in replies] == [200, 200, 200, 400, 200, 200]
-        assert "feature 'age': is none" in replies[3].json["error"]
-        window = member.observer.close()
-        assert (window.n, window.body.software.rejected) == (5, 1)
+        assert [reply.status for reply in replies] == [200, 200, 200, status, 200, 200]
+        assert sentence in replies[3].json["error"]
+        software = member.observer.close().body.software
+        assert (software.calls, software.rejected, software.failed) == (5, int(status == 400), int(status == 500))
 
 
 def test_one_of_a_group_that_is_too_late_does_not_keep_the_others_from_their_answers() -> None:

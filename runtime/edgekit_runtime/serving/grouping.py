@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-from edgekit_contracts.errors import EdgekitError
 from edgekit_runtime.engine import Answers, Batch
 from edgekit_runtime.route import Route
 from edgekit_runtime.serving.loop import Loop
@@ -62,7 +61,7 @@ def _answer_together(route: Route, group: list[tuple[Batch, Done]]) -> None:
     """One call for all of them; where it fails each is answered by itself, so that who is to blame is told."""
     said: Answers | None = None
     if len(group) > 1:
-        with suppress(EdgekitError):
+        with suppress(Exception):
             said = route.engine.run(Batch.joined([batch for batch, _ in group]))
     start = 0
     for batch, done in group:
