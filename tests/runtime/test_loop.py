@@ -209,3 +209,13 @@ def test_a_watch_that_ended_is_not_called_again(loop: Loop) -> None:
     assert once.calls == 1
     ours.close()
     theirs.close()
+
+
+def test_a_call_that_fails_keeps_no_other_from_being_made(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+    made: list[int] = []
+    loop.soon(lambda: made.append(1))
+    loop.soon(lambda: [].pop())
+    loop.soon(lambda: made.append(2))
+    loop.turn(0)
+    assert made == [1, 2]
+    assert "a call of the event loop failed" in caplog.text

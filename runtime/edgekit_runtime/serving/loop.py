@@ -120,7 +120,10 @@ class Loop(Watcher):
                 _log.exception("a connection failed")
                 watcher.failed()
         for _ in range(len(self._soon)):
-            self._soon.popleft()()
+            try:
+                self._soon.popleft()()
+            except Exception:
+                _log.exception("a call of the event loop failed")
 
     def readable(self) -> None:
         """Another thread or a signal has woken the loop."""
