@@ -507,6 +507,20 @@ def test_a_bundle_that_is_not_live_reports_only_what_it_was_asked(tmp_path: Path
         ]
 
 
+def test_a_window_that_cannot_be_closed_keeps_none_of_the_others(tmp_path: Path) -> None:
+    bundle = open_bundle(bundles.make(tmp_path).path, keys=None)
+    with Outbox(tmp_path / "outbox.db", "pump-1") as outbox:
+        reporter = Reporter(outbox, lambda: None)
+        good, bad = make_source(bundle), make_source(bundle)
+        bad.observer.close = lambda **_: 1 / 0  # type: ignore[method-assign,assignment]
+        reporter.start([bad, good])
+        reporter.close_window(bad)
+        reporter.close_window(good)
+        wait_until(lambda: outbox.records == 2, "the good one's window")
+        reporter.stop()
+        assert [one.kind for one in envelopes(outbox)] == [Kind.REFERENCE, Kind.WINDOW, Kind.WINDOW]
+
+
 def test_a_bundle_that_was_let_go_before_reports_began_ends_nothing(tmp_path: Path) -> None:
     bundle = open_bundle(bundles.make(tmp_path).path, keys=None)
     engine = Engine(bundle.model, bundle.manifest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +264,25 @@ def test_a_large_request_is_not_looked_at_for_ever(tmp_path: Path, engine: Engin
         intake.offer(batch, engine.run(batch), list(range(rows)), "abstain", None)
         intake.stop()
         assert queue.counts["waiting"] == ROWS_PER_REQUEST
+
+
+def test_what_goes_wrong_once_loses_no_later_answer(tmp_path: Path, engine: Engine) -> None:
+    asked = threading.Event()
+    with ReviewQueue(tmp_path / "review.db") as queue:
+
+        def opened() -> ReviewQueue:
+            if not asked.is_set():
+                asked.set()
+                raise RuntimeError("a fault of ours")
+            return queue
+
+        intake = Intake(CAREFUL, BINS, opened, per_minute=100)
+        batch = engine.encode(bundles.ROWS)
+        intake.offer(batch, engine.run(batch), [0], "abstain", None)
+        assert asked.wait(20)
+        intake.offer(batch, engine.run(batch), [2], "abstain", None)
+        intake.stop()
+        assert [item.fields["age"] for item in queue.items()] == [40.0]
 
 
 def test_a_disk_that_refuses_stops_no_answer(tmp_path: Path, engine: Engine, caplog: pytest.LogCaptureFixture) -> None:

@@ -166,6 +166,8 @@ class Intake:
             if fault.sentence != self._fault:
                 _log.error("doubtful answers are not kept: %s; %s", fault.sentence, fault.next_step)
             self._fault = fault.sentence
+        except Exception:  # a fault of ours must not lose those that come later
+            _log.exception("%d doubtful answers are not kept", len(items))
 
 
 def _row(batch: Batch, manifest: Manifest) -> dict[str, float | str | None]:
