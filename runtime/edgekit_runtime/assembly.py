@@ -50,7 +50,7 @@ def configured(settings: ModelSettings) -> str:
     """A hash of what the settings say of a model, the bytes of its bundles included."""
     files = [Path(settings.bundle), *_bundle_of(settings.candidate)]
     tree = msgspec.to_builtins(settings)
-    if settings.group_rows == 1:
+    if settings.group_rows is None:
         del tree["group_rows"]  # so that what was commanded before there was this setting still counts
     said = [msgspec.json.encode(tree), *(str(digests.file_sha256(file)).encode() for file in files)]
     return hashlib.sha256(b"\0".join(said)).hexdigest()
@@ -83,17 +83,16 @@ class Assembly:
         self._lock = threading.Lock()
         self._review: ReviewQueue | None = None
 
-    def lineup(self, settings: ModelSettings, digest: str) -> Lineup:
+    def lineup(self, settings: ModelSettings, kept: ModelSlots | None) -> Lineup:
         """The bundles of one model: what a person commanded, if the settings are still those of then, else they.
 
         Args:
             settings: Of the model.
-            digest: Of these, as `configured` gives it.
+            kept: What was commanded of these settings.
 
         Raises:
             EdgekitError: The bundle that the settings name does not load.
         """
-        kept = next((one for one in self.store.read() if one.configured == digest), None)
         if kept is not None:
             with self._surviving("what was commanded cannot be had back"):
                 return self._kept(settings, kept)
@@ -127,7 +126,7 @@ class Assembly:
             oversight,
             intake,
             sha256=loaded.sha256,
-            group_rows=settings.group_rows,
+            group_rows=settings.group_rows or 1,
             source=source,
         )
         if member.plain:

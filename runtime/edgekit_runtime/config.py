@@ -116,8 +116,8 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Lowers the bundle's level; it cannot be raised."""
     safe_answer: ClassLabel | None = None
     """Given where the model abstains or fails, or is at the level `shadow`: a class, or a number."""
-    group_rows: Annotated[int, msgspec.Meta(ge=1, le=limits.REQUEST_MAX_ROWS)] = 1
-    """Requests that arrive at once are answered by one call of up to so many rows; 1: each by its own."""
+    group_rows: Annotated[int, msgspec.Meta(ge=1, le=limits.REQUEST_MAX_ROWS)] | None = None
+    """Requests that arrive at once are answered by one call of up to so many rows; None: each by its own."""
     candidate: CandidateSettings | None = None
 
 

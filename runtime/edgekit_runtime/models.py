@@ -327,9 +327,10 @@ class Models:
         """Loads models of these settings and their digests; none of them answers yet."""
         units: list[_Unit] = []
         names = set(beside)
+        kept = {one.configured: one for one in self._assembly.store.read()}
         try:
             for settings, digest in models:
-                lineup = self._assembly.lineup(settings, digest)
+                lineup = self._assembly.lineup(settings, kept.get(digest))
                 units.append(_Unit(settings, digest, Served(lineup)))
                 name = lineup.live.manifest.name
                 if name in names:
