@@ -62,13 +62,14 @@ def explained(
         return error
     if rounds > tolerance:
         return ParityBroken(
-            f"{error.detail}; the columns are float32, in which the original itself rounds by up to {rounds:.3g}: "
-            "build with float64 columns (`data.astype('float64')`)"
+            f"{error.detail}; the columns are float32, in which the original itself rounds by up to {rounds:.3g}",
+            "build with float64 columns (`data.astype('float64')`)",
         )
     if own > tolerance:
         return ParityBroken(
             f"{error.detail}; the original itself answers a row alone and among others differently, by up to {own:.3g}"
-            ": it magnifies rounding; train it on float64, scaled, with fewer components"
+            ": it magnifies rounding",
+            "train it on float64, scaled, with fewer components",
         )
     return error
 

@@ -117,11 +117,12 @@ class UnsupportedRuntime(Refused):
 class ParityBroken(Refused):
     """The converted model does not answer like the original."""
 
-    def __init__(self, detail: str) -> None:
-        super().__init__(
-            f"the converted model does not answer like the original: {detail}",
-            "report the model's steps as an issue; until then, replace the step that differs",
-        )
+    def __init__(
+        self,
+        detail: str,
+        next_step: str = "report the model's steps as an issue; until then, replace the step that differs",
+    ) -> None:
+        super().__init__(f"the converted model does not answer like the original: {detail}", next_step)
         self.detail = detail
 
 

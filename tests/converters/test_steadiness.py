@@ -57,5 +57,5 @@ def test_float32_that_the_original_magnifies_is_found_out_and_float64_is_named()
     assert error.detail.startswith(
         "5 rows differ; the columns are float32, in which the original itself rounds by up to"
     )
-    assert "astype('float64')" in error.detail
+    assert "astype('float64')" in error.next_step
     assert rounding(original, X.astype(np.float64)) == 0.0
