@@ -24,6 +24,7 @@ from edgekit_contracts import limits
 from edgekit_contracts.errors import FormatError
 from edgekit_converters.confined import confined, look
 from edgekit_converters.faults import first_line
+from edgekit_converters.intact import check_tree
 
 ROWS: Final = 50
 """Rows that are answered: of zeros, of missing values, of numbers far apart, and at random."""
@@ -84,7 +85,7 @@ def _go_through_xgboost(booster: Any, data: bytes, what: str) -> None:
     for number, tree in enumerate(model.get("trees", ())):
         left, right = np.array(tree["left_children"]), np.array(tree["right_children"])
         leaf, features = left == -1, np.array(tree["split_indices"])
-        _check_tree(left, right, leaf, features[~leaf], booster.num_features(), what, number)
+        check_tree(left, right, leaf, features[~leaf], booster.num_features(), what, number)
         if not 0 <= model["tree_info"][number] < outputs:
             raise FormatError(
                 what, f"$.trees[{number}]", f"it adds to another output than the {outputs} that there are"
@@ -105,7 +106,7 @@ def _go_through_lightgbm(booster: Any, data: bytes, what: str) -> None:
         ends = np.zeros(inner + 1, dtype=np.int64)
         left, right = (np.append(np.where(one < 0, inner - 1 - one, one), ends) for one in (left, right))
         leaf = np.arange(2 * inner + 1) >= inner
-        _check_tree(left, right, leaf, features, booster.num_feature(), what, number)
+        check_tree(left, right, leaf, features, booster.num_feature(), what, number)
     booster.dump_model()
 
 
@@ -147,33 +148,6 @@ _TRIED: Final[Mapping[str, tuple[Callable[[bytes], Any], Callable[[Any, bytes, s
     ),
 }
 """Library -> how it reads, what it says of the model, and how it answers."""
-
-
-def _check_tree(
-    left: NDArray[np.int64],
-    right: NDArray[np.int64],
-    leaf: NDArray[np.bool_],
-    features: NDArray[np.int64],
-    count: int,
-    what: str,
-    number: int,
-) -> None:
-    """Checks that children are nodes, none is reached twice, and the features that inner nodes ask for are there.
-
-    Raises:
-        FormatError: It is no tree.
-    """
-    seen = np.zeros(len(leaf), dtype=bool)
-    level = np.zeros(1, dtype=np.int64)
-    while len(level):
-        known = len(left) == len(right) == len(leaf) and level.min() >= 0 and level.max() < len(leaf)
-        if not known or seen[level].any() or len(np.unique(level)) < len(level):
-            raise FormatError(what, f"$.trees[{number}]", "its nodes are no tree")
-        seen[level] = True
-        inner = level[~leaf[level]]
-        level = np.concatenate([left[inner], right[inner]])
-    if len(features) and (features.min() < 0 or features.max() >= count):
-        raise FormatError(what, f"$.trees[{number}]", f"it asks for another feature than the {count} that there are")
 
 
 def _numbers(text: bytes, name: bytes) -> NDArray[np.int64]:

@@ -28,6 +28,7 @@ from edgekit_contracts.errors import (
     UntrustedModel,
 )
 from edgekit_converters.faults import first_line
+from edgekit_converters.intact import check_trees
 from edgekit_converters.registry import file_readers
 
 SUPPORTED: Final = "a .skops file; or, with --trust, a .joblib or .pkl file that you made yourself"
@@ -118,6 +119,7 @@ def load_model(path: str | Path, *, trust: bool = False) -> Any:
         MissingFile: It does not exist or cannot be opened.
         UntrustedModel: A pickle, or a skops file with types that are not reviewed, without `trust`.
         NotAModel: It is neither, is damaged, or the estimator in it is not fitted.
+        FormatError: Its trees are none.
         MissingCode: It was saved with a class whose module is not here.
         ConversionRefused: It is of another minor release of scikit-learn.
         TooLarge: An archive that unpacks to more than any model has.
@@ -183,7 +185,9 @@ def _skops(path: Path, trust: bool) -> Any:
         if unknown and not trust:
             raise UntrustedTypes(str(path), unknown)
         with _of_this_release():
-            return skops.io.load(path, trusted=asked)
+            model = skops.io.load(path, trusted=asked)
+        check_trees(model, str(path))
+        return model
     except EdgekitError:
         raise
     except Exception as error:  # skops lets whatever the damaged content causes through

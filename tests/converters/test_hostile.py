@@ -23,7 +23,10 @@ import skops.io
 from catboost import CatBoostClassifier
 from lightgbm import LGBMClassifier
 from onnx import TensorProto, helper, numpy_helper
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from xgboost import XGBClassifier
 
 from edgekit import cli
@@ -356,3 +359,31 @@ def test_a_booster_that_its_library_would_not_survive_is_refused(
     path = tmp_path / f"model{suffix}"
     path.write_bytes(re.sub(honest, damaged, content, count=1))
     assert re.search(why, refusal(path).sentence)
+
+
+@pytest.mark.parametrize(
+    ("model", "child", "to"),
+    [
+        (RandomForestClassifier(2, max_depth=2, random_state=0), "left_child", 10**9),
+        (RandomForestClassifier(2, max_depth=2, random_state=0), "right_child", 0),
+        (RandomForestClassifier(2, max_depth=2, random_state=0), "feature", 3),
+        (HistGradientBoostingClassifier(max_iter=1, max_depth=2), "left", 10**9),
+        (HistGradientBoostingClassifier(max_iter=1, max_depth=2), "feature_idx", 3),
+    ],
+)
+def test_a_tree_that_leads_anywhere_is_refused(tmp_path: Path, model: Any, child: str, to: int) -> None:
+    model.fit(np.random.default_rng(0).normal(size=(100, 3)), np.arange(100) % 2)
+    honest, damaged = tmp_path / "honest.skops", tmp_path / "damaged.skops"
+    skops.io.dump(make_pipeline(StandardScaler().fit(np.ones((2, 3))), model), honest)
+    load_model(honest)
+    with zipfile.ZipFile(honest) as whole, zipfile.ZipFile(damaged, "w") as written:
+        for name in whole.namelist():
+            content = whole.read(name)
+            nodes: Any = np.load(io.BytesIO(content)) if name.endswith(".npy") else np.zeros(1)
+            if child in (nodes.dtype.names or ()):
+                nodes[child][0] = to
+                buffer = io.BytesIO()
+                np.save(buffer, nodes)
+                content = buffer.getvalue()
+            written.writestr(name, content)
+    assert re.search("no tree|another feature", refusal(damaged).sentence)
