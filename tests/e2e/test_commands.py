@@ -16,6 +16,7 @@ import pytest
 from tests import bundles
 from tests.brokers import wait_until
 from tests.service import Service
+from tests.terminal import shown
 
 
 def command(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -47,7 +48,10 @@ def test_the_service_is_asked_over_its_socket_and_over_any_port(service: Service
     service.socket_path.unlink()
     done = command("status", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "device                        dev-1\n" in done.stdout
+    names, values = zip(*(line.split(maxsplit=1) for line in done.stdout.splitlines()[:3]), strict=True)
+    assert names == ("device", "agent", "onnxruntime")
+    assert values[0] == "dev-1"
+    assert len({line.index(value) for line, value in zip(done.stdout.splitlines(), values, strict=False)}) == 1
     findings = {one["check"]: one for one in json.loads(command("doctor", "--json", cwd=tmp_path).stdout)["findings"]}
     assert f"answers at http://127.0.0.1:{service.port}, unix:" in findings["lock"]["sentence"]
     assert service.stop() == 0
@@ -96,6 +100,13 @@ def test_the_doctor_goes_on_where_the_settings_are_wrong(tmp_path: Path) -> None
     assert done.returncode == 1
     assert done.stdout.startswith("FAIL  settings      configuration device.toml is not valid")
     assert "ok    onnxruntime" in done.stdout
+
+
+def test_the_doctor_s_words_keep_their_column_on_a_narrow_terminal(tmp_path: Path) -> None:
+    lines = shown([sys.executable, "-m", "edgekit_runtime", "doctor"], columns=80, cwd=tmp_path)
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith(" " * 20) for line in lines)
+    assert all(line[:4].strip() in {"", "ok", "warn", "FAIL"} for line in lines)
 
 
 def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:

@@ -1,18 +1,12 @@
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import pty
-import re
 import resource
 import signal
-import struct
 import subprocess
 import sys
-import termios
 from pathlib import Path
-from typing import BinaryIO
 
 import click
 import pytest
@@ -23,6 +17,7 @@ from edgekit.cli.demo import typed
 from tests import bundles
 from tests.brokers import Mosquitto, free_port, wait_until
 from tests.service import STOP_S, Service
+from tests.terminal import shown
 from tests.toolkit.conftest import Run
 
 
@@ -232,24 +227,10 @@ def test_collect_stores_what_a_device_sends_and_fleet_status_shows_it(
 
 
 def test_a_table_keeps_its_columns_on_a_narrow_terminal(run: Run) -> None:
-    outer, inner = pty.openpty()
-    fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    code = "from edgekit.cli import run; raise SystemExit(run(['profiles', 'show', 'raspberry-pi-4']))"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=inner, stderr=subprocess.DEVNULL) as shown:
-        os.close(inner)
-        with open(outer, "rb") as terminal:
-            text = b"".join(iter(lambda: _more(terminal), b"")).decode()
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
-    assert shown.returncode == 0
-    assert max(map(len, plain.splitlines())) <= 80
-    assert plain.split() == run("profiles", "show", "raspberry-pi-4")[1].split()
-
-
-def _more(terminal: BinaryIO) -> bytes:
-    try:
-        return os.read(terminal.fileno(), 65536)
-    except OSError:  # Linux says so once nobody has the other end
-        return b""
+    arguments = ["profiles", "show", "raspberry-pi-4"]
+    lines = shown([sys.executable, "-m", "edgekit", *arguments], columns=80)
+    assert max(map(len, lines)) <= 80
+    assert " ".join(lines).split() == run(*arguments)[1].split()
 
 
 def test_a_name_with_a_line_break_stays_in_its_row_of_a_table(capsys: pytest.CaptureFixture[str]) -> None:

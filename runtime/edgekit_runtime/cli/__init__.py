@@ -6,6 +6,7 @@ The start of a service imports what all commands share, which stands here, and n
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -50,6 +51,16 @@ def echo_columns(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def echo_hanging(line: str, indent: int) -> None:
+    """A line on standard output; where a terminal shows it, in as many as it takes there, the further ones indented."""
+    columns = os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else 0
+    if len(line) > columns > 2 * indent:
+        import textwrap
+
+        line = textwrap.fill(line, columns, subsequent_indent=" " * indent, break_long_words=False)
+    print(line, flush=True)
 
 
 def echo_json(value: Any, indent: int | None = None) -> None:

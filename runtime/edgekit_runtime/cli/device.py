@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit_contracts.errors import EdgekitError, EnvironmentFault
-from edgekit_runtime.cli import echo_columns, echo_json, say, settings_of, settings_of_the_service
+from edgekit_runtime.cli import echo_columns, echo_hanging, echo_json, say, settings_of, settings_of_the_service
 from edgekit_runtime.settings import find_file, leaves
 
 
@@ -44,6 +44,7 @@ def _doctor(options: argparse.Namespace) -> int:
     from itertools import chain
 
     from edgekit_runtime.doctor import Finding, examine, exit_code
+    from edgekit_runtime.doctor.finding import INDENT
 
     config, findings = None, []
     if find_file(options.config) is None:
@@ -58,7 +59,7 @@ def _doctor(options: argparse.Namespace) -> int:
     for finding in chain((first,), examine(config)):
         findings.append(finding)
         if not options.json:
-            print(finding.line(), flush=True)
+            echo_hanging(finding.line(), INDENT)
     if options.json:
         echo_json({"schema": 1, "findings": [asdict(finding) for finding in findings]}, indent=2)
     return exit_code(findings)

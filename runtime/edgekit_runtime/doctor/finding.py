@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from edgekit_contracts.errors import EdgekitError
 
 Verdict = Literal["ok", "warn", "FAIL"]
+INDENT: Final = 20
+"""Where the words of a line begin."""
 
 
 @dataclass(frozen=True, slots=True)
