@@ -20,15 +20,12 @@ import msgspec
 from edgekit_contracts.errors import BadInput, EdgekitError, FormatError, TooLarge
 from edgekit_runtime import __version__
 from edgekit_runtime.config import Serve
-from edgekit_runtime.engine import Answers, Batch
 from edgekit_runtime.resent import Resent
 from edgekit_runtime.ring import Held
 from edgekit_runtime.route import Route
 from edgekit_runtime.served import Served
 from edgekit_runtime.serving import binary, commands, decoding, message, metrics, oip
 from edgekit_runtime.serving.deadline import Deadline, Late, deadline_of
-from edgekit_runtime.serving.grouping import Groups
-from edgekit_runtime.serving.loop import Loop
 from edgekit_runtime.serving.message import Later, Request, Response
 from edgekit_runtime.serving.metrics import Metrics, Traffic
 from edgekit_runtime.serving.rate import RequestRate
@@ -37,6 +34,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from edgekit_runtime.engine import Answers, Batch
+    from edgekit_runtime.serving.grouping import Groups
+    from edgekit_runtime.serving.loop import Loop
     from edgekit_runtime.uplink import UplinkState
 
 KEY: Final = "edgekit_key"
@@ -83,6 +83,7 @@ class App:
         self._metrics = Metrics()
         self._bucket = None if self._settings.max_rate is None else RequestRate(self._settings.max_rate)
         self._resent = Resent()
+        self._loop: Loop | None = None
         self._groups: Groups | None = None
         self._pages: Mapping[str, Callable[[], Response]] = {
             "/v2": lambda: _reply(oip.server_metadata(__version__)),
@@ -122,7 +123,7 @@ class App:
 
     def group(self, loop: Loop) -> None:
         """From now on requests that one turn of this loop brings may be answered together."""
-        self._groups = Groups(loop)
+        self._loop = loop
 
     def _answer(self, request: Request) -> Response:
         path, name, version, verb = _parsed(request.target)
@@ -175,9 +176,7 @@ class App:
             if due is not None:
                 due.check("the request waited")
             route = route or served.route(_key(asked, request.body))
-            groups = self._groups if route.groups else None
-            if groups is not None and not groups.takes(request):
-                groups = None
+            groups = self._groups_of(request) if route.groups else None
             row = None if groups is not None else decoding.row_of(asked, tensors, route.engine)
             if row is not None and (held := route.hold(row)) is not None:
                 return self._held(route, asked, row, held, request, due)
@@ -188,6 +187,14 @@ class App:
         if groups is not None:
             return self._later(groups, route, asked, batch, request, due)
         return self._answered(route, asked, batch, None, request, due)
+
+    def _groups_of(self, request: Request) -> Groups | None:
+        """Where a request waits for those that may have come with it; None where it is answered by itself."""
+        if self._groups is None and self._loop is not None:
+            from edgekit_runtime.serving.grouping import Groups  # which a start does without
+
+            self._groups = Groups(self._loop)
+        return self._groups if self._groups is not None and self._groups.takes(request) else None
 
     def _later(
         self,
