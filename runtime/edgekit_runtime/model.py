@@ -15,7 +15,7 @@ from edgekit_contracts.manifest import Feature
 from edgekit_runtime.encoding import Batch, Column, Scalar
 from edgekit_runtime.engine import Answer, Answers, Engine
 from edgekit_runtime.observe import Observer
-from edgekit_runtime.rows import Table, columns_of, is_row, row_values, units_of
+from edgekit_runtime.rows import Table, columns_of, is_row, row_values, units_of, unmasked
 from edgekit_runtime.single import Single
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Model:
         return self.engine.encoder.vector(self._names, row_values(row, self._names))
 
     def _batch(self, rows: Any, single: bool) -> Batch:
-        names, encoder = self._names, self.engine.encoder
+        names, encoder, rows = self._names, self.engine.encoder, unmasked(rows)
         if single:
             return encoder.encode({name: (value,) for name, value in zip(names, row_values(rows, names), strict=True)})
         if isinstance(rows, np.ndarray) and rows.ndim == 2 and rows.shape[1] == len(names) and not encoder.text:

@@ -102,12 +102,22 @@ def units_of(rows: Any) -> Mapping[str, object]:
 
 def _column(name: str, values: Any) -> Column:
     """One column, with a missing value as None or NaN."""
-    column: Any = np.asarray(values) if hasattr(values, "__array__") else values
-    if not isinstance(column, np.ndarray | Sequence) or isinstance(column, str):
+    column: Any = np.asarray(unmasked(values)) if hasattr(values, "__array__") else values
+    if not isinstance(column, np.ndarray | Sequence) or isinstance(column, str) or getattr(column, "ndim", 1) == 0:
         raise BadInput(name, "is one value beside columns", "send one row, or columns of equal length")
+    if isinstance(column, np.ndarray) and column.ndim > 1:
+        raise BadInput(name, f"has the shape {list(column.shape)}", "send one value for each row")
     if isinstance(column, np.ndarray) and column.dtype == object:
         return [_plain(value) for value in column.tolist()]
     return column
+
+
+def unmasked(rows: Any) -> Any:
+    """A masked array's values, missing where they are masked; anything else as it is."""
+    if not isinstance(rows, np.ndarray) or not hasattr(rows, "filled"):
+        return rows
+    found: Any = rows
+    return found.astype(np.float64).filled(np.nan) if rows.dtype.kind in "fiub" else found.astype(object).filled(None)
 
 
 def _is_value(value: Any) -> bool:

@@ -183,6 +183,8 @@ def test_a_transformation_hands_a_missing_value_on() -> None:
         ({"a": 1.0, "b": 2.0}, "the request lacks 'c'"),
         ({"a": 1.0, "b": 2.0, "c": 1.0, "d": 1.0}, "the model has no feature 'd'"),
         ({"a": 1.0, "b": [2.0], "c": [1.0]}, "feature 'a': is one value beside columns"),
+        ({"a": [1.0, 2.0], "b": np.zeros((2, 1)), "c": [1.0, 2.0]}, r"feature 'b': has the shape \[2, 1\]"),
+        ({"a": [1.0], "b": np.float64(2.0), "c": [1.0]}, "feature 'b': is one value beside columns"),
         (np.zeros((2, 4)), "the rows have 4 columns; the model has 3 features"),
         ([[1.0, 2.0, 3.0], [1.0, 2.0]], "the row has 2 values"),
         ([{"a": 1.0, "b": 2.0, "c": 3.0}, {"a": 1.0, "b": 2.0}], "the request lacks 'c'"),
@@ -242,6 +244,22 @@ def test_a_table_with_texts_and_missing_values_is_read_from_any_data_frame() -> 
     assert observer.close().n == 4 * len(frames) + 5
     with pytest.raises(BadInput, match="feature 'sex': 3 is not text"):
         model.predict([20, 22.0, 3])
+
+
+def test_what_is_masked_is_missing() -> None:
+    engine = Engine(bundles.model(), bundles.manifest())
+    expected = engine.predict(bundles.ROWS)
+    bmi = np.ma.masked_equal([22.0, -1.0, 31.5, 40.0], -1.0)
+    sex = np.ma.masked_equal(np.array(["f", "m", "?", "x"], dtype=object), "?")
+    answers = Model(engine).predict({"age": bundles.ROWS["age"], "bmi": bmi, "sex": sex})
+    assert answers.probabilities is not None
+    assert expected.probabilities is not None
+    assert answers.probabilities.tolist() == expected.probabilities.tolist()
+    numbers = engine_of("float64")
+    table = np.ma.masked_equal([[1.0, -9.0, 3.0], [1.0, 2.0, 3.0]], -9.0)
+    for masked in (table, table[0]):
+        with pytest.raises(BadInput, match="feature 'b': is missing"):
+            Model(numbers).predict(masked)
 
 
 @pytest.mark.parametrize(
