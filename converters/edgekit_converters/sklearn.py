@@ -89,7 +89,7 @@ class SklearnConverter:
         """
         root, task = type(model).__name__.lower(), task_of(model)
         if task is None:
-            raise ConversionRefused(f"{root} ({type(last_step(model)).__name__})", *why_not(model))
+            raise _refusal(model, *why_not(model))
         check_fitted(model)
         frame = frame_for(model, X)
         names = list(frame.columns)
@@ -99,19 +99,8 @@ class SklearnConverter:
             raise ConversionRefused(root, "it reads no column", "check the selection of columns")
         classes, targets = classes_of(model), targets_of(model)
         labels = self.answers(model, frame.head(2)).labels
-        if task == "classification" and classes is None and targets is None:
-            raise ConversionRefused(
-                f"{root} ({type(last_step(model)).__name__})",
-                "it does not say its classes",
-                "let its fit set classes_, as scikit-learn's classifiers do",
-            )
-        if labels is not None and task == "classification" and labels.ndim != (1 if targets is None else 2):
-            several = "one label" if labels.ndim == 1 else "several labels"
-            raise ConversionRefused(
-                f"{root} ({type(last_step(model)).__name__})",
-                f"it answers {several} a row, and its classes_ are those of {1 if targets is None else len(targets)}",
-                "train it on one label a row, or one model for each label",
-            )
+        if task == "classification":
+            _check_labels(model, labels, classes, targets)
 
         graph = GraphBuilder(target)
         typed = feature_names(model) is not None or all(dtype == np.float32 for dtype in frame.dtypes)
@@ -124,7 +113,7 @@ class SklearnConverter:
         found = (
             walk.transformed(model, full, (root,)) if task == "transformation" else walk.predict(model, full, (root,))
         )
-        outputs = _declare(graph, _answered(model, found, root), [classes] if classes is not None else targets)
+        outputs = _declare(graph, _answered(model, found), [classes] if classes is not None else targets)
         built = graph.build()
         data = serialize(built)
         run = _Session(data, tensors)
@@ -227,12 +216,38 @@ class _Session:
         return Answers(results.get(LABEL), results.get(PROBABILITIES), results.get(VALUE))
 
 
+def _refusal(model: Any, why: str, next_step: str) -> ConversionRefused:
+    """Of the model as a whole: such as `pipeline (Ridge)`."""
+    return ConversionRefused(f"{type(model).__name__.lower()} ({type(last_step(model)).__name__})", why, next_step)
+
+
+def _check_labels(
+    model: Any, labels: NDArray[Any] | None, classes: NDArray[Any] | None, targets: Sequence[NDArray[Any]] | None
+) -> None:
+    """Checks that a classifier says its classes, and answers as many labels a row.
+
+    Raises:
+        ConversionRefused: It does not.
+    """
+    if classes is None and targets is None:
+        raise _refusal(
+            model, "it does not say its classes", "let its fit set classes_, as scikit-learn's classifiers do"
+        )
+    if labels is not None and labels.ndim != (1 if targets is None else 2):
+        several = "one label" if labels.ndim == 1 else "several labels"
+        raise _refusal(
+            model,
+            f"it answers {several} a row, and its classes_ are those of {1 if targets is None else len(targets)}",
+            "train it on one label a row, or one model for each label",
+        )
+
+
 def _decides(model: Any) -> bool:
     """Whether the decision function is among the answers: where there are no probabilities."""
     return hasattr(model, "decision_function") and not hasattr(model, "predict_proba")
 
 
-def _answered(model: Any, found: Predicted, root: str) -> Predicted:
+def _answered(model: Any, found: Predicted) -> Predicted:
     """What the model answers: the decision only where it is asked for.
 
     Raises:
@@ -241,11 +256,7 @@ def _answered(model: Any, found: Predicted, root: str) -> Predicted:
     if found.label is None or found.label.width or not _decides(model):
         return found
     if found.decision is None:
-        raise ConversionRefused(
-            f"{root} ({type(last_step(model)).__name__})",
-            "its conversion gives no decision function",
-            "use an estimator with predict_proba",
-        )
+        raise _refusal(model, "its conversion gives no decision function", "use an estimator with predict_proba")
     return replace(found, value=found.decision)
 
 
@@ -282,8 +293,8 @@ def _numbers(answer: NDArray[Any], model: Any) -> NDArray[np.float64]:
     try:
         return answer.astype(np.float64)
     except ValueError as error:
-        raise ConversionRefused(
-            f"{type(model).__name__.lower()} ({type(last_step(model)).__name__})",
+        raise _refusal(
+            model,
             "its answer holds texts, and only labels may be texts",
             "encode text with an OneHotEncoder or OrdinalEncoder",
         ) from error

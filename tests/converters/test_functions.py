@@ -41,6 +41,8 @@ def _columns_of_a_frame(frame: Any) -> Any:
     frame["large"] = (frame["area"] > 400).astype(int)
     frame.loc[frame["texture"].isna(), "texture"] = -1.0
     frame.loc[:, "radius"] = frame["radius"].clip(lower=12)
+    frame["gaps"] = frame.isna().sum(axis=1)
+    del frame["large"]
     return frame.drop(columns=["area"])
 
 
@@ -53,6 +55,13 @@ def _assigned(frame: Any) -> Any:
 def _made_anew(frame: Any) -> Any:
     found = pd.DataFrame({"day": frame["area"] % 7, "kind": frame["radius"].between(13, 15), "one": 1.0})
     return found.apply(lambda column: column.fillna(0) * 2).mul(frame["radius"], axis=0)
+
+
+def _of_the_same_rows(frame: Any) -> Any:
+    found = pd.DataFrame(index=frame.index)
+    for name in frame.columns:
+        found[f"{name} twice"] = frame[name] * 2
+    return pd.concat([found, pd.DataFrame({"one": frame["area"]}, index=frame.index)], axis=1)
 
 
 def _writing(X: Any) -> Any:
@@ -139,6 +148,7 @@ OF_FRAMES: list[Callable[[Any], Any]] = [
     _columns_of_a_frame,
     _assigned,
     _made_anew,
+    _of_the_same_rows,
     lambda frame: frame["radius"].where(frame["area"] > 400, 0).to_frame("radius"),
 ]
 

@@ -144,6 +144,13 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
             self._expr = concat([one.cast("float64") for one in columns])
         self._writes += 1
 
+    def __delitem__(self, key: Any) -> None:
+        if not self._writable or self.names is None or key not in self.names:
+            raise Untraceable("its function removes columns from its argument")
+        kept = self._named([one for one in self.names if one != key])
+        self._expr, self.names = kept._expr, kept.names
+        self._writes += 1
+
     def __getattr__(self, name: str) -> Any:
         from edgekit_converters.operators.traced_frames import attribute
 

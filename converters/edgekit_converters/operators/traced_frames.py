@@ -6,6 +6,7 @@ Source: the reference of pandas.DataFrame and pandas.Series at https://pandas.py
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -37,8 +38,8 @@ def attribute(x: Traced, name: str) -> Any:
         return partial(METHODS[name], x)
     if x.names is not None and name in x.names and not hasattr(pd.DataFrame, name):
         return x[name]
-    if x.names is not None and name in {"loc", "columns"}:
-        return _Located(x) if name == "loc" else list(x.names)
+    if x.names is not None and name in {"columns", "index", "loc"}:
+        return {"columns": list(x.names), "index": Index(x), "loc": _Located(x)}[name]
     if x.names is None and not x.flat and not hasattr(np.ndarray, name):
         raise AttributeError(f"'numpy.ndarray' object has no attribute '{name}'")
     raise Untraceable(f"its function uses '.{name}' of its argument, which has no ONNX mapping")
@@ -53,7 +54,7 @@ def written(frame: Traced, key: Any, value: Any) -> tuple[Expr, list[str]]:
         raise Untraceable("its function writes columns of other names, in the order in which they stand")
     part = as_columns(frame, value, len(wanted))
     names = list(frame.names or ())
-    columns = [frame.expr.at(place).cast("float64") for place in range(frame.expr.width)]
+    columns = [frame.expr.at(place).cast("float64") for place in range(len(names))]
     for at, name in enumerate(wanted):
         if name in names:
             columns[names.index(name)] = part.at(at)
@@ -61,6 +62,13 @@ def written(frame: Traced, key: Any, value: Any) -> tuple[Expr, list[str]]:
             names.append(name)
             columns.append(part.at(at))
     return concat(columns), names
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """The index of a frame's rows: another frame of the same rows may be made with it."""
+
+    frame: Traced
 
 
 class _Located:
@@ -217,6 +225,10 @@ class _Kind(type):
         return isinstance(one, pd.DataFrame) or (isinstance(one, Traced) and one.names is not None)
 
     def __call__(cls, data: Any = None, *args: Any, columns: Any = None, **options: Any) -> Any:
+        if isinstance(options.get("index"), Index):
+            index = options.pop("index")
+            if data is None:
+                return Traced(index.frame.expr.at(0), names=[])
         if isinstance(data, Traced) and not data.flat and not args:
             names = data.names if columns is None else list(columns)
             if names is None or len(names) != data.expr.width or (data.names is not None and data.names != names):

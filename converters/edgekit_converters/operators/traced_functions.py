@@ -28,7 +28,7 @@ def _reduced(a: Traced, axis: Any, keepdims: bool, emit: Callable[[Expr], Expr])
 
 def _sum(a: Traced, axis: Any = None, *, keepdims: Any = False) -> Traced:
     """numpy.sum; pandas leaves NaN out."""
-    known = replace_nan(a, 0.0) if a.names is not None else a
+    known = replace_nan(a.astype(float), 0.0) if a.names is not None else a
     return _reduced(known, axis, bool(keepdims), Expr.sum)
 
 
