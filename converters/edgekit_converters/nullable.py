@@ -1,6 +1,7 @@
 """Has the model an answer for a missing value? Found by trying, many features at once.
 
 A feature is nullable where the original answers rows in which it is missing, and the converted model answers the same.
+Where it is missing in the data themselves, that both answer is enough: the verification says how they differ.
 """
 
 from __future__ import annotations
@@ -35,11 +36,13 @@ def nullable(
         converted: The converted model's.
         nan: NaN is an answer too, where both give it: a transformer may hand a missing value on.
     """
-    full = frame[frame[list(names)].notna().all(axis=1)]
+    known = frame[list(names)].notna()
+    full = frame[known.all(axis=1)]
     rows = (full if len(full) else frame).head(ROWS)
     found: dict[str, bool] = {}
+    gaps = frozenset(known.columns[~known.all()])
     for group in groups(rows, names):
-        _try(rows, group, original, converted, found, nan)
+        _try(rows, group, original, converted, found, nan, gaps)
     return {name: found[name] for name in names}
 
 
@@ -85,6 +88,7 @@ def _try(
     converted: Answerer,
     found: dict[str, bool],
     nan: bool,
+    gaps: frozenset[str],
 ) -> None:
     """Tries all at once; where the original refuses, one by one, then more and more at once."""
     at, size = 0, len(names)
@@ -99,7 +103,8 @@ def _try(
                 at += 1
             size = 1
             continue
-        found |= {name: bool(part.all()) for name, part in zip(chosen, np.split(same, len(chosen)), strict=True)}
+        parts = zip(chosen, np.split(same, len(chosen)), strict=True)
+        found |= {name: bool(part.all()) or name in gaps for name, part in parts}
         at, size = at + len(chosen), 2 * size
 
 
