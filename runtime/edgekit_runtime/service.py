@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,11 @@ from edgekit_runtime.serving.server import addresses, bind, serve_until_signal
 from edgekit_runtime.vouching import Vouching
 
 if TYPE_CHECKING:
+    from edgekit_runtime.broker import Broker
+    from edgekit_runtime.ledger import Ledger
+    from edgekit_runtime.serving.message import Request, Response
     from edgekit_runtime.serving.mqtt import MqttServer
-    from edgekit_runtime.uplink import Uplink
+    from edgekit_runtime.uplink import Uplink, UplinkState
 
 _log = logging.getLogger("edgekit.service")
 
@@ -70,13 +74,8 @@ def run(
         where = ", ".join(addresses(sockets))
         if held is not None:
             held.tell(addresses(sockets))
-        broker = None if config.telemetry is None else broker_of(config.telemetry)
-        uplink: Uplink | None = None
-        requests: MqttServer | None = None
-        telemetry = "off" if broker is None else "starting"
-        pulses: list[Pulse] = []
         stack.callback(models.close)
-        reporting = stack.enter_context(ExitStack())
+        outward = _Outward(config, say, models, events, stack.enter_context(ExitStack()))
         tested: dict[str, Any] = {}
 
         def status() -> dict[str, Any]:
@@ -85,7 +84,7 @@ def run(
                 "agent": f"edgekit-runtime {__version__}",
                 "onnxruntime": onnxruntime.__version__,
                 "models": models.status(),
-                "telemetry": uplink.state if uplink is not None else telemetry,
+                "telemetry": outward.uplink_state or outward.said,
                 "self_test": tested,
             }
 
@@ -95,47 +94,10 @@ def run(
         def titles() -> str:
             return ", ".join(f"{one.model} {one.version}" for one in models.running)
 
-        app = App(
-            models.served,
-            status,
-            config.serve,
-            models.command,
-            uplink=lambda: None if uplink is None else uplink.state,
-        )
+        app = App(models.served, status, config.serve, models.command, uplink=lambda: outward.uplink_state)
 
         def finish() -> None:
-            nonlocal requests
-            if config.telemetry is not None and broker is not None:
-                from edgekit_contracts import topics
-                from edgekit_runtime.telemetry import answer_requests, open_ledger, start
-
-                ledger, centre = open_ledger(config), broker
-
-                def report() -> bool:
-                    nonlocal uplink, telemetry
-                    before, done = telemetry, True
-                    try:
-                        with ExitStack() as started:
-                            uplink = start(config, centre, models, events, ledger, started, pulses)
-                            reporting.push(started.pop_all())
-                        telemetry = f"to {centre} as {config.device}"
-                    except (StorageFault, OSError) as fault:
-                        # A full disk must not stop the answers, nor a lack of descriptors.
-                        why = fault.sentence if isinstance(fault, StorageFault) else fault.strerror or str(fault)
-                        telemetry, done = f"off: {why}; it is tried again", False
-                    except UnsupportedFormat as fault:
-                        telemetry = f"off: {fault.sentence}"
-                    if telemetry != before:
-                        say(f"telemetry   {telemetry}")
-                    return done
-
-                if not report():
-                    asking.enter_context(Again(report))
-                if config.telemetry.infer:
-                    requests = answer_requests(config, broker, app.answer, ledger, asking, pulses)
-                    say(f"answering   {topics.every_infer(config.device)} of {broker}")
-            else:
-                say("telemetry   off")
+            outward.begin(asking, app.answer)
             if config.telemetry is not None and config.telemetry.enrolment is not None:
                 from edgekit_runtime.renewal import Renewal  # with an HTTP client, which nobody else needs
 
@@ -151,12 +113,7 @@ def run(
             say(f"serving     {titles()} at {where}")
             events.tell("started", f"edgekit-runtime {__version__} serves {titles()}")
 
-        def reconnect() -> None:
-            for one in (uplink, requests):
-                if one is not None:
-                    one.reconnect()
-
-        reload = Reload(config, read or (lambda: config), models, app.adopt, events, reconnect)
+        reload = Reload(config, read or (lambda: config), models, app.adopt, events, outward.reconnect)
         keeper = Keeper(
             Notifier(),
             status=lambda: f"serving {titles()}",
@@ -165,7 +122,7 @@ def run(
             test_every_s=lambda: None if (hours := reload.config.self_test_every_h) is None else 3600 * hours,
             announce=announce,
             finish=finish,
-            pulses=pulses,
+            pulses=outward.pulses,
         )
         try:
             serve_until_signal(app, sockets, keeper)
@@ -175,6 +132,84 @@ def run(
         say("stopping    no new requests; storing the last window")
         if keeper.fault is not None:
             raise keeper.fault
+
+
+class _Outward:
+    """What goes to the centre, and what comes over the broker: begun behind the first answers.
+
+    Args:
+        config: What `device.toml` says.
+        say: Takes a line for a person.
+        models: Whose windows are reported.
+        events: What is told on this device.
+        reporting: Ends the reports.
+    """
+
+    def __init__(
+        self, config: DeviceConfig, say: Callable[[str], None], models: Models, events: Events, reporting: ExitStack
+    ) -> None:
+        self._config, self._say, self._models, self._events = config, say, models, events
+        self._reporting = reporting
+        self._broker = None if config.telemetry is None else broker_of(config.telemetry)
+        self._uplink: Uplink | None = None
+        self._requests: MqttServer | None = None
+        self.said = "off" if self._broker is None else "starting"
+        """How it stands, in words."""
+        self.pulses: list[Pulse] = []
+        """Threads that must go on."""
+
+    @property
+    def uplink_state(self) -> UplinkState | None:
+        """How the uplink stands, once there is one."""
+        return None if self._uplink is None else self._uplink.state
+
+    def begin(self, asking: ExitStack, answer: Callable[[Request], Response]) -> None:
+        """Reports, now or once the disk lets it, and answers what comes over the broker.
+
+        Args:
+            asking: Ends what is asked for.
+            answer: Answers a request.
+        """
+        telemetry, broker = self._config.telemetry, self._broker
+        if telemetry is None or broker is None:
+            self._say("telemetry   off")
+            return
+        from edgekit_contracts import topics
+        from edgekit_runtime.telemetry import answer_requests, open_ledger
+
+        ledger = open_ledger(self._config)
+        report = partial(self._report, broker, ledger)
+        if not report():
+            asking.enter_context(Again(report))
+        if telemetry.infer:
+            self._requests = answer_requests(self._config, broker, answer, ledger, asking, self.pulses)
+            self._say(f"answering   {topics.every_infer(self._config.device)} of {broker}")
+
+    def reconnect(self) -> None:
+        """Connects to the broker anew."""
+        for one in (self._uplink, self._requests):
+            if one is not None:
+                one.reconnect()
+
+    def _report(self, broker: Broker, ledger: Ledger) -> bool:
+        """Begins to report; whether that is settled."""
+        from edgekit_runtime.telemetry import start
+
+        before, done = self.said, True
+        try:
+            with ExitStack() as started:
+                self._uplink = start(self._config, broker, self._models, self._events, ledger, started, self.pulses)
+                self._reporting.push(started.pop_all())
+            self.said = f"to {broker} as {self._config.device}"
+        except (StorageFault, OSError) as fault:
+            # A full disk must not stop the answers, nor a lack of descriptors.
+            why = fault.sentence if isinstance(fault, StorageFault) else fault.strerror or str(fault)
+            self.said, done = f"off: {why}; it is tried again", False
+        except UnsupportedFormat as fault:
+            self.said = f"off: {fault.sentence}"
+        if self.said != before:
+            self._say(f"telemetry   {self.said}")
+        return done
 
 
 def _test(models: Models, tested: dict[str, Any], events: Events) -> None:
