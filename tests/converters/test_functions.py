@@ -32,7 +32,13 @@ def _logarithm_in_place(X: Any) -> Any:
     X[:, [2, 0]] = X[:, [0, 2]] * 2
     X[X > 50] = 50
     X[:, 2] = 7.0
-    return X
+    X[:, 1] += 1
+    part = X[:, 0]
+    part *= 2
+    X -= 0.5
+    chosen = X[:, [1]]
+    chosen[:, 0] = 0.0
+    return X + chosen
 
 
 def _columns_of_a_frame(frame: Any) -> Any:
@@ -43,6 +49,11 @@ def _columns_of_a_frame(frame: Any) -> Any:
     frame.loc[:, "radius"] = frame["radius"].clip(lower=12)
     frame["gaps"] = frame.isna().sum(axis=1)
     del frame["large"]
+    frame["ratio"] *= 2
+    frame["whole"] = frame.pop("ratio").astype(int)
+    frame.columns = [name.upper() for name in frame.columns]
+    frame["twice"] = frame["AREA"] * 2
+    frame = frame.rename(columns=str.lower)
     return frame.drop(columns=["area"])
 
 
@@ -66,6 +77,11 @@ def _of_the_same_rows(frame: Any) -> Any:
 
 def _writing(X: Any) -> Any:
     X[:, 0] = 0.0
+    return X
+
+
+def _adding(X: Any) -> Any:
+    X += 1
     return X
 
 
@@ -129,7 +145,7 @@ OF_MATRICES: list[Callable[[Any], Any]] = [
     lambda X: X / np.linalg.norm(X, axis=1, keepdims=True),
     lambda X: np.hstack([np.diff(X, axis=1), X.cumsum(axis=1)]),
     lambda X: np.hstack([np.digitize(X, [12, 14, 20]), np.digitize(X, [12, 13.25], right=True)]),
-    lambda X: np.isin(np.round(X), [13, 14]),
+    lambda X: np.isin(np.round(X), [13, 14]) + np.isin(np.round(X), [15], invert=True),
     lambda X: np.select([X < 12, X < 20], [X, -1.0], 5.0),
     lambda X: np.c_[X, X**2, X[:, 0] * X[:, 1]],
     lambda X: np.column_stack([X.std(axis=1, ddof=1), X.var(axis=1), (X > 14).any(axis=1), (X > 14).all(axis=1)]),
@@ -230,7 +246,8 @@ REFUSED: list[tuple[Callable[[Any], Any], str]] = [
     (lambda X: np.zeros((X.shape[0], 2)), "number of rows"),
     (lambda X: 5.0, "does not come from its argument"),
     (lambda X: X.T, r"uses '\.T'"),
-    (lambda X: X.astype(int), "converts to int64"),
+    (lambda X: X.astype(np.int8), "converts to int8"),
+    (_adding, "writes into its argument"),
     (lambda X: X.__array__() * 2, "asks for the values"),
     (_counting, "writes into its module"),
     (lambda X: X + np.arange(240.0)[:, None], "as many constants"),

@@ -53,6 +53,7 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
         names: The columns' names, where the function was fitted on a frame.
         writable: The function may write into it: no argument of the function, and no part of another matrix.
         whole: The matrix of which it is a part: numpy shows there what is written into it later.
+        key: Which part.
     """
 
     def __init__(
@@ -63,10 +64,11 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
         names: Sequence[str] | None = None,
         writable: bool = True,
         whole: Traced | None = None,
+        key: Any = None,
     ) -> None:
         self.flat, self.names, self._writable = flat, names, writable and whole is None
         self._expr, self._writes = expr, 0
-        self._whole, self._seen = whole, 0 if whole is None else whole._writes
+        self._whole, self._key, self._seen = whole, key, 0 if whole is None else whole._writes
 
     @property
     def expr(self) -> Expr:
@@ -92,6 +94,9 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Traced:
         name = ufunc.__name__
+        into = options.pop("out", (None,))[0]
+        if isinstance(into, Traced):
+            return into._taken(self.__array_ufunc__(ufunc, method, *inputs, **options))
         given = sorted(one for one, value in options.items() if value is not None)
         if method != "__call__" or given:
             raise Untraceable(f"numpy.{name} with {', '.join(given) or method} has no ONNX mapping")
@@ -144,6 +149,19 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
             self._expr = concat([one.cast("float64") for one in columns])
         self._writes += 1
 
+    def _taken(self, found: Traced) -> Traced:
+        """Itself after `x += 1` and the like: a part writes into its whole."""
+        if found.flat != self.flat or found.expr.width != self.expr.width:
+            raise Untraceable("its function writes something of another shape into its argument")
+        if self._whole is not None and self._key is not None:
+            self._whole[self._key] = found
+            self._seen = self._whole._writes
+        elif not self._writable:
+            raise Untraceable("its function writes into its argument, or into a part of it")
+        self._expr = found.expr
+        self._writes += 1
+        return self
+
     def __delitem__(self, key: Any) -> None:
         if not self._writable or self.names is None or key not in self.names:
             raise Untraceable("its function removes columns from its argument")
@@ -169,7 +187,11 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
                 return Traced(self.expr, flat=rest != [None], whole=self)
             raise Untraceable("its function indexes a column in a way that has no ONNX mapping")
         places = self._places(key)
-        return Traced(self.expr.at(*np.atleast_1d(places).tolist()), flat=places.ndim == 0, whole=self)
+        part = self.expr.at(*np.atleast_1d(places).tolist())
+        _, *rest = key if isinstance(key, tuple) else (key, slice(None))
+        if not isinstance(rest[0], int | np.integer | slice):
+            return Traced(part, flat=places.ndim == 0)  # of a list of places numpy makes a copy
+        return Traced(part, flat=places.ndim == 0, whole=self, key=key)
 
     def _places(self, key: Any) -> NDArray[np.int64]:
         """The columns that an index of all rows takes: one number, or several."""
@@ -187,6 +209,19 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
         part = self.expr.at(*map(self.names.index, wanted))
         return Traced(part, flat=isinstance(key, str), names=wanted if isinstance(key, list) else None)
 
+    @property
+    def columns(self) -> list[str]:
+        """The names, where it is a frame."""
+        if self.names is None:
+            raise AttributeError("'numpy.ndarray' object has no attribute 'columns'")
+        return list(self.names)
+
+    @columns.setter
+    def columns(self, names: Sequence[Any]) -> None:
+        if not self._writable or self.names is None or len(names) != len(self.names):
+            raise Untraceable("its function renames columns of its argument")
+        self.names = [str(one) for one in names]
+
     def to_numpy(self) -> Traced:
         """Itself, without names; what pandas gives is read-only."""
         return Traced(self.expr, flat=self.flat, writable=False)
@@ -197,10 +232,12 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
         return self.to_numpy()
 
     def astype(self, dtype: Any, **_options: Any) -> Traced:
-        """As float64 or bool; a truth value as a whole number too, 0.0 or 1.0 here."""
+        """As float64 or bool; whole numbers are float64 here."""
         whole = self.dtype == bool and np.dtype(dtype).kind in "iu"
         if np.dtype(dtype) == np.float64 or whole:
             return Traced(self.expr.cast("float64"), flat=self.flat, names=self.names)
+        if np.dtype(dtype) == np.int64:
+            return combined("trunc", (self,))
         if np.dtype(dtype) == self.dtype:
             return self.copy()
         raise Untraceable(f"its function converts to {np.dtype(dtype).name}, which has no ONNX mapping")

@@ -38,8 +38,8 @@ def attribute(x: Traced, name: str) -> Any:
         return partial(METHODS[name], x)
     if x.names is not None and name in x.names and not hasattr(pd.DataFrame, name):
         return x[name]
-    if x.names is not None and name in {"columns", "index", "loc"}:
-        return {"columns": list(x.names), "index": Index(x), "loc": _Located(x)}[name]
+    if x.names is not None and name in {"index", "loc"}:
+        return Index(x) if name == "index" else _Located(x)
     if x.names is None and not x.flat and not hasattr(np.ndarray, name):
         raise AttributeError(f"'numpy.ndarray' object has no attribute '{name}'")
     raise Untraceable(f"its function uses '.{name}' of its argument, which has no ONNX mapping")
@@ -121,6 +121,12 @@ def _drop(frame: Traced, labels: Any = None, *, axis: Any = 0, columns: Any = No
     given = labels if columns is None else columns
     gone = [given] if isinstance(given, str) else list(given)
     return frame[[one for one in frame.names or () if one not in gone]]
+
+
+def _pop(frame: Traced, item: str) -> Traced:
+    found = frame[item]
+    del frame[item]
+    return found
 
 
 def _rename(frame: Traced, *, columns: Any) -> Traced:
@@ -208,6 +214,7 @@ METHODS: Final[Mapping[str, Callable[..., Traced]]] = {
     "ne": _binary("not_equal"),
     "notna": lambda x: ~_isnull(x),
     "notnull": lambda x: ~_isnull(x),
+    "pop": _pop,
     "pow": _binary("power"),
     "rename": _rename,
     "sub": _binary("subtract"),

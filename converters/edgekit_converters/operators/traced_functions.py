@@ -164,7 +164,7 @@ def _digitize(x: Traced, bins: Any, right: bool = False) -> Traced:
     return Traced(given.is_nan().where(float(len(edges)), found), flat=x.flat)
 
 
-def _isin(element: Traced, test_elements: Any) -> Traced:
+def _isin(element: Traced, test_elements: Any, *, invert: bool = False) -> Traced:
     if isinstance(test_elements, Traced) or np.size(test_elements) == 0:
         raise Untraceable("numpy.isin of what is not constant has no ONNX mapping")
     wanted = np.ravel(np.asarray(list(test_elements) if isinstance(test_elements, set) else test_elements))
@@ -172,7 +172,7 @@ def _isin(element: Traced, test_elements: Any) -> Traced:
     found = given.equals(float(wanted[0]))
     for one in wanted[1:]:
         found = found | given.equals(float(one))
-    return Traced(found, flat=element.flat, names=element.names)
+    return Traced(~found if invert else found, flat=element.flat, names=element.names)
 
 
 def _select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0) -> Traced:
