@@ -30,6 +30,7 @@ SEARCHES: list[dict[str, Any]] = [
     {"algorithm": "kd_tree", "metric": "chebyshev"},
     {"algorithm": "ball_tree", "leaf_size": 5},
     {"algorithm": "ball_tree", "p": 1},
+    {"algorithm": "ball_tree", "metric": "hamming", "leaf_size": 9},
     {"algorithm": "brute"},
     {"algorithm": "brute", "p": 1},
 ]

@@ -163,6 +163,7 @@ NEIGHBOURS: list[dict[str, Any]] = [
     {"n_neighbors": 7, "weights": "distance", "algorithm": "kd_tree"},
     {"p": 1, "weights": "distance"},
     {"p": 3},
+    {"weights": lambda distance: 1 / (1 + distance) ** 2},
     {"metric": "cosine"},
     {"metric": "chebyshev", "algorithm": "ball_tree"},
     {"algorithm": "brute"},
@@ -278,7 +279,9 @@ def test_options_without_a_conversion_are_refused_with_what_to_do() -> None:
     Xc, yc = three()
     refusals = [
         (KNeighborsClassifier(metric="canberra").fit(Xc, yc), Xc, "canberra"),
-        (KNeighborsRegressor(weights=lambda d: 1 / (1 + d)).fit(X, y), X, "function of its own"),
+        (KNeighborsRegressor(weights=lambda d: np.sort(d)).fit(X, y), X, "sort"),
+        (RadiusNeighborsRegressor(9.0, weights=lambda d: [1 / (1 + one) for one in d]).fit(X, y), X, "of its own"),
+        (KNeighborsRegressor(metric="hamming", algorithm="brute").fit(X, y), X, "equally near"),
         (RadiusNeighborsClassifier(300.0, outlier_label="other").fit(Xc, yc), Xc, "outlier label"),
         (KernelRidge(kernel="cosine").fit(X, y), X, "cosine"),
         (SVC(kernel=lambda a, b: a @ b.T).fit(Xc, yc), Xc, "kernel"),

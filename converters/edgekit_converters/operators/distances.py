@@ -1,7 +1,7 @@
 """Distances between rows of the graph and stored rows, in float64, from their differences.
 
-The differences are summed from the first feature on, as scikit-learn's trees do, and what is compared is the sum before
-its root is taken (the *reduced* distance, as there).
+The differences (of hamming: whether there is one) are summed from the first feature on, as scikit-learn's trees do, and
+what is compared is the sum before its root is taken (the *reduced* distance, as there).
 
 Source: sklearn/metrics/_dist_metrics.pyx.tp; `cosine_distances` of sklearn/metrics/pairwise.py.
 """
@@ -16,7 +16,18 @@ from numpy.typing import NDArray
 from edgekit_converters.operators import Unfaithful
 from edgekit_converters.operators.expression import Expr
 
-METRICS: Final = ("euclidean", "sqeuclidean", "manhattan", "cityblock", "l1", "l2", "chebyshev", "minkowski", "cosine")
+METRICS: Final = (
+    "euclidean",
+    "sqeuclidean",
+    "manhattan",
+    "cityblock",
+    "l1",
+    "l2",
+    "chebyshev",
+    "minkowski",
+    "cosine",
+    "hamming",
+)
 SQUARED: Final = frozenset(["euclidean", "sqeuclidean"])
 """Metrics whose reduced distance is the sum of squares."""
 
@@ -35,6 +46,11 @@ def metric_of(step: Any) -> tuple[str, float]:
         name = {1.0: "manhattan", 2.0: "euclidean", np.inf: "chebyshev"}.get(power, name)
     if name not in METRICS or any(one is not None for one in params.values()):
         raise Unfaithful(f"the metric '{name}' has no conversion", f"use one of {', '.join(METRICS)}")
+    if name == "hamming" and step._fit_method == "brute" and getattr(step, "n_neighbors", None):
+        raise Unfaithful(
+            "of rows that are equally near by the metric 'hamming', its brute force takes whichever numpy leaves first",
+            "fit it with algorithm='ball_tree'",
+        )
     return name, power
 
 
@@ -50,7 +66,9 @@ def reduced(difference: Expr, name: str, power: float, count: int) -> Expr:
     if name == "chebyshev":
         axis = difference.graph.constant(np.array([2], dtype=np.int64), "axes")
         return abs(difference).apply("ReduceMax", axis, width=count, keepdims=0)
-    if name in SQUARED:
+    if name == "hamming":
+        terms = (~difference.equals(0.0)).cast("float64")
+    elif name in SQUARED:
         terms = difference.square()
     else:
         # One exponent for each feature: onnxruntime makes x * x * x of a single 3, which pow does not.
@@ -59,7 +77,8 @@ def reduced(difference: Expr, name: str, power: float, count: int) -> Expr:
     # CumSum adds one after another; ReduceSum adds lanes of a vector.
     running = terms.apply("CumSum", terms.graph.constant(np.array(2, dtype=np.int64), "axis"))
     last = terms.graph.constant(np.array(terms.width - 1, dtype=np.int64), "last")
-    return running.apply("Gather", last, axis=2, width=count)
+    summed = running.apply("Gather", last, axis=2, width=count)
+    return summed / float(difference.width) if name == "hamming" else summed
 
 
 def root(summed: Expr, name: str, power: float) -> Expr:

@@ -18,6 +18,7 @@ from edgekit_converters.graph import GraphBuilder, Table, Value, columns
 from edgekit_converters.operators import Predict, Predicted, Transform, Unfaithful, from_matrix, scores
 from edgekit_converters.operators.distances import SQUARED, cosine, distances, metric_of, reduced, root
 from edgekit_converters.operators.expression import Expr
+from edgekit_converters.operators.functions import trace
 from edgekit_converters.operators.nearest_rows import members, nearest, order, stored
 
 if TYPE_CHECKING:
@@ -45,9 +46,14 @@ def within(x: Expr, step: Any) -> tuple[Expr, Expr]:
 
 
 def _weights(step: Any, distance: Expr) -> Expr | None:
-    """1 / distance; where a distance is 0, those rows count 1 and the others 0. None for equal weights."""
+    """1 / distance; where a distance is 0, those rows count 1 and the others 0. None for equal weights.
+
+    A function of one's own is traced; within a radius it gets as many distances as there are, so there it is refused.
+    """
     if step.weights in (None, "uniform"):
         return None
+    if callable(step.weights) and "Radius" not in type(step).__name__:
+        return trace(step.weights, distance, {}).cast("float64")
     if step.weights != "distance":
         raise Unfaithful("its weights are a function of its own", "use weights='distance'")
     zero = distance.equals(0.0).cast("float64")
