@@ -179,6 +179,15 @@ def test_operators_that_no_device_has_are_refused_by_name(tmp_path: Path) -> Non
     assert "Teleport" in refusal(path).sentence
 
 
+def test_an_opset_of_the_future_is_refused_in_words(tmp_path: Path) -> None:
+    model = linear()
+    model.opset_import[0].version = 999
+    path = saved(model, tmp_path / "m.onnx")
+    sentence = refusal(path).sentence
+    assert "999" in sentence
+    assert "onnxruntime_src" not in sentence
+
+
 def test_a_cycle_is_refused(tmp_path: Path) -> None:
     nodes = [helper.make_node("Add", ["x", "z"], ["y"]), helper.make_node("Relu", ["y"], ["z"])]
     assert "topologically sorted" in refusal(saved(graph(nodes), tmp_path / "m.onnx")).sentence
