@@ -94,9 +94,9 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Traced:
         name = ufunc.__name__
-        into = options.pop("out", (None,))[0]
-        if isinstance(into, Traced):
-            return into._taken(self.__array_ufunc__(ufunc, method, *inputs, **options))
+        if "out" in options and isinstance(options["out"][0], Traced):
+            into = options.pop("out")[0]
+            return into._taken(self.__array_ufunc__(ufunc, method, *inputs, **options))  # type: ignore[no-any-return]
         given = sorted(one for one, value in options.items() if value is not None)
         if method != "__call__" or given:
             raise Untraceable(f"numpy.{name} with {', '.join(given) or method} has no ONNX mapping")
