@@ -56,7 +56,10 @@ REASONS: Final = (
         "asserts on skl2onnx's own graph, operator, opset, name or message, not on an answer",
     ),
     (r"Took longer", "takes longer than two minutes, in the fit of scikit-learn"),
-    (r"assert np\.float64\(\S+\) <= np\.float64", "wants one error to be no larger than another, and both are rounding"),
+    (
+        r"assert np\.float64\(\S+\) <= np\.float64",
+        "wants one error to be no larger than another, and both are rounding",
+    ),
     (r"XGBRegressor\w*Categorical", "wants one answer for a category and for its number, and XGBoost gives two"),
     (r"", "something else"),
 )
