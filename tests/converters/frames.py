@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -118,3 +119,8 @@ def assert_same(model: Any, X: Any, *, rows: Any = None, exact: bool | None = No
     else:
         np.testing.assert_allclose(ours["probabilities"], theirs.probabilities, atol=tolerance)
     return conversion
+
+
+def short(model: Any) -> str:
+    """A test's name for a model or for its settings: the same in every process."""
+    return re.sub("at0x[0-9a-f]+", "", "".join(str(model).split()))[:70]

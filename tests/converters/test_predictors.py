@@ -44,17 +44,13 @@ from edgekit_converters.graph import GraphBuilder
 from edgekit_converters.nodes import serialize
 from edgekit_converters.operators.expression import Expr
 from edgekit_converters.operators.laplace import erf
-from tests.converters.frames import CONVERTER, TARGET, assert_same, converted, run
+from tests.converters.frames import CONVERTER, TARGET, assert_same, converted, run, short
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::sklearn.exceptions.ConvergenceWarning", "ignore:.*probability.*:FutureWarning", "ignore:lbfgs failed"
 )
 
 Matrix = NDArray[np.float64]
-
-
-def short(model: Any) -> str:
-    return "".join(str(model).split())[:70]
 
 
 def bundled(load: Any) -> tuple[Matrix, NDArray[Any]]:
@@ -172,7 +168,7 @@ NEIGHBOURS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("data", [two, three])
-@pytest.mark.parametrize("options", NEIGHBOURS, ids=str)
+@pytest.mark.parametrize("options", NEIGHBOURS, ids=short)
 def test_neighbours_vote_like_the_original(options: dict[str, Any], data: Any) -> None:
     X, y = data()
     model = KNeighborsClassifier(**options).fit(X, y)

@@ -55,7 +55,7 @@ from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from edgekit_contracts.errors import ConversionRefused
-from tests.converters.frames import NUMBERS, assert_same, converted, features, target, textbook
+from tests.converters.frames import NUMBERS, assert_same, converted, features, short, target, textbook
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -73,10 +73,6 @@ def logistic() -> Any:
 
 def svc() -> Any:
     return textbook(LinearSVC(C=0.01), ["area"])
-
-
-def short(model: Any) -> str:
-    return "".join(str(model).split())[:70]
 
 
 CLASSIFIERS: list[Any] = [
