@@ -75,7 +75,8 @@ def test_two_of_three_nodes_killed_in_turn_lose_nothing_and_double_nothing(
             cluster.kill()
             produce(60)
             cluster.start()
-        wait_until(lambda: not any(outbox.records for outbox in outboxes), "all is acknowledged")
+        # Beside other tests a cluster that was killed may take a minute until it takes sessions again.
+        wait_until(lambda: not any(outbox.records for outbox in outboxes), "all is acknowledged", 180.0)
         for outbox in outboxes:
             assert len(set(stored(centre, outbox))) == 240
         assert centre.store.lost() == {}
