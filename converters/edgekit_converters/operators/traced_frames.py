@@ -130,7 +130,7 @@ def _pop(frame: Traced, item: str) -> Traced:
 
 
 def _rename(frame: Traced, *, columns: Any) -> Traced:
-    new = columns if callable(columns) else lambda name: columns.get(name, name)
+    new: Callable[[str], Any] = columns if callable(columns) else lambda name: columns.get(name, name)
     return Traced(frame.expr, names=[new(one) for one in frame.names or ()])
 
 
@@ -273,5 +273,6 @@ class Frames:
     def __getattr__(self, name: str) -> Any:
         plain = getattr(pd, name)
         if name in {"isna", "isnull", "notna", "notnull"}:
-            return lambda x: METHODS[name](x) if isinstance(x, Traced) else plain(x)
+            traced: Callable[..., Traced] = METHODS[name]
+            return lambda x: traced(x) if isinstance(x, Traced) else plain(x)
         return plain
