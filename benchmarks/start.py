@@ -58,7 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="few rounds and requests")
     short = parser.parse_args().short
-    rounds, requests = (3, 2_000) if short else (15, 100_000)
+    rounds, requests = (3, 2_000) if short else (15, 200_000)
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         python = install(folder)
