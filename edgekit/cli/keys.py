@@ -32,9 +32,9 @@ def create(directory: Path | None) -> None:
 def show(as_json: bool) -> None:
     """Show your own key: its directory and the hash that names it."""
     from edgekit_runtime.signature import load_public_keys
-    from edgekit_runtime.trust import PUBLIC_NAME, own_directory
+    from edgekit_runtime.trust import own_directory, own_key
 
-    public = own_directory() / PUBLIC_NAME
+    public = own_key()
     if not public.exists():
         raise UsageError(f"there is no key of yours in {own_directory()}", "edgekit keys create, or build a bundle")
     (key,) = load_public_keys([public])

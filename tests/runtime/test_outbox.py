@@ -439,6 +439,13 @@ def make_source(bundle: Bundle) -> Source:
     return Source(bundle.manifest, bundle.files["reference.json"], reference.bins_id, observer, 3600.0)
 
 
+def answer_rows(bundle: Bundle, source: Source) -> None:
+    """Has the bundle answer the rows of `bundles`, and counts them."""
+    engine = Engine(bundle.model, bundle.manifest)
+    batch = engine.encode(bundles.ROWS)
+    source.observer.record(batch, engine.run(batch), 50.0)
+
+
 def test_a_service_that_restarts_while_offline_stores_its_reference_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -484,15 +491,13 @@ def test_a_window_is_dated_by_the_clock_as_it_was_at_its_start(tmp_path: Path, m
 
 def test_a_bundle_that_is_not_live_reports_only_what_it_was_asked(tmp_path: Path) -> None:
     bundle = open_bundle(bundles.make(tmp_path).path, keys=None)
-    engine = Engine(bundle.model, bundle.manifest)
-    batch = engine.encode(bundles.ROWS)
     with Outbox(tmp_path / "outbox.db", "pump-1") as outbox:
         reporter = Reporter(outbox, lambda: None)
         live, former = make_source(bundle), make_source(bundle)
         reporter.start([live])
         former.idles = True
         reporter.add(former)
-        former.observer.record(batch, engine.run(batch), 50.0)
+        answer_rows(bundle, former)
         reporter.close_window(former)
         wait_until(lambda: outbox.records == 2, "the window")
         former.observer.count_failed()
@@ -523,12 +528,10 @@ def test_a_window_that_cannot_be_closed_keeps_none_of_the_others(tmp_path: Path)
 
 def test_a_bundle_that_was_let_go_before_reports_began_ends_nothing(tmp_path: Path) -> None:
     bundle = open_bundle(bundles.make(tmp_path).path, keys=None)
-    engine = Engine(bundle.model, bundle.manifest)
-    batch = engine.encode(bundles.ROWS)
     with Outbox(tmp_path / "outbox.db", "pump-1") as outbox:
         reporter = Reporter(outbox, lambda: None)
         live, refused, answered = (make_source(bundle) for _ in range(3))
-        answered.observer.record(batch, engine.run(batch), 50.0)
+        answer_rows(bundle, answered)
         reporter.start([live])
         reporter.retire(refused)
         reporter.retire(answered)

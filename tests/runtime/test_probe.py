@@ -24,6 +24,27 @@ def shadow(folder: Path, code: str) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(folder)}
 
 
+def ended_with_3(words: list[str], environment: dict[str, str]) -> str:
+    """What a command says on standard error."""
+    done = subprocess.run(
+        [sys.executable, "-m", "edgekit_runtime", *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 3
+    return done.stderr
+
+
+def run_words(folder: Path) -> list[str]:
+    """What runs a service on a bundle that is made here."""
+    made, config = bundles.make(folder), folder / "device.toml"
+    config.write_text(f'bundle = "{made.path}"\nkeys = ["{made.public}"]\n[serve]\nport = 0\n')
+    return ["run", "--config", str(config)]
+
+
 def test_an_import_that_dies_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PYTHONPATH", shadow(tmp_path, DIES)["PYTHONPATH"])
     with pytest.raises(RuntimeUnfit, match="ends with an illegal instruction: it was built for another") as caught:
@@ -84,16 +105,11 @@ def test_a_failed_probe_leaves_no_mark_and_a_disk_that_takes_none_does_not_matte
 def test_a_command_says_it_and_ends_with_3(tmp_path: Path, verb: str) -> None:
     made = bundles.make(tmp_path)
     table = [str(tmp_path / "rows.csv")] if verb == "predict" else []
-    done = subprocess.run(
-        [sys.executable, "-m", "edgekit_runtime", verb, str(made.path), *table, "--key", str(made.public)],
-        env=shadow(tmp_path / "shadow", DIES) | {"XDG_CACHE_HOME": str(tmp_path / "cache")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+    said = ended_with_3(
+        [verb, str(made.path), *table, "--key", str(made.public)],
+        shadow(tmp_path / "shadow", DIES) | {"XDG_CACHE_HOME": str(tmp_path / "cache")},
     )
-    assert done.returncode == 3
-    assert "does not run here: importing it ends with an illegal instruction" in done.stderr
+    assert "does not run here: importing it ends with an illegal instruction" in said
 
 
 def test_the_answer_of_a_command_is_kept_in_the_user_s_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -115,39 +131,22 @@ def test_the_answer_of_a_command_is_kept_in_the_user_s_cache(monkeypatch: pytest
 
 
 def test_the_service_says_it_and_ends_with_3(tmp_path: Path) -> None:
-    made = bundles.make(tmp_path)
-    (tmp_path / "device.toml").write_text(f'bundle = "{made.path}"\nkeys = ["{made.public}"]\n[serve]\nport = 0\n')
-    done = subprocess.run(
-        [sys.executable, "-m", "edgekit_runtime", "run", "--config", str(tmp_path / "device.toml")],
-        env=shadow(tmp_path / "shadow", DIES),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 3
-    assert "does not run here: importing it ends with an illegal instruction" in done.stderr
-    assert len(done.stderr.splitlines()) == 2
+    said = ended_with_3(run_words(tmp_path), shadow(tmp_path / "shadow", DIES))
+    assert "does not run here: importing it ends with an illegal instruction" in said
+    assert len(said.splitlines()) == 2
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_a_library_that_was_damaged_after_it_was_seen_to_run_is_a_sentence(tmp_path: Path, form: str) -> None:
-    made = bundles.make(tmp_path)
-    (tmp_path / "device.toml").write_text(f'bundle = "{made.path}"\nkeys = ["{made.public}"]\n[serve]\nport = 0\n')
+    words = run_words(tmp_path)
     probe._keep(tmp_path / "state", probe._fingerprint(probe.installed_release()))
-    done = subprocess.run(
-        [sys.executable, "-m", "edgekit_runtime", "run", "--config", str(tmp_path / "device.toml")],
-        env=shadow(tmp_path / "shadow", "raise ImportError('no libstdc++')") | {"EDGEKIT_LOG_FORMAT": form},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+    said = ended_with_3(
+        words, shadow(tmp_path / "shadow", "raise ImportError('no libstdc++')") | {"EDGEKIT_LOG_FORMAT": form}
     )
-    assert done.returncode == 3
-    assert "a library cannot be imported: no libstdc++" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert "a library cannot be imported: no libstdc++" in said
+    assert "Traceback" not in said
     if form == "json":
-        assert [json.loads(line)["level"] for line in done.stderr.splitlines()] == ["critical"]
+        assert [json.loads(line)["level"] for line in said.splitlines()] == ["critical"]
 
 
 def test_one_process_holds_a_state_directory(tmp_path: Path) -> None:

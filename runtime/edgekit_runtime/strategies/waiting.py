@@ -83,11 +83,5 @@ class Waiting:
 
     def part(self, start: int, stop: int) -> tuple[Batch, Answers]:
         """Some of the rows that wait, as views."""
-
-        def cut(array: NDArray[Any] | None) -> Any:
-            return None if array is None else array[start:stop]
-
-        return (
-            Batch(stop - start, cut(self._numbers), cut(self._text)),
-            Answers(cut(self._labels), None, cut(self._values)),
-        )
+        rows, said = Batch(self.rows, self._numbers, self._text), Answers(self._labels, None, self._values)
+        return rows.part(start, stop), said.part(start, stop)
